@@ -1,0 +1,49 @@
+# kplab: every target prepares what it needs by itself. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+# auto: the torch of the ordinary index (CUDA builds on Linux; they run without a GPU too). cpu, cu128, …: that build.
+TORCH ?= auto
+UV_VERSION := 0.13.9
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(TORCH)
+
+export UV_PYTHON_DOWNLOADS := never
+export UV_LINK_MODE ?= copy
+export NO_ALBUMENTATIONS_UPDATE := 1
+export PATH := $(abspath $(BIN)):$(PATH)
+
+# ---------------------------------------------------------------- set-up
+
+.PHONY: help setup lock clean
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(READY) ## install the locked environment into .venv (TORCH=cpu or cu128 for another build of torch)
+
+.tools/bin/uv:
+	$(PYTHON) -m venv .tools
+	.tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(READY): requirements.lock pyproject.toml | $(filter .tools/bin/uv,$(UV))
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"kplab needs Python 3.11 to 3.13, but $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12 ...")'
+	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV)
+ifeq ($(TORCH),auto)
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+else
+	# another build of torch has other hashes than the locked one: everything else stays pinned by hash
+	$(BIN)/python .ci/without_torch.py requirements.lock > $(VENV)/requirements.txt
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r $(VENV)/requirements.txt
+	$(UV) pip install --quiet --python $(BIN)/python --torch-backend=$(TORCH) $$($(BIN)/python .ci/without_torch.py --dropped requirements.lock)
+endif
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	rm -f $(VENV)/.ready-*
+	touch $@
+
+lock: | $(filter .tools/bin/uv,$(UV)) ## resolve pyproject.toml anew into requirements.lock
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	  --python-version 3.11 --extra dev pyproject.toml -o requirements.lock

@@ -1,0 +1,1 @@
+"""kplab: a keypoint-detection research workspace."""

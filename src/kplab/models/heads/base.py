@@ -1,0 +1,70 @@
+"""The one contract that every family of keypoint detector keeps.
+
+``decode(ideal(encode(poses)))`` gives the poses back up to the error that the representation itself makes: it tests every
+head with one suite, and measures the ceiling that a representation sets on accuracy.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kplab.structures.poses import Poses
+from kplab.structures.skeleton import Skeleton
+
+
+class Head(nn.Module, ABC):
+    """What stands on a neck's feature maps and speaks in poses.
+
+    Constructors take their own options first and, from ``tasks/build.py``, the keywords ``in_channels: list[int]``,
+    ``strides: list[int]`` (of the neck's maps, finest first), ``size: tuple[int, int]`` (width, height of the view) and
+    ``skeleton: Skeleton``.
+
+    T (targets) and O (outputs) are a head's own types: tensors, or dicts of tensors on the head's device.
+    """
+
+    #: How many poses one view can hold; None is any number.
+    max_poses: int | None = None
+
+    skeleton: Skeleton
+
+    @property
+    def device(self) -> torch.device:
+        """Where the head's parameters live; targets are made there."""
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def encode(self, poses: list[Poses], size: tuple[int, int]) -> Any:
+        """What the network should say of B views.
+
+        Args:
+            poses: B true Poses, view pixels. Instances marked ``ignore`` are never positives and never negatives.
+            size: (width, height) of the views, pixels.
+        """
+
+    @abstractmethod
+    def forward(self, maps: list[Tensor], targets: Any | None = None) -> Any:
+        """Outputs from the neck's maps. Two-stage heads sample proposals around targets in training; others ignore them."""
+
+    @abstractmethod
+    def loss(self, outputs: Any, targets: Any) -> dict[str, Tensor]:
+        """Named scalar losses; training minimises their sum. Finite, with a gradient, even where nothing is labelled."""
+
+    @abstractmethod
+    def decode(self, outputs: Any) -> list[Poses]:
+        """One Poses a view, view pixels, scores in [0, 1]."""
+
+    @abstractmethod
+    def ideal(self, targets: Any) -> Any:
+        """What a perfect network would say."""
+
+    def unflip(self, outputs: Any) -> Any:
+        """Outputs of mirrored views, mirrored back and renamed, so that they can be averaged with the plain ones.
+
+        Raises:
+            TypeError: the head has no flip test.
+        """
+        raise TypeError(f"head '{type(self).__name__}' has no flip test. Use flip_test=false.")

@@ -1,0 +1,106 @@
+"""Predictions: image id to predicted poses in source pixels, with the card of how they were made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kplab.structures.poses import Poses
+from kplab.structures.skeleton import Skeleton
+
+
+@dataclass
+class Predictions:
+    """What a model said of a set of images.
+
+    Args:
+        skeleton: names of the keypoints.
+        poses: image id to Poses, source pixels (continuous); images without any prediction have an empty Poses.
+        card: how they were made: run, checkpoint, boxes given or detected, flip test, view size.
+        files: image id to file name, where known.
+    """
+
+    skeleton: Skeleton
+    poses: dict[int, Poses]
+    card: dict[str, Any] = field(default_factory=dict)
+    files: dict[int, str] = field(default_factory=dict)
+
+    def write(self, path: Path) -> Path:
+        """Write COCO results JSON, and the card beside it as ``<name>.card.json``.
+
+        COCO counts keypoints from pixel centres, so 0.5 is taken off; boxes are continuous there and stay.
+        The third number of a keypoint is its confidence.
+        """
+        rows = []
+        for image_id in sorted(self.poses):
+            p = self.poses[image_id]
+            for i in range(len(p)):
+                triplets = np.concatenate([np.nan_to_num(p.xy[i]) - 0.5, p.keypoint_score[i][:, None]], axis=1)
+                triplets[~p.labelled[i]] = 0.0
+                row: dict[str, Any] = {
+                    "image_id": int(image_id),
+                    "category_id": 1,
+                    "keypoints": [round(float(v), 6) for v in triplets.ravel()],
+                    "score": float(p.score[i]),
+                }
+                if np.isfinite(p.box[i]).all():
+                    x0, y0, x1, y1 = (float(v) for v in p.box[i])
+                    row["bbox"] = [round(v, 4) for v in (x0, y0, x1 - x0, y1 - y0)]
+                rows.append(row)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(rows))
+        card = {
+            **self.card,
+            "skeleton": self.skeleton.name,
+            "keypoints": list(self.skeleton.keypoints),
+            "sha256": file_hash(path),
+            "images": {str(i): self.files.get(i, "") for i in sorted(self.poses)},
+        }
+        card_path(path).write_text(json.dumps(card, indent=1))
+        return path
+
+    @classmethod
+    def read(cls, path: Path, skeleton: Skeleton) -> Predictions:
+        """Read COCO results JSON; the card is optional, so that other systems' results can be scored too."""
+        rows = json.loads(Path(path).read_text())
+        card = json.loads(card_path(path).read_text()) if card_path(path).exists() else {}
+        names = card.get("keypoints")
+        if names is not None and tuple(names) != skeleton.keypoints:
+            raise ValueError(
+                f"{path}: made for keypoints {', '.join(names)}, but skeleton '{skeleton.name}' has "
+                f"{', '.join(skeleton.keypoints)}. Score it against the dataset it was made for."
+            )
+        found: dict[int, list[dict[str, Any]]] = {int(i): [] for i in card.get("images", {})}
+        for row in rows:
+            found.setdefault(int(row["image_id"]), []).append(row)
+        k = len(skeleton)
+        poses = {}
+        for image_id, members in found.items():
+            for row in members:
+                if len(row["keypoints"]) != 3 * k:
+                    raise ValueError(
+                        f"{path}: a result of image {image_id} has {len(row['keypoints'])} keypoint numbers, but "
+                        f"skeleton '{skeleton.name}' wants {3 * k} (x, y, score for each of {k} keypoints)."
+                    )
+            t = np.array([row["keypoints"] for row in members], dtype=np.float64).reshape(-1, k, 3)
+            box = np.array([row.get("bbox", [np.nan] * 4) for row in members], dtype=np.float64).reshape(-1, 4)
+            box[:, 2:] += box[:, :2]
+            score = np.array([row["score"] for row in members], dtype=np.float64)
+            poses[image_id] = Poses.make(t[..., :2] + 0.5, score=score, keypoint_score=t[..., 2], box=box)
+        files = {int(i): name for i, name in card.get("images", {}).items()}
+        return cls(skeleton, poses, card, files)
+
+
+def card_path(path: Path) -> Path:
+    """Where the card of a predictions file lies."""
+    return Path(path).with_suffix(".card.json")
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

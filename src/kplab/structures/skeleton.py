@@ -1,0 +1,108 @@
+"""What a subject's keypoints are called, how they connect, which mirror which, and how far people disagree on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+class SkeletonError(ValueError):
+    """A skeleton file contradicts itself."""
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Named keypoints of one kind of subject.
+
+    Args:
+        name: what the skeleton is called, e.g. ``coco17``.
+        keypoints: K names, in the order of every array of keypoints.
+        edges: pairs of 0-based indices, for drawing and for part affinity fields.
+        flip: for each keypoint the one it becomes in a mirror image; its own inverse.
+        sigmas: K falloffs of OKS, dimensionless.
+        sigma_source: where the sigmas come from, in words. It is printed on every score card.
+    """
+
+    name: str
+    keypoints: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...]
+    flip: tuple[int, ...]
+    sigmas: tuple[float, ...]
+    sigma_source: str
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Skeleton:
+        """Read the form of ``conf/skeleton/*.yaml``: edges and flip pairs by name, sigmas one a keypoint.
+
+        Raises:
+            SkeletonError: a name is unknown or doubled, a pair overlaps another, or sigmas or their source are missing.
+        """
+        name = str(config.get("name", "?"))
+
+        def fail(what: str, remedy: str) -> SkeletonError:
+            return SkeletonError(f"skeleton '{name}': {what}. {remedy}")
+
+        names = tuple(str(n) for n in config.get("keypoints") or ())
+        if not names:
+            raise fail("it names no keypoints", "List them under 'keypoints'.")
+        if len(set(names)) != len(names):
+            doubled = sorted({n for n in names if names.count(n) > 1})
+            raise fail(f"keypoint names occur twice: {', '.join(doubled)}", "Give each keypoint a name of its own.")
+        index = {n: i for i, n in enumerate(names)}
+
+        def pairs(key: str) -> list[tuple[int, int]]:
+            out = []
+            for pair in config.get(key) or ():
+                if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+                    raise fail(f"an entry of '{key}' is not a pair: {pair}", "Write [name, name].")
+                unknown = [str(n) for n in pair if str(n) not in index]
+                if unknown:
+                    raise fail(f"'{key}' names unknown keypoints: {', '.join(unknown)}", f"Known: {', '.join(names)}.")
+                out.append((index[str(pair[0])], index[str(pair[1])]))
+            return out
+
+        flip = list(range(len(names)))
+        for a, b in pairs("flip_pairs"):
+            if a == b or flip[a] != a or flip[b] != b:
+                raise fail(
+                    f"'flip_pairs' uses {names[a]} or {names[b]} twice", "A keypoint has one mirror image at most."
+                )
+            flip[a], flip[b] = b, a
+        sigmas = config.get("sigmas")
+        if sigmas is None or len(sigmas) != len(names):
+            got = "none" if sigmas is None else str(len(sigmas))
+            raise fail(
+                f"it has {len(names)} keypoints but {got} sigmas",
+                "Give one sigma a keypoint under 'sigmas', and say under 'sigma_source' where they come from.",
+            )
+        if not all(float(s) > 0 for s in sigmas):
+            raise fail("a sigma is not positive", "Sigmas are falloffs, such as 0.025 for an eye of coco17.")
+        source = str(config.get("sigma_source") or "").strip()
+        if not source:
+            raise fail("'sigma_source' is empty", "Say where the sigmas come from; scores depend on them.")
+        return cls(name, names, tuple(pairs("edges")), tuple(flip), tuple(float(s) for s in sigmas), source)
+
+    def index(self, keypoint: str) -> int:
+        """Index of a keypoint by its name."""
+        try:
+            return self.keypoints.index(keypoint)
+        except ValueError:
+            raise SkeletonError(
+                f"skeleton '{self.name}' has no keypoint '{keypoint}'. Known: {', '.join(self.keypoints)}."
+            ) from None
+
+    @property
+    def sigma_array(self) -> np.ndarray:
+        """(K,) float64."""
+        return np.asarray(self.sigmas, dtype=np.float64)
+
+    @property
+    def flip_array(self) -> np.ndarray:
+        """(K,) int64 permutation."""
+        return np.asarray(self.flip, dtype=np.int64)
