@@ -19,7 +19,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 # ---------------------------------------------------------------- set-up
 
-.PHONY: help setup lock clean
+.PHONY: help setup lock
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -47,3 +47,45 @@ endif
 lock: | $(filter .tools/bin/uv,$(UV)) ## resolve pyproject.toml anew into requirements.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+
+# ---------------------------------------------------------------- tests and checks
+
+NOTEBOOKS = $(wildcard notebooks/*.ipynb)
+
+.PHONY: check test test-quick fmt
+check: $(READY) ## style, notebooks without outputs, layers and types
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify $(NOTEBOOKS))
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
+
+test: check ## check, then every test, doctest and notebook (KPLAB_DATA=folder adds the tests on real images)
+	$(BIN)/pytest -p no:cacheprovider --nbmake tests src $(wildcard notebooks)
+
+test-quick: $(READY) ## the tests without the slow ones and the notebooks, up to the first failure
+	$(BIN)/pytest -x -m "not slow" tests src
+
+fmt: $(READY) ## format the code, strip the notebooks
+	$(BIN)/ruff check --quiet --fix .
+	$(BIN)/ruff format --quiet .
+	$(if $(NOTEBOOKS),$(BIN)/nbstripout $(NOTEBOOKS))
+
+# ---------------------------------------------------------------- work
+
+.PHONY: demo bench runs notebooks clean
+demo: $(READY) ## make data, train two models, evaluate and compare them, in a few minutes
+	$(BIN)/kplab demo
+
+runs: $(READY) ## list the runs
+	$(BIN)/kplab runs
+
+bench: $(READY) ## measure speed: every bench/bench_*.py
+	for file in $(wildcard bench/bench_*.py); do $(BIN)/python $$file; done
+
+notebooks: $(READY) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+clean: ## remove caches and builds; the environment, runs and data stay
+	rm -rf build dist outputs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,36 @@
+"""What every test shares: no network, no surprises from thread counts, and the folder of real images."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# set before any test module imports the libraries that read them
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+
+from hypothesis import settings
+
+settings.register_profile("kplab", deadline=None, derandomize=bool(os.environ.get("CI")), database=None)
+settings.load_profile("kplab")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real labelled images that KPLAB_DATA names."""
+    named = os.environ.get("KPLAB_DATA")
+    if not named:
+        pytest.skip("needs real images: set KPLAB_DATA to the folder that holds them")
+    folder = Path(named)
+    if not folder.is_dir():
+        pytest.fail(f"KPLAB_DATA is {named}, which is no folder. Name the folder of real images, or unset it.")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The top folder of the working copy."""
+    return Path(__file__).resolve().parents[1]

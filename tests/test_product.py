@@ -1,0 +1,123 @@
+"""What is shipped: small files, nothing unfinished, nothing that is known to one workplace only."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# this file names what must not be named
+EXEMPT = {"tests/test_product.py"}
+
+
+@pytest.fixture(scope="module")
+def shipped(root: Path) -> dict[str, str]:
+    """Path to text of every file of the working copy that git does not ignore."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=root,
+        capture_output=True,
+        check=True,
+    )
+    texts = {}
+    for name in listed.stdout.decode().split("\0"):
+        if name and name not in EXEMPT and (root / name).is_file():
+            content = (root / name).read_bytes()
+            if b"\0" not in content:
+                texts[name] = content.decode()
+    assert {"README.md", "Makefile", "src/kplab/ops/affine.py"} <= set(texts)
+    return texts
+
+
+def found(texts: dict[str, str], pattern: str) -> list[str]:
+    """Where a pattern occurs, as path:line: text."""
+    return [
+        f"{name}:{number}: {line.strip()[:120]}"
+        for name, text in texts.items()
+        for number, line in enumerate(text.splitlines(), 1)
+        if re.search(pattern, line)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("what", "pattern", "allowed"),
+    [
+        ("a workplace path", r"(?<![\w.~-])/work(/|\b(?!\w))|/home/\w+|/root/|/tmp/(?!\.)", set()),
+        ("the data beside one checkout", r"\.\./shared", {".ci/run"}),
+        (
+            "an issue tracker",
+            r"github\.com/[\w-]+/[\w-]+/(issues|pull)|(?i:\bissue #?\d|\bticket #?\d|\bjira\b)",
+            set(),
+        ),
+        ("a session or an assistant", r"(?i)\bsession[ _-]?(id|\d)|\bclaude\b|\bchatgpt\b|\bcopilot\b", set()),
+        (
+            "a package registry",
+            r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|anaconda\.(org|com)|(?<!-)index-url",
+            {"Makefile", "tests/test_environment.py"},
+        ),
+    ],
+)
+def test_the_product_does_not_name(shipped: dict[str, str], what: str, pattern: str, allowed: set[str]) -> None:
+    places = found({name: text for name, text in shipped.items() if name not in allowed}, pattern)
+    assert not places, f"{what} is named:\n" + "\n".join(places)
+
+
+def test_nothing_is_unfinished(shipped: dict[str, str]) -> None:
+    code = {
+        n: t for n, t in shipped.items() if n.startswith(("src/", "conf/", "notebooks/", "bench/")) or n == "README.md"
+    }
+    places = found(code, r"NotImplementedError|\bTODO\b|\bFIXME\b|\bXXX\b|(?i:not implemented yet)")
+    assert not places, "\n".join(places)
+
+
+def test_files_are_small(shipped: dict[str, str]) -> None:
+    long = {n: len(t.splitlines()) for n, t in shipped.items() if n.startswith("src/") and len(t.splitlines()) > 400}
+    assert not long, f"over 400 lines: {long}"
+
+
+def test_notebooks_are_stripped(shipped: dict[str, str]) -> None:
+    for name, text in shipped.items():
+        if name.endswith(".ipynb"):
+            code = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+            assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code), (
+                f"{name}: run make fmt"
+            )
+
+
+def names_instantiate(tree: ast.AST) -> bool:
+    """Whether code imports or calls something called instantiate."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "instantiate" for alias in node.names):
+            return True
+        if isinstance(node, ast.Call):
+            called = node.func
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            if name == "instantiate":
+                return True
+    return False
+
+
+def test_hydra_instantiates_in_one_place_only(shipped: dict[str, str]) -> None:
+    assert names_instantiate(ast.parse("import hydra\nhydra.utils.instantiate({})"))
+    assert names_instantiate(ast.parse("from hydra.utils import instantiate as make"))
+    places = {n for n, t in shipped.items() if re.fullmatch(r"src/.*\.py", n) and names_instantiate(ast.parse(t))}
+    assert places == {"src/kplab/tasks/build.py"}
+
+
+def test_help_imports_nothing_heavy(root: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "kplab.cli", "--help"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "train" in result.stdout
+    imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in result.stderr.splitlines() if "|" in line}
+    assert "argparse" in imported or "kplab" in imported
+    heavy = {"torch", "torchvision", "lightning", "timm", "albumentations", "pandas", "matplotlib", "wandb"}
+    assert not imported & heavy
