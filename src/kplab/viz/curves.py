@@ -1,0 +1,83 @@
+"""Curves: how training went, and which share of keypoints lies within a distance."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from kplab.viz import look
+
+
+def training(frame: pd.DataFrame) -> Figure:
+    """Losses, learning rates and validation metrics by epoch.
+
+    Args:
+        frame: the columns of ``curves.csv``: ``epoch`` and any numbers, such as ``train/loss``, ``val/loss``, ``lr``
+            and ``val/AP``; empty where nothing was logged. Several rows of one epoch are averaged. A panel is drawn
+            for each kind that is there.
+
+    Raises:
+        ValueError: there is no column ``epoch``, or nothing beside it.
+    """
+    if "epoch" not in frame:
+        raise ValueError(
+            f"curves have the columns {', '.join(map(str, frame.columns))}, but 'epoch' is wanted among them."
+        )
+    numbers = frame.select_dtypes("number").dropna(axis=1, how="all")
+    table = numbers.groupby("epoch").mean().drop(columns=["step", "seconds"], errors="ignore")
+    kinds = {column: _kind(str(column)) for column in table.columns}
+    present = [kind for kind in ("loss", "metric", "error", "learning rate") if kind in kinds.values()]
+    if not present:
+        raise ValueError("curves hold no numbers beside the epoch. Was anything logged?")
+    plot, panels = look.figure(1, len(present), size=(4.0 * len(present), 3.0))
+    for panel, kind in zip(panels, present, strict=True):
+        columns = [column for column in table.columns if kinds[column] == kind]
+        for column, colour in zip(columns, look.colours(len(columns)), strict=True):
+            line = table[column].dropna()
+            # a single epoch is a point, which a line alone would not show
+            marker = "o" if len(line) < 20 else ""
+            panel.plot(line.index, line, color=colour, lw=1.4, marker=marker, ms=3, label=str(column))
+        look.label(panel, title=columns[0] if len(columns) == 1 else kind, x="epoch", grid="y")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        positive = bool((table[columns].min() > 0).all())
+        if kind == "loss" and positive and float(table[columns].max().max() / table[columns].min().min()) > 10:
+            panel.set_yscale("log")
+        if kind != "loss":
+            panel.set_ylim(bottom=min(0.0, float(table[columns].min().min())))
+        look.legend(panel)
+    return plot
+
+
+def _kind(column: str) -> str:
+    """What a column holds, by its name: kinds differ in scale, so that each has a panel."""
+    name = column.rsplit("/", 1)[-1].lower()
+    if column.startswith("train/") or "loss" in name:
+        return "loss"
+    if column.lower().startswith("lr") or name.startswith("lr"):
+        return "learning rate"
+    return "error" if re.search(r"px|pixel|error|nme|rmse", name) else "metric"
+
+
+def pck(
+    curves: Sequence[tuple[str, np.ndarray, np.ndarray]], *, x: str = "distance / reference length", title: str = "PCK"
+) -> Figure:
+    """Share of keypoints within a distance, by the distance.
+
+    Args:
+        curves: (label, thresholds (T,), share of keypoints (T,) in [0, 1]) of each run.
+        x: what the thresholds are measured in.
+        title: what is drawn.
+    """
+    plot, (panel,) = look.figure(size=(5.0, 3.5))
+    for (name, thresholds, values), colour in zip(curves, look.colours(len(curves)), strict=True):
+        panel.plot(thresholds, values, color=colour, lw=1.6, label=name)
+    look.label(panel, title=title, x=x, y="share of keypoints", grid="both")
+    panel.set_ylim(0, 1.02)
+    panel.set_xlim(left=0)
+    look.legend(panel)
+    return plot

@@ -1,0 +1,316 @@
+"""Poses on images: true to a tenth of a pixel, left and right told apart by colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
+from scipy.optimize import linear_sum_assignment
+
+from kplab.ops import affine
+from kplab.structures.poses import Poses
+from kplab.structures.skeleton import Skeleton
+from kplab.viz import look
+from kplab.viz.look import write_png
+
+__all__ = ["contact_sheet", "draw", "overlay", "pair", "sides", "write_png"]
+
+RGB = tuple[int, int, int]
+
+LEFT, RIGHT, MIDDLE = look.rgb(look.SKY), look.rgb(look.ORANGE), (120, 230, 140)
+TRUTH, ERROR, CASING = (255, 255, 255), (230, 60, 140), (20, 20, 20)
+# fixed-point bits of OpenCV's line coordinates
+_SHIFT = 6
+# where a wild prediction is drawn at most, pixels: fixed-point numbers must not overflow
+_FAR = 1e5
+
+
+def sides(skeleton: Skeleton) -> list[str]:
+    """For each keypoint "left", "right" or "middle".
+
+    Mirror pairs are told apart by the first letter in which their names differ (``left_eye``, ``eyeL``). Where names do
+    not tell, as in numbered landmarks, the first of a pair counts as left: the sides still differ.
+    """
+    out = ["middle"] * len(skeleton)
+    for first, second in enumerate(skeleton.flip):
+        if first < second:
+            letters = zip(skeleton.keypoints[first].lower(), skeleton.keypoints[second].lower(), strict=False)
+            differing = next(((a, b) for a, b in letters if a != b), ("", ""))
+            swapped = differing == ("r", "l")
+            out[first], out[second] = ("right", "left") if swapped else ("left", "right")
+    return out
+
+
+def draw(
+    image: np.ndarray,
+    poses: Poses,
+    skeleton: Skeleton,
+    *,
+    scale: float = 1.0,
+    min_score: float = 0.0,
+    colour: str | RGB = "sides",
+    mark: float | None = None,
+    boxes: bool = False,
+) -> np.ndarray:
+    """Draw skeletons: limbs as lines, visible keypoints as discs, hidden ones as rings.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; it is not changed.
+        poses: instances, pixels of the image.
+        skeleton: names, sides and edges of the keypoints.
+        scale: output pixels per image pixel; small views are easier to read enlarged.
+        min_score: keypoints that score less are left out, with their limbs.
+        colour: "sides" (left, right, middle), "instances" (one colour each), or one RGB triple.
+        mark: radius of a keypoint, output pixels; None suits the size of the picture.
+        boxes: whether the boxes of instances are drawn too.
+
+    Returns:
+        (round(H * scale), round(W * scale), 3) uint8 RGB.
+    """
+    canvas, poses = _enlarged(image, poses, scale)
+    radii = _radii(canvas, poses, mark)
+    keypoint_colours = _colours(poses, skeleton, colour)
+    shown = poses.labelled & (poses.keypoint_score >= min_score)
+    if boxes:
+        for box, colours in zip(poses.box, keypoint_colours, strict=True):
+            if np.isfinite(box).all():
+                _box(canvas, box, TRUTH if colour == "sides" else colours[0])
+    _limbs(canvas, poses, shown, skeleton, keypoint_colours, radii * 0.7)
+    _dots(canvas, poses, shown, poses.visible == 1, keypoint_colours, radii)
+    return canvas
+
+
+def overlay(
+    image: np.ndarray,
+    true: Poses,
+    predicted: Poses,
+    skeleton: Skeleton,
+    *,
+    scale: float = 1.0,
+    min_score: float = 0.0,
+    mark: float | None = None,
+    pairs: Sequence[tuple[int, int]] | None = None,
+) -> np.ndarray:
+    """Truth and prediction on one image: truth in white rings, prediction in colour, and a whisker for each error.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; it is not changed.
+        true: true instances, pixels of the image.
+        predicted: predicted instances, pixels of the image.
+        skeleton: names, sides and edges of the keypoints.
+        scale: output pixels per image pixel.
+        min_score: predicted keypoints that score less are left out.
+        mark: radius of a keypoint, output pixels; None suits the size of the picture.
+        pairs: which true instance belongs to which predicted one; None pairs the nearest, see ``pair``.
+
+    Returns:
+        (round(H * scale), round(W * scale), 3) uint8 RGB.
+    """
+    pairs = pair(true, predicted) if pairs is None else pairs
+    canvas, true = _enlarged(image, true, scale)
+    predicted = predicted.transform(affine.scaling(scale, scale))
+    true_radii, radii = _radii(canvas, true, mark), _radii(canvas, predicted, mark)
+    white = [[TRUTH] * len(skeleton)] * len(true)
+    keypoint_colours = _colours(predicted, skeleton, "sides")
+    shown = predicted.labelled & (predicted.keypoint_score >= min_score)
+    _limbs(canvas, true, true.labelled, skeleton, white, true_radii * 0.4)
+    _limbs(canvas, predicted, shown, skeleton, keypoint_colours, radii * 0.6)
+    _dots(canvas, true, true.labelled, true.labelled, white, true_radii)
+    for i, j in pairs:
+        for k in np.flatnonzero(true.labelled[i] & shown[j]):
+            _line(canvas, true.xy[i, k], predicted.xy[j, k], ERROR, max(1, round(radii[j] * 0.6)))
+    _dots(canvas, predicted, shown, np.zeros_like(shown), keypoint_colours, radii * 0.8)
+    return canvas
+
+
+def pair(true: Poses, predicted: Poses) -> list[tuple[int, int]]:
+    """Which predicted instance lies nearest to which true one, for drawing (scores have their own matching).
+
+    The sum over pairs of the mean distance of labelled keypoints is smallest (Hungarian method). A pair further apart
+    than the diagonal of the true keypoints' hull is no pair.
+    """
+    if not len(true) or not len(predicted):
+        return []
+    both = true.labelled[:, None] & predicted.labelled[None]
+    distance = np.linalg.norm(true.xy[:, None] - predicted.xy[None], axis=-1)
+    mean = np.where(both, distance, 0.0).sum(-1) / np.maximum(both.sum(-1), 1)
+    hull = true.extent()
+    reach = np.nan_to_num(np.hypot(hull[:, 2] - hull[:, 0], hull[:, 3] - hull[:, 1]))
+    # a single keypoint has no extent: two of them may still belong together
+    reach = np.where(true.labelled.sum(1) == 1, np.inf, reach)
+    possible = both.any(-1) & (mean <= reach[:, None])
+    cost = np.where(possible, mean, 1e9)
+    return [(int(i), int(j)) for i, j in zip(*linear_sum_assignment(cost), strict=True) if possible[i, j]]
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray],
+    columns: int = 4,
+    labels: Sequence[str] | None = None,
+    *,
+    cell: tuple[int, int] | None = None,
+    gap: int = 8,
+) -> np.ndarray:
+    """Pictures side by side on white, each as large as a cell allows, aspect kept; a row is as high as its highest.
+
+    Args:
+        images: (H, W, 3) uint8 RGB each, of any sizes; at least one.
+        columns: cells in a row.
+        labels: a line of text under each picture; what is too long is cut.
+        cell: (width, height) of a cell, pixels; None takes the largest width and height, but 320 at most.
+        gap: white space around each cell, pixels.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+
+    Raises:
+        ValueError: there are no images, or the labels are not as many as the images.
+    """
+    if not len(images):
+        raise ValueError("a contact sheet was asked for of no images. Give at least one.")
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"a contact sheet has {len(images)} images but {len(labels)} labels. Give one label an image.")
+    columns = min(columns, len(images))
+    if cell is None:
+        cell = min(320, max(i.shape[1] for i in images)), min(320, max(i.shape[0] for i in images))
+    pictures = [_fitted(image, cell) for image in images]
+    text = 18 if labels is not None else 0
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    heights = [max(p.shape[0] for p in row) + text + gap for row in rows]
+    page = Image.new("RGB", (columns * (cell[0] + gap) + gap, sum(heights) + gap), "white")
+    pen = ImageDraw.Draw(page)
+    for i, picture in enumerate(pictures):
+        row, column = divmod(i, columns)
+        x, bottom = gap + column * (cell[0] + gap), sum(heights[: row + 1]) - text
+        page.paste(Image.fromarray(picture), (x, bottom - picture.shape[0]))
+        if labels is not None:
+            pen.text((x, bottom + 2), _cut(labels[i], cell[0]), fill=look.INK, font=_font())
+    return np.array(page)
+
+
+def _fitted(image: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
+    """The image as large as a cell allows."""
+    height, width = image.shape[:2]
+    scale = min(cell[0] / width, cell[1] / height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return affine.warp(image, affine.scaling(size[0] / width, size[1] / height), size)
+
+
+def _enlarged(image: np.ndarray, poses: Poses, scale: float) -> tuple[np.ndarray, Poses]:
+    if scale == 1:
+        return np.array(image), poses
+    matrix = affine.scaling(scale, scale)
+    size = round(image.shape[1] * scale), round(image.shape[0] * scale)
+    return affine.warp(image, matrix, size), poses.transform(matrix)
+
+
+def _radii(canvas: np.ndarray, poses: Poses, mark: float | None) -> np.ndarray:
+    """(N,) radius of each instance's keypoints: what suits the picture, but less on small instances."""
+    if mark is not None:
+        return np.full(len(poses), float(mark))
+    suits = float(np.clip(0.006 * np.sqrt(canvas.shape[0] * canvas.shape[1]), 1.5, 8.0))
+    hull = poses.extent()
+    diagonal = np.hypot(hull[:, 2] - hull[:, 0], hull[:, 3] - hull[:, 1])
+    # no extent says nothing of the size: a single keypoint, or all on one place
+    return np.where(diagonal > 0, np.clip(0.03 * diagonal, 1.2, suits), suits)
+
+
+def _colours(poses: Poses, skeleton: Skeleton, colour: str | RGB) -> list[list[RGB]]:
+    """One colour for each instance and keypoint."""
+    if colour == "sides":
+        of_side = {"left": LEFT, "right": RIGHT, "middle": MIDDLE}
+        return [[of_side[s] for s in sides(skeleton)]] * len(poses)
+    if colour == "instances":
+        return [[look.rgb(c)] * len(skeleton) for c in look.colours(len(poses))]
+    if isinstance(colour, str):
+        raise ValueError(f"colour is '{colour}', but 'sides', 'instances' or an RGB triple is wanted.")
+    return [[colour] * len(skeleton)] * len(poses)
+
+
+def _limbs(
+    canvas: np.ndarray,
+    poses: Poses,
+    shown: np.ndarray,
+    skeleton: Skeleton,
+    colours: Sequence[Sequence[RGB]],
+    widths: np.ndarray,
+) -> None:
+    limbs = [
+        (poses.xy[i, a], poses.xy[i, b], _limb_colour(colours[i][a], colours[i][b]), max(1, round(widths[i])))
+        for i in range(len(poses))
+        for a, b in skeleton.edges
+        if shown[i, a] and shown[i, b]
+    ]
+    # a half-dark casing keeps limbs readable on any ground without hiding it
+    shade = canvas.copy()
+    for start, end, _, width in limbs:
+        _line(shade, start, end, CASING, width + 2)
+    cv2.addWeighted(shade, 0.5, canvas, 0.5, 0, dst=canvas)
+    for start, end, colour, width in limbs:
+        _line(canvas, start, end, colour, width)
+
+
+def _limb_colour(a: RGB, b: RGB) -> RGB:
+    """A limb that ends in the middle belongs to the side of its other end; one across belongs to neither."""
+    ends = {a, b} - {MIDDLE}
+    return ends.pop() if len(ends) == 1 else MIDDLE
+
+
+def _line(canvas: np.ndarray, start: np.ndarray, end: np.ndarray, colour: RGB, width: int) -> None:
+    # OpenCV puts pixel centres at whole numbers
+    a, b = (np.rint(np.clip(p - 0.5, -_FAR, _FAR) * 2**_SHIFT).astype(int).tolist() for p in (start, end))
+    cv2.line(canvas, a, b, colour, width, cv2.LINE_AA, _SHIFT)
+
+
+def _dots(
+    canvas: np.ndarray,
+    poses: Poses,
+    shown: np.ndarray,
+    hollow: np.ndarray,
+    colours: Sequence[Sequence[RGB]],
+    radii: np.ndarray,
+) -> None:
+    for i, k in np.argwhere(shown).tolist():
+        hole = 0.5 * radii[i] if hollow[i, k] else 0.0
+        _disc(canvas, poses.xy[i, k], radii[i] + 1, CASING, hole - 1)
+        _disc(canvas, poses.xy[i, k], radii[i], colours[i][k], hole)
+
+
+def _disc(canvas: np.ndarray, centre: np.ndarray, outer: float, colour: RGB, inner: float = 0.0) -> None:
+    """Blend a disc or a ring in. Coverage follows a pixel centre's distance from the rim: true at any place."""
+    centre = np.clip(centre, -_FAR, _FAR)
+    x0, y0 = np.maximum(np.floor(centre - outer - 1), 0).astype(int)
+    x1, y1 = np.minimum(np.ceil(centre + outer + 1), [canvas.shape[1], canvas.shape[0]]).astype(int)
+    if x0 >= x1 or y0 >= y1:
+        return
+    x, y = np.arange(x0, x1) + 0.5 - centre[0], np.arange(y0, y1) + 0.5 - centre[1]
+    distance = np.hypot(x[None, :], y[:, None])
+    cover = np.clip(outer + 0.5 - distance, 0, 1)
+    if inner > 0:
+        cover -= np.clip(inner + 0.5 - distance, 0, 1)
+    patch = canvas[y0:y1, x0:x1]
+    patch[:] = np.rint(patch + cover[..., None] * (np.asarray(colour, dtype=np.float64) - patch)).astype(np.uint8)
+
+
+def _box(canvas: np.ndarray, box: np.ndarray, colour: RGB) -> None:
+    corners = [box[[0, 1]], box[[2, 1]], box[[2, 3]], box[[0, 3]]]
+    for start, end in zip(corners, corners[1:] + corners[:1], strict=True):
+        _line(canvas, start, end, colour, 1)
+
+
+@lru_cache
+def _font() -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 12)
+
+
+def _cut(words: str, width: int) -> str:
+    """The words, or as many letters as fit and an ellipsis."""
+    if _font().getlength(words) <= width:
+        return words
+    while words and _font().getlength(words + "…") > width:
+        words = words[:-1]
+    return words + "…"
