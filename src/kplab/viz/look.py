@@ -77,7 +77,7 @@ def rgb(colour: str) -> tuple[int, int, int]:
 
 
 def png(picture: np.ndarray | Figure) -> bytes:
-    """The bytes of a PNG, of an (H, W, 3) uint8 RGB image or of a figure; the same picture gives the same bytes."""
+    """The bytes of a PNG, of an (H, W, 3) uint8 RGB image or of a figure; the same drawing gives the same bytes."""
     if isinstance(picture, Figure):
         stream = io.BytesIO()
         picture.savefig(stream, format="png", metadata={"Software": None})

@@ -1,0 +1,173 @@
+"""Figures show the numbers they were given, where they belong."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from kplab.structures.skeleton import Skeleton
+from kplab.viz import compare, curves, fields, look
+
+SKELETON = Skeleton("two", ("nose", "tail"), (), (0, 1), (0.1, 0.1), "made up")
+
+
+def pixels(figure: look.Plot) -> np.ndarray:
+    """(H, W) grey levels of a rendered figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].astype(np.float64).mean(-1)
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 7), (11, 15)])
+def test_a_lit_cell_of_a_map_lies_on_its_pixels_of_the_image(row: int, column: int) -> None:
+    stride = 4
+    image = np.zeros((48, 64, 3), dtype=np.uint8)
+    maps = np.zeros((2, 12, 16))
+    dark = fields.heatmaps(image, maps, SKELETON, stride, top=1.0)
+    maps[1, row, column] = 1.0
+    lit = fields.heatmaps(image, maps, SKELETON, stride, top=1.0)
+    # titles tell the peaks and so differ too: only the inside of the panels is looked at
+    change = np.abs(pixels(lit) - pixels(dark))
+    for panel, expected in zip(lit.axes, (True, False, True), strict=True):
+        box = panel.get_window_extent()
+        y, x = np.mgrid[: change.shape[0], : change.shape[1]] + 0.5
+        y = change.shape[0] - y
+        inside = np.where((x > box.x0) & (x < box.x1) & (y > box.y0) & (y < box.y1), change, 0.0)
+        assert (inside.sum() > 0) == expected
+        if expected:
+            place = np.array([(inside * x).sum(), (inside * y).sum()]) / inside.sum()
+            drawn = panel.transData.inverted().transform(place)
+            # one dot of the figure is about a third of a pixel of this image
+            np.testing.assert_allclose(drawn, [(column + 0.5) * stride, (row + 0.5) * stride], atol=0.5)
+
+
+def test_heatmaps_tell_their_peaks_and_want_one_map_a_keypoint() -> None:
+    maps = np.zeros((2, 12, 16))
+    maps[1, 2, 3] = 0.75
+    image = np.zeros((48, 64, 3), dtype=np.uint8)
+    titles = [panel.get_title(loc="left") for panel in fields.heatmaps(image, maps, SKELETON, 4).axes]
+    assert titles == ["all 0.75", "nose 0.00", "tail 0.75"]
+    with pytest.raises(ValueError, match=r"skeleton 'two' wants \(2, height, width\)"):
+        fields.heatmaps(image, maps[:1], SKELETON, 4)
+
+
+def test_training_curves_sort_columns_by_kind_and_average_within_an_epoch() -> None:
+    frame = pd.DataFrame(
+        {
+            "epoch": [0, 0, 1, 1],
+            "step": [0, 1, 2, 3],
+            "train/loss": [4.0, 2.0, 1.0, 1.0],
+            "train/heatmap": [3.0, 1.0, 0.5, 0.5],
+            "val/loss": [np.nan, 2.5, np.nan, 1.5],
+            "lr-AdamW": [0.1, 0.1, 0.05, 0.05],
+            "val/AP": [np.nan, 0.2, np.nan, 0.4],
+            "val/mean_px": [np.nan, 9.0, np.nan, 5.0],
+            "val/nothing": [np.nan] * 4,
+        }
+    )
+    loss, metric, error, rate = curves.training(frame).axes
+    shown = {str(line.get_label()): line.get_ydata().tolist() for p in (loss, metric, error, rate) for line in p.lines}
+    assert shown == {
+        "train/loss": [3.0, 1.0],
+        "train/heatmap": [2.0, 0.5],
+        "val/loss": [2.5, 1.5],
+        "val/AP": [0.2, 0.4],
+        "val/mean_px": [9.0, 5.0],
+        "lr-AdamW": [0.1, 0.05],
+    }
+    assert len(loss.lines) == 3
+    assert [line.get_label() for line in metric.lines] == ["val/AP"]
+    assert [line.get_label() for line in error.lines] == ["val/mean_px"]
+
+
+def test_training_curves_say_what_is_missing() -> None:
+    with pytest.raises(ValueError, match="'epoch' is wanted"):
+        curves.training(pd.DataFrame({"loss": [1.0]}))
+    with pytest.raises(ValueError, match="no numbers beside the epoch"):
+        curves.training(pd.DataFrame({"epoch": [0], "step": [1]}))
+
+
+def test_pck_curves_are_drawn_as_given() -> None:
+    thresholds = np.linspace(0, 0.5, 6)
+    (panel,) = curves.pck([("a", thresholds, thresholds * 2), ("b", thresholds, thresholds)]).axes
+    assert [line.get_ydata().tolist() for line in panel.lines] == [(thresholds * 2).tolist(), thresholds.tolist()]
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["a", "b"]
+
+
+def test_intervals_stand_in_the_row_of_their_run_and_the_panel_of_their_metric() -> None:
+    values = np.array([[0.7, 3.0], [0.8, 2.0]])
+    plot = compare.intervals(["first", "second"], values, values - 0.1, values + 0.2, ["AP", "px"], reference=0.0)
+    for m, panel in enumerate(plot.axes):
+        dots = [(line.get_xdata()[0], line.get_ydata()[0]) for line in panel.lines if line.get_marker() == "o"]
+        assert dots == [(values[0, m], 0), (values[1, m], 1)]
+        whiskers = [segment[:, 0] for c in panel.collections for segment in c.get_segments()]
+        np.testing.assert_allclose(whiskers, np.stack([values[:, m] - 0.1, values[:, m] + 0.2], axis=1))
+        assert any(set(line.get_xdata()) == {0.0} for line in panel.lines if line.get_marker() != "o")
+    assert [t.get_text() for t in plot.axes[0].get_yticklabels()] == ["first", "second"]
+    assert plot.axes[0].get_ylim()[0] > plot.axes[0].get_ylim()[1], "the first run stands on top"
+    with pytest.raises(ValueError, match=r"\(2, 2\) is wanted"):
+        compare.intervals(["first", "second"], values[0], values[0], values[0], ["AP", "px"])
+
+
+def test_errors_by_keypoint_are_drawn_for_each_run() -> None:
+    errors = {"a": np.array([1.0, np.nan]), "b": np.array([2.0, 3.0])}
+    (panel,) = compare.per_keypoint(SKELETON.keypoints, errors).axes
+    np.testing.assert_array_equal([line.get_xdata() for line in panel.lines], list(errors.values()))
+    with pytest.raises(ValueError, match="run 'a' has errors of shape"):
+        compare.per_keypoint(["nose"], errors)
+
+
+def test_the_distribution_of_errors_agrees_with_scipy() -> None:
+    errors = np.random.default_rng(0).lognormal(size=200)
+    (panel,) = compare.error_cdf({"a": np.append(errors, np.nan)}).axes
+    (line,) = panel.lines
+    oracle = stats.ecdf(errors).cdf
+    np.testing.assert_allclose(line.get_xdata(), oracle.quantiles)
+    np.testing.assert_allclose(line.get_ydata(), oracle.probabilities)
+    assert line.get_label() == f"a (median {np.median(errors):.3g})"
+
+
+def test_missed_keypoints_count_in_the_distribution() -> None:
+    (panel,) = compare.error_cdf({"a": np.array([1.0, 2.0, 3.0, np.inf]), "nothing": np.array([np.nan])}).axes
+    (line,) = panel.lines
+    assert line.get_ydata().tolist() == [0.25, 0.5, 0.75]
+    assert line.get_label() == "a (median 2, 25.0% missed)"
+
+
+def test_all_figures_of_a_comparison_are_written(tmp_path: Path) -> None:
+    values = pd.DataFrame(
+        [
+            ("b", "px", 2.0, 1.0, 3.0),
+            ("a", "AP", 0.7, 0.6, 0.8),
+            ("a", "px", 4.0, 3.0, 5.0),
+            ("b", "AP", np.nan, np.nan, np.nan),
+        ],
+        columns=["run", "metric", "value", "low", "high"],
+    )
+    differences = pd.DataFrame(
+        [("a", "b", "px", 2.0, 1.0, 3.0)], columns=["a", "b", "metric", "difference", "low", "high"]
+    )
+    by_keypoint = pd.DataFrame({"keypoint": ["nose", "tail"], "a": [1.0, 2.0], "b": [3.0, np.nan]})
+    keypoints = {run: pd.DataFrame({"visible": [2, 1, 0, 2], "error_px": [1.0, 2.0, 50.0, np.nan]}) for run in "ab"}
+    paths = compare.write_all(values, differences, by_keypoint, keypoints, tmp_path)
+    assert [p.name for p in paths] == ["intervals.png", "differences.png", "per_keypoint.png", "error_cdf.png"]
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in paths)
+    assert len(compare.write_all(values, differences[:0], by_keypoint, keypoints, tmp_path)) == 3
+
+    plot = compare._of_table(values, "value", None)
+    runs = [t.get_text() for t in plot.axes[0].get_yticklabels()]
+    for panel in plot.axes:
+        metric = panel.get_title(loc="left")
+        wanted = values[values["metric"] == metric].set_index("run")["value"].loc[runs]
+        np.testing.assert_equal([line.get_xdata()[0] for line in panel.lines], wanted.tolist())
+
+
+def test_drawing_leaves_pyplot_alone() -> None:
+    from matplotlib import _pylab_helpers
+
+    compare.per_keypoint(["nose"], {"a": np.array([1.0])})
+    assert not _pylab_helpers.Gcf.figs
