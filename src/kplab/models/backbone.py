@@ -1,0 +1,208 @@
+"""Feature maps of any timm network that offers them, with the channels and strides that necks build on.
+
+Weights are never random in silence: what was asked for is loaded whole, or building fails.
+"""
+
+from __future__ import annotations
+
+import difflib
+import socket
+import urllib.request
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlparse
+
+import huggingface_hub
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from timm.layers import Format
+from timm.models import FeatureInfo, get_pretrained_cfg, load_state_dict
+from torch import Tensor, nn
+
+from kplab.models.errors import ModelError
+
+
+class Backbone(nn.Module):
+    """A timm network without its classifier.
+
+    Args:
+        name: timm's name, e.g. ``resnet18``, ``vit_small_patch16_224.augreg_in21k``.
+        pretrained: start from timm's published weights, from the hub's cache or the network.
+        out_indices: which of the network's maps to give out, as timm counts them; None is timm's own choice.
+        checkpoint: local file of weights, safetensors or a PyTorch state dict: under timm's names, or a kplab checkpoint.
+        size: (width, height) of the views, for networks made for one size, such as Swin; others take any.
+        options: passed on to ``timm.create_model``.
+
+    Attributes:
+        channels: of each map, finest first.
+        strides: view pixels a cell, of each map; equal for a ViT.
+        stride_multiple: what both sides of a view must be a multiple of.
+        mean: (3,) that the weights expect to be taken off images scaled to [0, 1].
+        std: (3,) that they expect to be divided by.
+
+    Raises:
+        ModelError: the network is unknown, offers no maps, or its weights can't be had or don't fit.
+
+    Source: timm, https://github.com/huggingface/pytorch-image-models
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pretrained: bool,
+        out_indices: list[int] | None = None,
+        checkpoint: str | None = None,
+        size: tuple[int, int] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if pretrained and checkpoint:
+            raise ModelError(
+                f"backbone '{name}' is asked for published weights and for those of {checkpoint}. "
+                "Set backbone.pretrained=false to start from the file."
+            )
+        options = {**options, "features_only": True}
+        if out_indices is not None:
+            options["out_indices"] = tuple(out_indices)
+        self.name = name
+        self.net = _create(name, pretrained, size, options)
+        if checkpoint:
+            _load(self.net, name, Path(checkpoint))
+        info = cast(FeatureInfo, self.net.feature_info)
+        self.channels: list[int] = info.channels()
+        self.strides: list[int] = info.reduction()
+        self.stride_multiple = max(self.strides)
+        # timm's own rule: some families keep channels last all the way
+        self._channels_last = getattr(self.net, "output_fmt", None) == Format.NHWC
+        statistics = resolve_model_data_config(self.net)
+        self.mean: tuple[float, ...] = tuple(statistics["mean"])
+        self.std: tuple[float, ...] = tuple(statistics["std"])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Feature maps of normalised images.
+
+        Args:
+            images: (B, 3, H, W) float, normalised by ``mean`` and ``std``.
+
+        Returns:
+            one (B, C_i, H / stride_i, W / stride_i) a map, finest first.
+        """
+        maps = self.net(images)
+        return [m.permute(0, 3, 1, 2) for m in maps] if self._channels_last else list(maps)
+
+
+def _create(name: str, pretrained: bool, size: tuple[int, int] | None, options: dict[str, Any]) -> nn.Module:
+    """Timm's network, with its refusals in the user's words."""
+    if not timm.is_model(name.split(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.5)
+        raise ModelError(
+            f"backbone '{name}' is not a network of timm {timm.__version__}. "
+            + (f"Did you mean {', '.join(near)}?" if near else "timm.list_models() lists them.")
+        )
+    if pretrained:
+        options = {**options, **_published_weights(name)}
+    try:
+        if size is not None and not options.get("dynamic_img_size"):
+            try:
+                return timm.create_model(name, img_size=(size[1], size[0]), **options)
+            except TypeError as error:
+                if "img_size" not in str(error):
+                    raise
+        return timm.create_model(name, **options)
+    except OSError as error:
+        raise _no_weights(name, f"they can't be fetched ({_first_line(error)})") from error
+    except IndexError as error:
+        raise ModelError(
+            f"backbone '{name}' has no maps {list(options['out_indices'])}. "
+            "Set backbone.out_indices to some that it has, or to null for timm's choice."
+        ) from error
+    except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
+        raise ModelError(
+            f"backbone '{name}' can't be built with {options}: {_first_line(error)}. "
+            "Mend the options, or choose a network that gives feature maps."
+        ) from error
+
+
+def _published_weights(name: str) -> dict[str, Any]:
+    """Options of ``timm.create_model`` that find the weights, without the minute that the hub retries offline."""
+    card = get_pretrained_cfg(name)
+    if card is None or not card.has_weights:
+        raise _no_weights(name, "timm publishes none for it")
+    if card.hf_hub_id:
+        cached = huggingface_hub.try_to_load_from_cache(card.hf_hub_id, card.hf_hub_filename or "model.safetensors")
+        if isinstance(cached, str):
+            return {"pretrained": True, "pretrained_cfg_overlay": {"file": cached}}
+        if not _reachable(huggingface_hub.constants.ENDPOINT):
+            raise _no_weights(name, "they are not in the cache, and their host can't be reached")
+    return {"pretrained": True}
+
+
+def _reachable(address: str, seconds: float = 3.0) -> bool:
+    """Whether a host answers; taken on trust behind a proxy."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    if urllib.request.getproxies():
+        return True
+    url = urlparse(address)
+    try:
+        with socket.create_connection((url.hostname, url.port or 443), seconds):
+            return True
+    except OSError:
+        return False
+
+
+def _no_weights(name: str, why: str) -> ModelError:
+    return ModelError(
+        f"backbone '{name}' is asked for published weights (pretrained: true), but {why}. "
+        "Use backbone.pretrained=false to start from random weights, "
+        "and with it backbone.checkpoint=FILE to start from a local file of timm's weights."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _load(net: nn.Module, name: str, path: Path) -> None:
+    """Fill a feature network from a file: every tensor must be found, and fit; what the network lacks is left.
+
+    Names are compared without their dots, because timm's feature wrappers flatten ``stages.0`` to ``stages_0``.
+    """
+    if not path.is_file():
+        raise ModelError(f"backbone.checkpoint: there is no file {path}. Give the path of a file of weights.")
+    try:
+        found = load_state_dict(str(path), use_ema=False, device="cpu", weights_only=True)
+    except Exception as error:  # readers of three formats raise as they like
+        raise ModelError(
+            f"backbone.checkpoint: {path} can't be read as weights: {_first_line(error)}. "
+            "Give a safetensors file or a PyTorch state dict."
+        ) from error
+    inside = "backbone.net."
+    if any(inside in key for key in found):
+        found = {key.split(inside, 1)[1]: value for key, value in found.items() if inside in key}
+    by_name = {_plain(key): value for key, value in found.items() if isinstance(value, Tensor)}
+    wanted = net.state_dict()
+    missing = [k for k in wanted if _plain(k) not in by_name and not k.endswith("num_batches_tracked")]
+    if missing:
+        raise ModelError(
+            f"backbone.checkpoint: {path} lacks {len(missing)} of the {len(wanted)} tensors of '{name}', "
+            f"e.g. {', '.join(missing[:3])}; it holds e.g. {', '.join(list(found)[:3]) or 'nothing'}. "
+            "Give weights of this very network."
+        )
+    fitting = {k: by_name[_plain(k)] for k in wanted if _plain(k) in by_name}
+    odd = [k for k, value in fitting.items() if value.shape != wanted[k].shape]
+    if odd:
+        k = odd[0]
+        raise ModelError(
+            f"backbone.checkpoint: {len(odd)} tensors of {path} have another shape than in '{name}', e.g. {k}: "
+            f"{tuple(fitting[k].shape)} instead of {tuple(wanted[k].shape)}. Give weights of this very network."
+        )
+    with torch.no_grad():
+        for key, value in fitting.items():
+            wanted[key].copy_(value)
+
+
+def _plain(key: str) -> str:
+    """A tensor's name without dots and without the wrapper of timm's feature getter."""
+    return key.removeprefix("model.").replace(".", "_")

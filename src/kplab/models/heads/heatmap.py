@@ -1,0 +1,120 @@
+"""One map for each keypoint, with a Gaussian where it is: SimpleBaseline, HRNet, ViTPose, with DARK's coordinates."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from kplab.models.errors import ModelError
+from kplab.models.heads.base import Head
+from kplab.models.heads.single import check_level, one_pose_each, subjects
+from kplab.ops import heatmap
+from kplab.structures.poses import Poses
+from kplab.structures.skeleton import Skeleton
+
+
+class HeatmapHead(Head):
+    """A convolution to K maps of one of the neck's levels.
+
+    Targets are ``{"heatmap": (B, K, h, w), "weight": (B, K)}``, outputs (B, K, h, w) without an activation.
+
+    Args:
+        sigma: of the Gaussians, cells of the map.
+        level: which of the neck's maps; 0 is the finest.
+        hidden: channels of a 3x3 convolution before the last layer; 0 is none.
+        dark: read peaks to a fraction of a cell; otherwise the centre of the highest cell.
+        blur: width of DARK's smoothing, cells, odd; 0 is none.
+
+    Source: Xiao et al., "Simple Baselines for Human Pose Estimation and Tracking", 2018; Zhang et al.,
+    "Distribution-Aware Coordinate Representation for Human Pose Estimation" (DARK), 2020.
+    """
+
+    max_poses = 1
+    flip: Tensor
+
+    def __init__(
+        self,
+        *,
+        in_channels: list[int],
+        strides: list[int],
+        size: tuple[int, int],
+        skeleton: Skeleton,
+        sigma: float = 2.0,
+        level: int = 0,
+        hidden: int = 0,
+        dark: bool = True,
+        blur: int = 11,
+    ) -> None:
+        super().__init__()
+        if sigma <= 0:
+            raise ModelError(f"head 'heatmap' wants sigma > 0, in cells of the map, but got {sigma}. 2 is usual.")
+        if blur < 0 or (blur and blur % 2 == 0):
+            raise ModelError(f"head 'heatmap' wants an odd blur, or 0 for none, but got {blur}. 11 goes with sigma 2.")
+        self.skeleton, self.size = skeleton, size
+        self.sigma, self.dark, self.blur = sigma, dark, blur
+        self.level = check_level("heatmap", level, strides)
+        self.stride = strides[self.level]
+        width = in_channels[self.level]
+        before: list[nn.Module] = []
+        if hidden:
+            before = [
+                nn.Conv2d(width, hidden, kernel_size=3, padding=1, bias=False),
+                nn.BatchNorm2d(hidden),
+                nn.ReLU(inplace=True),
+            ]
+        last = nn.Conv2d(hidden or width, len(skeleton), kernel_size=1)
+        nn.init.normal_(last.weight, std=0.001)
+        nn.init.constant_(cast(Tensor, last.bias), 0.0)
+        self.net = nn.Sequential(*before, last)
+        self.register_buffer("flip", torch.from_numpy(skeleton.flip_array), persistent=False)
+
+    def encode(self, poses: list[Poses], size: tuple[int, int]) -> dict[str, Tensor]:
+        """Gaussians of height 1 around un-rounded centres, over the whole map.
+
+        A keypoint has weight 0, and an empty map, where it is unlabelled, or outside the map by more than 3 sigma.
+        """
+        xy, labelled = subjects(poses, len(self.skeleton), self.device)
+        uv = xy / self.stride
+        shape = (size[0] // self.stride, size[1] // self.stride)
+        reach = 3 * self.sigma
+        inside = ((uv >= -reach) & (uv <= torch.tensor(shape, device=uv.device) + reach)).all(-1)
+        weight = (labelled & inside).float()
+        return {"heatmap": heatmap.gaussian_map(uv, self.sigma, shape) * weight[..., None, None], "weight": weight}
+
+    def forward(self, maps: list[Tensor], targets: Any | None = None) -> Tensor:
+        """(B, K, h, w) from the neck's maps."""
+        return self.net(maps[self.level])
+
+    def loss(self, outputs: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Squared error of the labelled maps, in units of a Gaussian's own energy.
+
+        sum_k w_k sum_cells (p - t)**2 / (pi sigma**2 sum_k w_k)
+
+        Maps of zeros cost 1, whatever the size of the map, sigma, and the share of keypoints that is labelled. (The
+        papers' 0.5 mean over all elements counts unlabelled maps and empty cells in its denominator: zeros cost about
+        0.002 there, and less the fewer keypoints are labelled.)
+        """
+        weight = targets["weight"]
+        energy = ((outputs - targets["heatmap"]) ** 2).sum((-1, -2))
+        scale = math.pi * self.sigma**2 * weight.sum().clamp_min(1)
+        return {"heatmap": (energy * weight).sum() / scale}
+
+    def decode(self, outputs: Tensor) -> list[Poses]:
+        """The peak of each map; its height, between 0 and 1, is the keypoint's score."""
+        if self.dark:
+            uv, value = heatmap.refined_peaks(outputs, self.blur)
+        else:
+            cell, value = heatmap.peaks(outputs)
+            uv = cell + 0.5
+        return one_pose_each(uv * self.stride, value.clamp(0, 1))
+
+    def ideal(self, targets: dict[str, Tensor]) -> Tensor:
+        """The targets' maps."""
+        return targets["heatmap"]
+
+    def unflip(self, outputs: Tensor) -> Tensor:
+        """Mirrored and renamed; no shift, because cell j of a mirrored map stands for cell w - 1 - j exactly."""
+        return outputs.flip(-1)[:, self.flip]

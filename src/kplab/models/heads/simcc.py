@@ -1,0 +1,137 @@
+"""Coordinates as classification: for each keypoint one distribution over x and one over y, finer than a pixel."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kplab.models.errors import ModelError
+from kplab.models.heads.base import Head
+from kplab.models.heads.single import check_level, one_pose_each, subjects
+from kplab.ops import heatmap
+from kplab.structures.poses import Poses
+from kplab.structures.skeleton import Skeleton
+
+
+class SimCCHead(Head):
+    """A convolution to K maps of one of the neck's levels, and two linear layers from each map to bins of x and of y.
+
+    Targets are ``{"x": (B, K, bins), "y": (B, K, bins), "weight": (B, K)}``, outputs logits
+    ``{"x": (B, K, bins), "y": (B, K, bins)}``. Bin i stands for (i + 0.5) / split_ratio pixels.
+
+    Args:
+        split_ratio: bins a pixel.
+        sigma: of the Gaussian labels, bins; None is sqrt(side / 8) at 2 bins a pixel, which gives the 4.9, 5.7 and 6.9
+            that are usual for sides of 192, 256 and 384 pixels.
+        level: which of the neck's maps; -1 is the coarsest.
+
+    Source: Li et al., "SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation", 2022; labels
+    are not rounded to bins here.
+    """
+
+    max_poses = 1
+    flip: Tensor
+
+    def __init__(
+        self,
+        *,
+        in_channels: list[int],
+        strides: list[int],
+        size: tuple[int, int],
+        skeleton: Skeleton,
+        split_ratio: float = 2.0,
+        sigma: float | None = None,
+        level: int = -1,
+    ) -> None:
+        super().__init__()
+        if split_ratio <= 0 or (sigma is not None and sigma <= 0):
+            raise ModelError(
+                f"head 'simcc' wants split_ratio > 0 and sigma > 0 or null, but got {split_ratio} and {sigma}. "
+                "2 and null are usual."
+            )
+        self.skeleton, self.size, self.split_ratio = skeleton, size, split_ratio
+        self.level = check_level("simcc", level, strides)
+        self.bins = (round(size[0] * split_ratio), round(size[1] * split_ratio))
+        self.sigmas = [sigma or math.sqrt(side / 8) * split_ratio / 2 for side in size]
+        self.cells = (size[0] // strides[self.level], size[1] // strides[self.level])
+        self.to_maps = nn.Conv2d(in_channels[self.level], len(skeleton), kernel_size=1)
+        area = self.cells[0] * self.cells[1]
+        self.to_x, self.to_y = nn.Linear(area, self.bins[0]), nn.Linear(area, self.bins[1])
+        self.register_buffer("flip", torch.from_numpy(skeleton.flip_array), persistent=False)
+
+    def encode(self, poses: list[Poses], size: tuple[int, int]) -> dict[str, Tensor]:
+        """Gaussians around un-rounded centres, made to sum to 1 over the bins.
+
+        A keypoint has weight 0, and empty labels, where it is unlabelled, or outside the view by more than 3 sigma.
+        """
+        self._check_size(size)
+        xy, labelled = subjects(poses, len(self.skeleton), self.device)
+        uv = xy * self.split_ratio
+        reach = 3 * torch.tensor(self.sigmas, device=uv.device)
+        inside = ((uv >= -reach) & (uv <= torch.tensor(self.bins, device=uv.device) + reach)).all(-1)
+        weight = (labelled & inside).float()
+        axes = {}
+        for axis, name in enumerate("xy"):
+            # far outside, a Gaussian vanishes and can't be made to sum to 1
+            u = torch.where(weight > 0, uv[..., axis], self.bins[axis] / 2)
+            label = heatmap.gaussian_axis(u, self.sigmas[axis], self.bins[axis])
+            axes[name] = label / label.sum(-1, keepdim=True) * weight[..., None]
+        return {**axes, "weight": weight}
+
+    def forward(self, maps: list[Tensor], targets: Any | None = None) -> dict[str, Tensor]:
+        """Logits from the neck's maps."""
+        chosen = maps[self.level]
+        height, width = chosen.shape[-2:]
+        if (width, height) != self.cells:
+            raise ModelError(
+                f"head 'simcc' is made for maps of {self.cells[0]}x{self.cells[1]} cells (views of {self.size[0]}x"
+                f"{self.size[1]} pixels), but got {width}x{height}. Train it at the size it is used at."
+            )
+        features = self.to_maps(chosen).flatten(-2)
+        return {"x": self.to_x(features), "y": self.to_y(features)}
+
+    def loss(self, outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Divergence of the predicted distributions from the labels, nats, mean over labelled keypoints, for each axis.
+
+        KL(label || softmax(logits)); 0 is perfect, and knowing nothing costs about 3.
+        """
+        weight = targets["weight"]
+        count = weight.sum().clamp_min(1)
+        losses = {}
+        for name in "xy":
+            label = targets[name]
+            log = outputs[name].log_softmax(-1)
+            divergence = (torch.xlogy(label, label) - label * log).sum(-1)
+            losses[f"simcc_{name}"] = (divergence * weight).sum() / count
+        return losses
+
+    def decode(self, outputs: dict[str, Tensor]) -> list[Poses]:
+        """The peaks of both distributions, between bins.
+
+        The score is the geometric mean of their two probabilities, over what an ideal label's would be, at most 1.
+        """
+        xy, score = [], []
+        for name, sigma in zip("xy", self.sigmas, strict=True):
+            log = outputs[name].log_softmax(-1)
+            u, bin_ = heatmap.refined_peaks_1d(log)
+            xy.append(u / self.split_ratio)
+            score.append(log.gather(-1, bin_[..., None]).squeeze(-1).exp() / heatmap.ideal_peak_1d(sigma))
+        return one_pose_each(torch.stack(xy, dim=-1), (score[0] * score[1]).sqrt().clamp(0, 1))
+
+    def ideal(self, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Logits whose softmax is the label; flat where there is none."""
+        return {name: targets[name].clamp_min(torch.finfo(torch.float32).tiny).log() for name in "xy"}
+
+    def unflip(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Renamed, and x reversed. Averaging such logits is the geometric mean of the distributions."""
+        return {"x": outputs["x"].flip(-1)[:, self.flip], "y": outputs["y"][:, self.flip]}
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        if tuple(size) != tuple(self.size):
+            raise ModelError(
+                f"head 'simcc' is made for views of {self.size[0]}x{self.size[1]} pixels, but got {size[0]}x{size[1]}. "
+                "Train it at the size it is used at."
+            )

@@ -1,0 +1,68 @@
+"""What heads share that hold one pose a view."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kplab.models.errors import ModelError
+from kplab.structures.poses import Poses
+
+
+def subjects(poses: list[Poses], keypoints: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The one true pose of each view.
+
+    Args:
+        poses: B Poses, view pixels, with one instance at most besides ignored ones.
+        keypoints: K.
+        device: where to put the tensors.
+
+    Returns:
+        (B, K, 2) float32 view pixels, 0 where unlabelled, and (B, K) bool labelled.
+
+    Raises:
+        ModelError: a view has more than one subject.
+    """
+    xy = np.zeros((len(poses), keypoints, 2))
+    labelled = np.zeros((len(poses), keypoints), dtype=bool)
+    for i, view in enumerate(poses):
+        found = view[~view.ignore]
+        if len(found) > 1:
+            raise ModelError(
+                f"this head holds 1 pose per view, but a view shows {len(found)}. "
+                "Use regions=annotated, or a head that holds any number of poses."
+            )
+        if len(found):
+            labelled[i] = found.labelled[0]
+            xy[i, labelled[i]] = found.xy[0, labelled[i]]
+    return torch.from_numpy(xy).to(device, torch.float32), torch.from_numpy(labelled).to(device)
+
+
+def one_pose_each(xy: Tensor, keypoint_score: Tensor) -> list[Poses]:
+    """One predicted pose a view, its score the mean of its keypoints'.
+
+    Args:
+        xy: (B, K, 2) view pixels.
+        keypoint_score: (B, K) in [0, 1].
+    """
+    points = xy.double().cpu().numpy()
+    scores = keypoint_score.double().cpu().numpy()
+    return [
+        Poses.make(p[None], score=s.mean(keepdims=True), keypoint_score=s[None])
+        for p, s in zip(points, scores, strict=True)
+    ]
+
+
+def check_level(head: str, level: int, strides: list[int]) -> int:
+    """The index of a neck's map, from 0.
+
+    Raises:
+        ModelError: the neck has no such map.
+    """
+    if not -len(strides) <= level < len(strides):
+        raise ModelError(
+            f"head '{head}' reads map {level}, but the neck gives {len(strides)} (strides {strides}). "
+            "Change head.level."
+        )
+    return level % len(strides)

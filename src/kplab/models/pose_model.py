@@ -1,0 +1,97 @@
+"""Backbone, neck and head in a row: from uint8 views to poses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kplab.models.backbone import Backbone
+from kplab.models.errors import ModelError
+from kplab.models.heads.base import Head
+from kplab.models.necks import Neck
+from kplab.structures.poses import Poses
+from kplab.structures.sample import Batch
+
+
+class PoseModel(nn.Module):
+    """What is trained, and what predicts.
+
+    Args:
+        backbone: gives maps.
+        neck: made for the backbone's channels and strides.
+        head: made for the neck's.
+        size: (width, height) of the views, pixels.
+        channels_last: keep pixels' channels together in memory, which convolutions prefer; the numbers are the same.
+
+    Raises:
+        ModelError: the size doesn't go into the backbone's cells.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, backbone: Backbone, neck: Neck, head: Head, size: tuple[int, int], channels_last: bool = True
+    ) -> None:
+        super().__init__()
+        step = backbone.stride_multiple
+        if any(side <= 0 or side % step for side in size):
+            near = [max(step, round(side / step) * step) for side in size]
+            raise ModelError(
+                f"size {list(size)} doesn't go into backbone '{backbone.name}', "
+                f"which wants sides that are multiples of {step}. Use size={near}, for example."
+            )
+        self.size = size
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.backbone, self.neck, self.head = backbone, neck, head
+        self.to(memory_format=self.layout)
+        self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor, targets: Any | None = None) -> Any:
+        """The head's outputs, in float32 whatever the precision of the network.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB.
+            targets: the head's, where it samples around them in training.
+        """
+        scaled = images.to(torch.float32, memory_format=self.layout) / 255
+        maps = self.backbone((scaled - self.mean) / self.std)
+        return map_tensors(_to_float32, self.head(self.neck(maps), targets))
+
+    def predict(self, batch: Batch, flip_test: bool = False) -> list[Poses]:
+        """Poses of each view, view pixels.
+
+        Args:
+            batch: B views; its poses are not looked at.
+            flip_test: average the outputs with those of the mirrored views.
+        """
+        training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                images = batch.images.to(self.mean.device)
+                outputs = self(images)
+                if flip_test:
+                    mirrored = self.head.unflip(self(images.flip(-1)))
+                    outputs = map_tensors(lambda a, b: (a + b) / 2, outputs, mirrored)
+                return self.head.decode(outputs)
+        finally:
+            self.train(training)
+
+
+def _to_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def map_tensors(function: Callable[..., Any], *outputs: Any) -> Any:
+    """Apply a function to the tensors of like-built outputs: tensors, or dicts, lists and tuples of such."""
+    first = outputs[0]
+    if isinstance(first, dict):
+        return {key: map_tensors(function, *(o[key] for o in outputs)) for key in first}
+    if isinstance(first, list | tuple):
+        return type(first)(map_tensors(function, *parts) for parts in zip(*outputs, strict=True))
+    return function(*outputs) if isinstance(first, Tensor) else first

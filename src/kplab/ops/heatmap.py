@@ -1,0 +1,160 @@
+"""Gaussian targets on maps and axes, and peaks read back to a fraction of a cell.
+
+Continuous coordinates as in ``ops.affine``: a point x of the view is at u = x / stride on a map of that stride, and the
+cell in row i, column j stands for its centre (j + 0.5, i + 0.5). Targets are never rounded to cells, so that a Gaussian
+tells the decoder where between cells its centre is.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_TINY = 1e-10
+
+
+def gaussian_axis(u: Tensor, sigma: float, cells: int) -> Tensor:
+    """Gaussian around a point on an axis of cells, 1 at its centre.
+
+    exp(-(i + 0.5 - u)**2 / (2 sigma**2)) for cell i
+
+    Args:
+        u: (...) centres, cells; may lie outside.
+        sigma: cells.
+        cells: length of the axis.
+
+    Returns:
+        (..., cells).
+    """
+    centres = torch.arange(cells, device=u.device, dtype=u.dtype) + 0.5
+    return torch.exp(-((centres - u[..., None]) ** 2) / (2 * sigma**2))
+
+
+def gaussian_map(uv: Tensor, sigma: float, size: tuple[int, int]) -> Tensor:
+    """Gaussian around a point on a map, over the whole map.
+
+    Args:
+        uv: (..., 2) centres (x, y), cells; may lie outside.
+        sigma: cells.
+        size: (width, height) of the map, cells.
+
+    Returns:
+        (..., height, width), 1 at a centre of the map's cells.
+
+    Source: DARK's unbiased encoding, Zhang et al., "Distribution-Aware Coordinate Representation", 2020.
+    """
+    across = gaussian_axis(uv[..., 0], sigma, size[0])
+    down = gaussian_axis(uv[..., 1], sigma, size[1])
+    return down[..., :, None] * across[..., None, :]
+
+
+def peaks(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """The highest cell of each map.
+
+    Args:
+        maps: (..., H, W).
+
+    Returns:
+        (..., 2) int64 (column, row), and (...) its value.
+    """
+    value, flat = maps.flatten(-2).max(-1)
+    width = maps.shape[-1]
+    return torch.stack([flat % width, flat // width], dim=-1), value
+
+
+def blurred(maps: Tensor, kernel: int) -> Tensor:
+    """Gaussian blur with a square kernel of odd width, sigma by OpenCV's rule: 2.0 for 11 cells, 2.9 for 17.
+
+    Args:
+        maps: (..., H, W); 0 outside.
+        kernel: cells.
+
+    Source: OpenCV getGaussianKernel.
+    """
+    sigma = 0.3 * ((kernel - 1) * 0.5 - 1) + 0.8
+    weight = gaussian_axis(torch.tensor(kernel / 2, device=maps.device, dtype=maps.dtype), sigma, kernel)
+    weight = weight / weight.sum()
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    flat = F.conv2d(flat, weight.view(1, 1, 1, -1), padding=(0, kernel // 2))
+    return F.conv2d(flat, weight.view(1, 1, -1, 1), padding=(kernel // 2, 0)).reshape(maps.shape)
+
+
+def refined_peaks(maps: Tensor, blur: int = 0) -> tuple[Tensor, Tensor]:
+    """The highest cell of each map, moved to the peak of the Gaussian that the log of the map around it says (DARK).
+
+    u = m - H^-1 g, with gradient g and Hessian H of log(blurred map) at cell m. Within two cells of the border the
+    stencil of differences sits further in, which is exact for a Gaussian as well; within reach of the blur the map is
+    taken as it is, because a blur draws peaks away from the border. Where H is not negative definite the centre of the
+    cell stands; no point moves by more than a cell.
+
+    Args:
+        maps: (..., H, W).
+        blur: width of the Gaussian kernel, cells, odd; 0 is no blur. DARK takes 11 for sigma 2 and 17 for sigma 3.
+
+    Returns:
+        (..., 2) (x, y) in cells, and (...) the value of the highest cell before the blur.
+
+    Source: Zhang et al., "Distribution-Aware Coordinate Representation for Human Pose Estimation", 2020.
+    """
+    height, width = maps.shape[-2:]
+    cell, value = peaks(maps)
+    centre = cell.to(maps.dtype) + 0.5
+    if min(height, width) < 5:
+        return centre, value
+    last = torch.tensor([width - 1, height - 1], device=maps.device)
+    seat = torch.minimum(cell.clamp_min(2), last - 2)
+    log = maps
+    if blur:
+        reach = blur // 2 + 2
+        inner = ((cell >= reach) & (cell <= last - reach)).all(-1)
+        log = torch.where(inner[..., None, None], blurred(maps, blur), maps)
+    log = log.clamp_min(_TINY).log().flatten(-2)
+
+    def at(dx: int, dy: int) -> Tensor:
+        index = (seat[..., 1] + dy) * width + seat[..., 0] + dx
+        return log.gather(-1, index[..., None]).squeeze(-1)
+
+    here = at(0, 0)
+    gx, gy = (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2
+    hxx, hyy = (at(2, 0) - 2 * here + at(-2, 0)) / 4, (at(0, 2) - 2 * here + at(0, -2)) / 4
+    hxy = (at(1, 1) - at(-1, 1) - at(1, -1) + at(-1, -1)) / 4
+    determinant = hxx * hyy - hxy**2
+    definite = (hxx < 0) & (determinant > 0) & (value > 0)
+    safe = torch.where(definite, determinant, torch.ones_like(determinant))
+    step = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], dim=-1) / safe[..., None]
+    offset = (seat - cell).to(maps.dtype) + step
+    return centre + torch.where(definite[..., None], offset.clamp(-1, 1), torch.zeros_like(offset)), value
+
+
+def refined_peaks_1d(log: Tensor) -> tuple[Tensor, Tensor]:
+    """The highest bin of each axis, moved to the top of the parabola through the logs around it.
+
+    Args:
+        log: (..., bins) log of a distribution, up to a constant.
+
+    Returns:
+        (...) position in bins, at most one bin from the centre of the highest, and (...) int64 the highest bin.
+    """
+    bin_ = log.argmax(-1)
+    bins = log.shape[-1]
+    centre = bin_.to(log.dtype) + 0.5
+    if bins < 3:
+        return centre, bin_
+    seat = bin_.clamp(1, bins - 2)
+
+    def at(d: int) -> Tensor:
+        return log.gather(-1, (seat + d)[..., None]).squeeze(-1)
+
+    curve = at(1) - 2 * at(0) + at(-1)
+    bent = curve < 0
+    step = (at(-1) - at(1)) / 2 / torch.where(bent, curve, -torch.ones_like(curve))
+    offset = (seat - bin_).to(log.dtype) + step
+    return centre + torch.where(bent, offset.clamp(-1, 1), torch.zeros_like(offset)), bin_
+
+
+def ideal_peak_1d(sigma: float) -> float:
+    """The highest probability that a Gaussian label of this width gives a bin: 1 / (sigma sqrt(2 pi))."""
+    return 1 / (sigma * math.sqrt(2 * math.pi))
