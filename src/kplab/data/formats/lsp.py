@@ -1,0 +1,110 @@
+"""Leeds Sports Pose, extended training set: ``joints.mat`` and a folder of images; read only.
+
+Assumption: the coordinates are MATLAB pixel indices, which count from 1, so that ``xy = x - 0.5`` in continuous pixels;
+the dataset does not say. The third row is 1 where a joint is labelled. (The original LSP set is stored as (3, 14, N),
+and its third row is 1 where a joint is hidden: that file is refused.)
+
+Source: Johnson & Everingham, "Learning Effective Human Pose Estimation from Inaccurate Annotation", CVPR 2011.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+
+from kplab.data.formats import (
+    BOX_AREA_SHARE,
+    DataError,
+    boxes_around,
+    drop_outside,
+    match_keypoints,
+    share_of_box,
+    some,
+)
+from kplab.data.images import read_header
+from kplab.structures.labels import Labels, make_labels
+from kplab.structures.poses import Poses
+from kplab.structures.skeleton import Skeleton
+
+JOINTS = (
+    *("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle"),
+    *("right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist"),
+    *("neck", "head_top"),
+)
+
+
+def read(folder: str | Path, skeleton: Skeleton, images: str = "images", box_margin: float = 1.2) -> Labels:
+    """Read the images that are there with their one labelled person each; image ``im00001.jpg`` is column 0.
+
+    Boxes come from the keypoints, areas are ``0.53 * w * h`` of the boxes, and each image is its own group. A joint
+    labelled more than 1 px outside its image becomes unlabelled, and is counted in the notes.
+
+    Args:
+        folder: holds ``joints.mat`` and the image folder.
+        skeleton: names the 14 joints, in any order, e.g. ``lsp14``.
+        images: name of the image folder, where ``im<number>.jpg`` lie.
+        box_margin: factor on the extent of the keypoints that makes a box.
+
+    Raises:
+        DataError: a file is missing or is not what LSPET publishes.
+    """
+    root = Path(folder)
+    joints = _joints(root / "joints.mat")
+    files = sorted(p for p in (root / images).glob("*") if re.fullmatch(r"im\d+\.(jpg|png)", p.name))
+    if not files:
+        raise DataError(f"{root / images}: no images im<number>.jpg. Check the folder, or name it with images=.")
+    number = np.array([int(p.stem[2:]) for p in files])
+    beyond = number[(number < 1) | (number > joints.shape[2])]
+    if len(beyond):
+        raise DataError(
+            f"{root / 'joints.mat'}: {joints.shape[2]} columns, but there are images {some(beyond)}. "
+            "Take joints.mat and the images from one release."
+        )
+    size = np.array([read_header(p)[0] for p in files], dtype=np.int64)
+    table = joints[match_keypoints(JOINTS, skeleton, str(root / "joints.mat"))][..., number - 1]
+    xy, flag = np.moveaxis(table[:, :2], -1, 0) - 0.5, table[:, 2].T
+    visible, notes = drop_outside(xy, np.where(flag == 1, 2, 0), size)
+    absent = joints.shape[2] - len(files)
+    if absent:
+        notes.insert(0, f"{absent} of {joints.shape[2]} labelled images are not in {root / images}: left out")
+    poses = Poses.make(xy, visible, ignore=(visible == 0).all(1))
+    poses.box, box_source = boxes_around(poses, box_margin)
+    poses.area = share_of_box(poses.box)
+    names = [f"{images}/{p.name}" for p in files]
+    return make_labels(
+        skeleton,
+        root,
+        names,
+        number,
+        size,
+        names,
+        poses,
+        np.arange(len(files)),
+        number,
+        box_source=box_source,
+        area_source=f"{BOX_AREA_SHARE} x box ({box_source})",
+        notes=notes,
+    )
+
+
+def _joints(path: Path) -> np.ndarray:
+    """(14, 3, N) x, y, labelled."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Give the folder of LSPET that holds joints.mat and the images.")
+    try:
+        joints = scipy.io.loadmat(path)["joints"]
+    except (KeyError, ValueError, TypeError, OSError, NotImplementedError) as error:
+        raise DataError(f"{path}: no array 'joints' can be read ({error}). Fetch the file again.") from error
+    if joints.ndim == 3 and joints.shape[:2] == (3, len(JOINTS)):
+        raise DataError(
+            f"{path}: 'joints' is (3, 14, N), the original LSP set, whose third row is 1 where a joint is hidden, the "
+            "other way round. Only the extended training set (LSPET) is read; convert this one to COCO."
+        )
+    if joints.ndim != 3 or joints.shape[:2] != (len(JOINTS), 3):
+        raise DataError(f"{path}: 'joints' is {joints.shape}, wanted (14, 3, N). Take joints.mat of LSPET.")
+    if not np.isfinite(joints).all() or not np.isin(joints[:, 2], (0, 1)).all():
+        raise DataError(f"{path}: 'joints' holds values that are not finite, or flags besides 0 and 1. Fetch it again.")
+    return joints.astype(np.float64)

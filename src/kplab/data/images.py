@@ -1,0 +1,92 @@
+"""Reading pixels: any common image file to 8-bit RGB, or a clear error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from kplab.data.formats import DataError
+
+ROTATION_TAG = 0x0112
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """Read an image as it is stored.
+
+    EXIF orientation is ignored, as COCO's own tools do: labels are on the stored pixels, and ``data.check`` warns of
+    files that ask to be turned. Grey images are repeated over the three channels, an alpha channel is dropped, and
+    16-bit values are divided by 257, so that their whole range maps onto 0..255.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: the file is missing, is no image, is cut short, or holds floating-point pixels.
+    """
+    path = Path(path)
+    data = _bytes(path)
+    problem = truncation(data)
+    if problem:
+        raise DataError(f"{path}: {problem}. Fetch the file again, or leave the image out of the dataset.")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    except cv2.error as error:
+        raise DataError(f"{path}: OpenCV cannot decode it ({error}). Convert it to PNG or JPEG.") from error
+    if image is None:
+        raise DataError(f"{path}: not an image that OpenCV can decode ({len(data)} bytes). Convert it to PNG or JPEG.")
+    if image.dtype == np.uint16:
+        image = np.round(image / 257.0).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise DataError(f"{path}: pixels are {image.dtype}, wanted 8 or 16-bit integers. Convert it to PNG.")
+    if image.ndim == 2 or image.shape[2] == 1:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    if image.shape[2] == 2:
+        return cv2.cvtColor(np.ascontiguousarray(image[..., 0]), cv2.COLOR_GRAY2RGB)
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def read_header(path: Path | str) -> tuple[tuple[int, int], int]:
+    """Size and EXIF orientation of an image, without decoding its pixels.
+
+    Returns:
+        (width, height) in stored pixels, and the orientation tag (1 where there is none: upright).
+
+    Raises:
+        DataError: the file is missing or is no image.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as image:
+            return image.size, int(image.getexif().get(ROTATION_TAG, 1) or 1)
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: its header is not that of an image ({error}). Fetch the file again.") from error
+
+
+def truncation(data: bytes) -> str | None:
+    """Words for a JPEG or PNG that ends too soon, which decoders pass with a grey bottom; None where it is whole.
+
+    The end marker of a JPEG must come after its last scan: an embedded thumbnail has one of its own.
+    """
+    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < max(data.rfind(b"\xff\xda"), 2):
+        return f"the JPEG is cut short: no end marker after {len(data)} bytes"
+    if data.startswith(b"\x89PNG") and data.rfind(b"IEND") < max(data.rfind(b"IDAT"), 8):
+        return f"the PNG is cut short: no end chunk after {len(data)} bytes"
+    return None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}). Check that it is a file and may be read.") from error
+
+
+def _missing(path: Path) -> DataError:
+    return DataError(f"{path}: no such image. Check the dataset's image folder, or fetch the file again.")

@@ -1,0 +1,100 @@
+"""The skeleton files: mirror images against their names, and names, pairs, edges and sigmas against mmpose's."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kplab.structures.skeleton import Skeleton
+
+FOLDER = Path(__file__).resolve().parents[1] / "conf" / "skeleton"
+FILES = sorted(FOLDER.glob("*.yaml"))
+
+
+def load(name: str) -> Skeleton:
+    return Skeleton.from_config(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
+
+
+def mirrored(name: str) -> str:
+    """The name with left and right exchanged: left_eye, leftear, eyeL, hindlegL4."""
+    swap = {"left": "right", "right": "left", "L": "R", "R": "L"}
+    return re.sub(r"^(left|right)|(?<=[a-z])([LR])(?=\d?$)", lambda m: swap[m.group()], name)
+
+
+def test_mirrored_knows_the_ways_of_naming_sides() -> None:
+    names = ["left_eye", "rightear", "eyeL", "hindlegR4", "nose", "root_of_tail", "head_top"]
+    assert [mirrored(n) for n in names] == ["right_eye", "leftear", "eyeR", "hindlegL4", *names[4:]]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_flip_is_an_involution_that_swaps_left_and_right_in_the_names(path: Path) -> None:
+    skeleton = load(path.stem)
+    assert skeleton.name == path.stem
+    assert [skeleton.flip[j] for j in skeleton.flip] == list(range(len(skeleton)))
+    if skeleton.name == "face68":
+        pytest.skip("face68 numbers its points: its pairs are compared with mmpose's")
+    assert [skeleton.keypoints[j] for j in skeleton.flip] == [mirrored(n) for n in skeleton.keypoints]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_a_mirrored_edge_is_an_edge(path: Path) -> None:
+    skeleton = load(path.stem)
+    edges = {frozenset(e) for e in skeleton.edges}
+    assert len(edges) == len(skeleton.edges)
+    assert {frozenset(skeleton.flip[j] for j in e) for e in skeleton.edges} == edges
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_every_keypoint_is_reached_by_an_edge(path: Path) -> None:
+    skeleton = load(path.stem)
+    if skeleton.edges:
+        assert {j for e in skeleton.edges for j in e} == set(range(len(skeleton)))
+
+
+def test_face_pairs_mirror_the_mean_of_the_outer_corners() -> None:
+    """300-W numbers: jaw ends 0-16, outer eye corners 36-45, mouth corners 48-54; the chin and the nose stay."""
+    face = load("face68")
+    assert (face.flip[0], face.flip[36], face.flip[48], face.flip[8], face.flip[30]) == (16, 45, 54, 8, 30)
+    assert sum(i < j for i, j in enumerate(face.flip)) == 29
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "sigmas_of", "same_edges"),
+    [
+        ("coco17", "coco", "coco", True),
+        ("hand21", "onehand10k", "coco_wholebody_hand", True),
+        ("face68", "300w", "coco_wholebody_face", False),
+        ("ap10k17", "ap10k", "ap10k", True),
+        ("mpii16", "mpii", "mpii", True),
+        ("crowdpose14", "crowdpose", "crowdpose", True),
+    ],
+)
+def test_mmpose_has_the_same(real_data: Path, ours: str, theirs: str, sigmas_of: str, same_edges: bool) -> None:
+    """Oracle: the dataset definitions of mmpose, order by order; names may be spelled otherwise."""
+    meta = json.loads((real_data / "mmpose_samples" / "keypoint_meta.json").read_text())
+    skeleton, names = load(ours), meta[theirs]["keypoints"]
+    flip = [names.index(other) if other else i for i, other in enumerate(meta[theirs]["swap"])]
+    assert list(skeleton.flip) == flip
+    assert list(skeleton.sigmas) == pytest.approx(meta[sigmas_of]["sigmas"])
+    if same_edges:
+        assert list(skeleton.edges) == [(names.index(a), names.index(b)) for a, b in meta[theirs]["skeleton"]]
+    if ours in ("coco17", "mpii16"):
+        assert list(skeleton.keypoints) == names
+
+
+def test_fly13_is_the_skeleton_of_the_sleap_project(real_data: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(real_data / "sleap_videos" / "clip.slp") as f:
+        meta = json.loads(f["metadata"].attrs["json"])
+    fly = load("fly13")
+    assert list(fly.keypoints) == [n["name"] for n in meta["nodes"]]
+    assert sorted(fly.edges) == sorted((e["source"], e["target"]) for e in meta["skeletons"][0]["links"])
+
+
+def test_lsp14_takes_coco_sigmas_by_name() -> None:
+    lsp, coco = load("lsp14"), load("coco17")
+    for name in lsp.keypoints[:12]:
+        assert lsp.sigmas[lsp.index(name)] == coco.sigmas[coco.index(name)]
+    assert "no published" in lsp.sigma_source
