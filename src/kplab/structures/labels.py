@@ -29,6 +29,7 @@ class Labels:
         instance_id: (N,) int64, positive and unique.
         box_source: what the boxes are, e.g. "annotation" or "keypoint extent x 1.25".
         area_source: what the areas are, e.g. "segment", "annotation", "0.53 x box".
+        crowd: (N,) bool: boxes around many subjects that nobody told apart (COCO's iscrowd); always ``ignore`` as well.
         notes: what the reader left out or changed, in words with counts; printed, never dropped in silence.
         extras: fields of the source file that kplab does not use, for lossless writing; None where not kept.
     """
@@ -44,6 +45,7 @@ class Labels:
     instance_id: np.ndarray
     box_source: str
     area_source: str
+    crowd: np.ndarray
     notes: list[str] = field(default_factory=list)
     extras: Any = None
 
@@ -65,6 +67,10 @@ class Labels:
         """Image id to its instances; images without any have an empty Poses."""
         return {int(image): self.poses_of(i) for i, image in enumerate(self.image_id)}
 
+    def crowd_by_image(self) -> dict[int, np.ndarray]:
+        """Image id to (M,) bool: which of its instances are crowds."""
+        return {int(id_): self.crowd[self.start[i] : self.start[i + 1]] for i, id_ in enumerate(self.image_id)}
+
     def select(self, images: np.ndarray | list[int]) -> Labels:
         """Some of the images, by index, with their instances."""
         images = np.asarray(images, dtype=np.int64)
@@ -80,6 +86,7 @@ class Labels:
             poses=self.poses[rows],
             start=start,
             instance_id=self.instance_id[rows],
+            crowd=self.crowd[rows],
             extras=None,
         )
 
@@ -104,12 +111,14 @@ def make_labels(
     poses: Poses,
     image_of: np.ndarray,
     instance_id: np.ndarray,
+    crowd: np.ndarray | None = None,
     **more: Any,
 ) -> Labels:
     """Build Labels from instances in any order.
 
     Args:
         image_of: (N,) index into ``files`` of every instance.
+        crowd: (N,) bool; None: none is.
         more: the other fields of Labels.
     """
     order = np.argsort(image_of, kind="stable")
@@ -124,5 +133,6 @@ def make_labels(
         poses[order],
         start,
         np.asarray(instance_id, dtype=np.int64)[order],
+        crowd=(np.zeros(len(poses), dtype=bool) if crowd is None else np.asarray(crowd, dtype=bool))[order],
         **more,
     )

@@ -1,0 +1,107 @@
+"""Augmentation: one random affine map folded into the view, then albumentations on the pixels.
+
+Rotation, scale, shift and mirroring are composed with the view's own map, so that an image is resampled once and turning
+it never cuts corners off that a crop had already thrown away. Everything else is a list of albumentations transforms;
+those that move pixels move the keypoints with them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # read at import: no look-up of newer versions over the network
+
+import albumentations as A  # noqa: E402
+import numpy as np  # noqa: E402
+
+from kplab.ops import affine  # noqa: E402
+from kplab.structures.poses import Poses  # noqa: E402
+
+#: These mirror the image, which only ``flip`` may do: it alone renames left and right.
+MIRRORING = ("HorizontalFlip", "VerticalFlip", "Transpose", "D4", "SquareSymmetry")
+
+
+class Augment:
+    """Random changes of a view that keep every label on its point.
+
+    Args:
+        rotate: degrees; the angle is uniform in [-rotate, rotate].
+        rotate_prob: how often the view is turned at all.
+        scale: (low, high) factor on the subject's size, log-uniform.
+        shift: fraction of the view's width and height; uniform in [-shift, shift].
+        flip: how often the view is mirrored; left and right keypoints swap names.
+        transforms: albumentations transforms on the uint8 view, e.g. colour, blur, noise, ``CoarseDropout``.
+
+    Raises:
+        ValueError: a transform would mirror the image behind the skeleton's back.
+    """
+
+    def __init__(
+        self,
+        rotate: float = 0.0,
+        rotate_prob: float = 1.0,
+        scale: Sequence[float] = (1.0, 1.0),
+        shift: float = 0.0,
+        flip: float = 0.0,
+        transforms: Sequence[Any] = (),
+    ) -> None:
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+            raise ValueError(f"augment.scale is {list(scale)}, but wants [low, high] with 0 < low <= high.")
+        mirroring = [type(t).__name__ for t in transforms if type(t).__name__ in MIRRORING]
+        if mirroring:
+            raise ValueError(
+                f"augment.transforms holds {', '.join(mirroring)}, which mirrors the image without swapping left and "
+                "right keypoints. Use augment.flip instead."
+            )
+        self.rotate, self.rotate_prob, self.scale = rotate, rotate_prob, (float(scale[0]), float(scale[1]))
+        self.shift, self.flip = shift, flip
+        parameters = A.KeypointParams(format="xy", remove_invisible=False)
+        self.pixels = A.Compose(list(transforms), keypoint_params=parameters) if transforms else None
+
+    def draw(self, rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, bool]:
+        """Draw a geometric change.
+
+        Args:
+            rng: where the randomness comes from.
+            size: (width, height) of the view.
+
+        Returns:
+            (3, 3) map from the plain view to the changed one, and whether it mirrors.
+        """
+        turn, angle, size_factor, dx, dy, mirrored = rng.random(6)
+        degrees = (2 * angle - 1) * self.rotate if turn < self.rotate_prob else 0.0
+        low, high = np.log(self.scale)
+        factor = float(np.exp(low + size_factor * (high - low)))
+        width, height = size
+        matrix = (
+            affine.translation(width / 2 + (2 * dx - 1) * self.shift * width, height / 2 + (2 * dy - 1) * self.shift * height)
+            @ affine.rotation(degrees)
+            @ affine.scaling(factor, factor)
+            @ affine.translation(-width / 2, -height / 2)
+        )
+        flipped = bool(mirrored < self.flip)
+        return (affine.mirror(width) @ matrix if flipped else matrix), flipped
+
+    def change_pixels(self, image: np.ndarray, poses: Poses, rng: np.random.Generator) -> tuple[np.ndarray, Poses]:
+        """Apply the albumentations transforms to a view and its poses.
+
+        Args:
+            image: (H, W, 3) uint8.
+            poses: N instances, view pixels.
+        """
+        if self.pixels is None:
+            return image, poses
+        self.pixels.set_random_seed(int(rng.integers(2**31)))
+        corners = poses.box[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
+        points = np.concatenate([poses.xy.reshape(-1, 2), corners])
+        known = np.isfinite(points).all(1)
+        # albumentations counts from the centre of the first pixel
+        out = self.pixels(image=image, keypoints=points[known] - 0.5)
+        points[known] = np.asarray(out["keypoints"], dtype=np.float64).reshape(-1, 2) + 0.5
+        n = len(poses)
+        corners = points[poses.xy[..., 0].size :].reshape(n, 4, 2)
+        box = np.concatenate([corners.min(1), corners.max(1)], axis=1)
+        return out["image"], replace(poses, xy=points[: poses.xy[..., 0].size].reshape(poses.xy.shape), box=box)

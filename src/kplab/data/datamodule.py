@@ -1,0 +1,160 @@
+"""From labels and regions to batches: the same dataset for every family, and the same pixels for the same seed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import cv2
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from kplab.data.augment import Augment
+from kplab.data.images import read_image
+from kplab.data.regions import Regions
+from kplab.ops import affine
+from kplab.structures.labels import Labels
+from kplab.structures.poses import Poses
+from kplab.structures.sample import Batch, Sample
+
+
+class PoseDataset(Dataset[Sample]):
+    """One sample a region.
+
+    Items are asked for by (index, epoch): what augmentation draws depends on the seed, the epoch and the index alone,
+    never on workers, their number or their order, so a resumed run sees what an uninterrupted one would have seen.
+
+    Args:
+        labels: images and true poses.
+        regions: which parts of them.
+        size: (width, height) of the views.
+        augment: None for validation and prediction.
+        seed: of the augmentation.
+    """
+
+    def __init__(
+        self, labels: Labels, regions: Regions, size: tuple[int, int], augment: Augment | None = None, seed: int = 0
+    ) -> None:
+        self.labels, self.regions, self.size, self.augment, self.seed = labels, regions, size, augment, seed
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    def poses_of(self, index: int) -> Poses:
+        """True poses that region ``index`` is about, source pixels."""
+        subject = int(self.regions.subject[index])
+        if subject >= 0:
+            return self.labels.poses[[subject]]
+        return self.labels.poses_of(int(self.regions.image[index]))
+
+    def __getitem__(self, item: tuple[int, int] | int) -> Sample:
+        index, epoch = item if isinstance(item, tuple) else (item, 0)
+        image_index = int(self.regions.image[index])
+        box = self.regions.box[index]
+        image = read_image(self.labels.path(image_index))
+        poses = self.poses_of(index)
+        view = affine.fit_box(box, self.size, self.regions.padding)
+        if self.augment is not None:
+            rng = np.random.default_rng([self.seed, epoch, index])
+            change, flipped = self.augment.draw(rng, self.size)
+            view = change @ view
+            if flipped:
+                poses = poses.renamed(self.labels.skeleton.flip_array)
+        pixels = affine.warp(image, view, self.size)
+        poses = poses.transform(view)
+        if self.augment is not None:
+            pixels, poses = self.augment.change_pixels(pixels, poses, rng)
+        return Sample(pixels, poses, view, int(self.labels.image_id[image_index]), box, float(self.regions.score[index]))
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields (index, epoch), shuffled by seed and epoch, dealt out to the processes of a distributed run.
+
+    Every process gets the same number of samples; the last few are repeated from the start where they don't divide.
+    """
+
+    def __init__(self, length: int, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1) -> None:
+        self.length, self.shuffle, self.seed, self.rank, self.world = length, shuffle, seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.length // self.world)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            # sorting by keyed bytes of a counter-based generator; PCG64's stream is fixed by NumPy's compatibility policy
+            order = np.argsort(np.random.Generator(np.random.PCG64([self.seed, self.epoch])).random(self.length), kind="stable")
+        order = np.resize(order, len(self) * self.world)
+        for index in order[self.rank :: self.world]:
+            yield int(index), self.epoch
+
+
+def quiet_worker(_: int) -> None:
+    """Workers share the cores with training: one thread each."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def loader(dataset: PoseDataset, batch_size: int, workers: int, sampler: EpochSampler, drop_last: bool = False) -> DataLoader[Batch]:
+    """A DataLoader of Batch."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=Batch.collate,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=quiet_worker,
+        drop_last=drop_last,
+    )
+
+
+def usual_workers() -> int:
+    """Half the cores this process may use, at least one and at most eight: training itself needs the rest."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores // 2))
+
+
+class PoseDataModule(pl.LightningDataModule):
+    """Training and validation batches.
+
+    Args:
+        train: dataset to learn from.
+        val: dataset to watch, or None.
+        batch_size: samples a process and step.
+        workers: loader processes; None is ``usual_workers()``.
+        seed: of the order of samples.
+    """
+
+    def __init__(
+        self, train: PoseDataset, val: PoseDataset | None, batch_size: int, workers: int | None = None, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.train, self.val, self.batch_size, self.seed = train, val, batch_size, seed
+        self.workers = usual_workers() if workers is None else workers
+
+    def _place(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled; a last batch of one sample is left out, since batch statistics of one are meaningless."""
+        rank, world = self._place()
+        sampler = EpochSampler(len(self.train), True, self.seed, rank, world)
+        single = len(sampler) % self.batch_size == 1 and len(sampler) > 1
+        return loader(self.train, self.batch_size, self.workers, sampler, drop_last=single)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """In order; empty where there is no validation set."""
+        if self.val is None:
+            return []
+        rank, world = self._place()
+        return loader(self.val, self.batch_size, self.workers, EpochSampler(len(self.val), False, 0, rank, world))

@@ -1,0 +1,68 @@
+"""Regions: which parts of an image the network gets to see. A whole image is a region whose box is the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kplab.structures.labels import Labels
+
+
+@dataclass
+class Regions:
+    """R regions over a set of images.
+
+    Args:
+        image: (R,) int64 index of the image in its Labels.
+        box: (R, 4) float64 xyxy, source pixels.
+        subject: (R,) int64 row of the instance in ``Labels.poses`` that the region was made for; -1 for none.
+        score: (R,) float64 confidence of the region; 1 where it is given.
+        padding: factor on a box's sides before it becomes a view.
+        kind: "image" or "annotated"; written on every score card.
+    """
+
+    image: np.ndarray
+    box: np.ndarray
+    subject: np.ndarray
+    score: np.ndarray
+    padding: float
+    kind: str
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def most_poses(self, labels: Labels) -> int:
+        """The largest number of subjects that one region shows."""
+        if self.kind != "image":
+            return 1
+        scored = np.concatenate([[0], np.cumsum(~labels.poses.ignore)])
+        return int(np.max(np.diff(scored[labels.start]), initial=0))
+
+
+def image_regions(labels: Labels) -> Regions:
+    """One region an image: all of it, with all its subjects."""
+    n = len(labels)
+    box = np.concatenate([np.zeros((n, 2)), labels.size.astype(np.float64)], axis=1)
+    return Regions(np.arange(n), box, np.full(n, -1), np.ones(n), 1.0, "image")
+
+
+def annotated_regions(labels: Labels, padding: float = 1.25) -> Regions:
+    """One region for every instance that is not ignored and has a labelled keypoint: its annotated box.
+
+    Args:
+        padding: factor on the box's sides; 1.25 is what SimpleBaseline, HRNet and their heirs use.
+    """
+    poses = labels.poses
+    rows = np.flatnonzero(~poses.ignore & poses.labelled.any(1) & np.isfinite(poses.box).all(1))
+    image = np.repeat(np.arange(len(labels)), np.diff(labels.start))
+    return Regions(image[rows], poses.box[rows], rows, np.ones(len(rows)), padding, "annotated")
+
+
+def make_regions(labels: Labels, kind: str, padding: float) -> Regions:
+    """Regions by the name that configs use: ``image`` or ``annotated``."""
+    if kind == "image":
+        return image_regions(labels)
+    if kind == "annotated":
+        return annotated_regions(labels, padding)
+    raise ValueError(f"regions '{kind}' are unknown. Use regions=image or regions=annotated.")

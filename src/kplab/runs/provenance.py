@@ -1,0 +1,89 @@
+"""What a run was made from: code, environment, machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "kplab", "torch", "torchvision", "timm", "lightning", "albumentations", "opencv-python-headless", "pycocotools",
+    "hydra-core", "numpy", "scipy", "pandas",
+)  # fmt: skip
+
+
+def sha256(data: bytes | str) -> str:
+    """Hex digest."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def git(folder: Path, *args: str) -> str | None:
+    """Output of a git command in a folder; None where there is no git or no repository."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def code(folder: Path) -> tuple[dict[str, Any], str]:
+    """Commit and uncommitted changes of the code.
+
+    Returns:
+        {"commit", "dirty", "patch_sha256"}, and the patch itself (tracked changes and untracked sources).
+    """
+    commit = git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "dirty": None, "patch_sha256": None}, ""
+    patch = git(folder, "diff", "HEAD", "--binary") or ""
+    for name in (git(folder, "ls-files", "--others", "--exclude-standard", "--", "src", "conf") or "").split("\n"):
+        path = folder / name
+        if name and path.is_file():
+            patch += f"\n+++ untracked {name} {sha256(path.read_bytes())}\n"
+            if path.stat().st_size < 200_000:
+                patch += path.read_text(errors="replace")
+    return {"commit": commit.strip(), "dirty": bool(patch), "patch_sha256": sha256(patch) if patch else None}, patch
+
+
+def packages() -> dict[str, str]:
+    """Versions of what matters for numbers."""
+    out = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            out[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            out[name] = "not installed"
+    return out
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory and accelerators of this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    out: dict[str, Any] = {"host": platform.node(), "platform": platform.platform(), "cores": cores, "cpu": cpu_name()}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        out["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        out["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return out
+
+
+def cpu_name() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def lock_hash(folder: Path) -> str | None:
+    """SHA-256 of requirements.lock, where there is one."""
+    lock = folder / "requirements.lock"
+    return sha256(lock.read_bytes()) if lock.is_file() else None

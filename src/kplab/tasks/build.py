@@ -1,0 +1,199 @@
+"""From configs to objects: the only place that calls Hydra's ``instantiate``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from kplab.config import ConfigError
+from kplab.data import split as splitting
+from kplab.data.check import check_labels
+from kplab.data.datamodule import PoseDataModule, PoseDataset
+from kplab.data.formats import DataError
+from kplab.data.regions import Regions, make_regions
+from kplab.models.pose_model import PoseModel
+from kplab.structures.labels import Labels
+from kplab.structures.skeleton import Skeleton
+
+
+def made(config: DictConfig, what: str, **more: Any) -> Any:
+    """Instantiate a config node; a user's mistake in it becomes a message that names the node.
+
+    Args:
+        more: arguments that are objects already. (Hydra would take them for configs, hence the two steps.)
+    """
+    try:
+        if not more:
+            return instantiate(config, _convert_="all")
+        return instantiate(config, _convert_="all", _partial_=True)(**more)
+    except InstantiationException as error:
+        cause: BaseException = error.__cause__ or error
+        if isinstance(cause, ValueError | OSError):
+            raise cause from None
+        raise ConfigError(f"{what}: {cause} (see conf/{what})") from None
+    except TypeError as error:
+        raise ConfigError(f"{what}: {error} (see conf/{what})") from None
+
+
+def skeleton_of(dataset: DictConfig) -> Skeleton:
+    """The skeleton that a dataset config names."""
+    return Skeleton.from_config(OmegaConf.to_container(dataset.skeleton, resolve=True))  # type: ignore[arg-type]
+
+
+def labels_of(dataset: DictConfig) -> dict[str, Labels]:
+    """Make the data if the config says how, read all sources, and split them.
+
+    Returns:
+        split name ("train", "val", "test", …) to Labels.
+    """
+    skeleton = skeleton_of(dataset)
+    if dataset.get("make"):
+        made(dataset.make, "dataset")
+    sources = {str(name): made(node, "dataset", skeleton=skeleton) for name, node in dataset.sources.items()}
+    plan = dataset.get("split")
+    if plan is None:
+        return sources
+    if len(sources) != 1:
+        raise ConfigError(f"dataset '{dataset.name}' has a split and {len(sources)} sources. A split wants one source.")
+    (labels,) = sources.values()
+    options = OmegaConf.to_container(plan, resolve=True)
+    return splitting.split(labels, **options)  # type: ignore[arg-type]
+
+
+def one_split(dataset: DictConfig, name: str) -> Labels:
+    """One split of a dataset."""
+    splits = labels_of(dataset)
+    if name not in splits:
+        raise ConfigError(f"dataset '{dataset.name}' has no split '{name}'. It has: {', '.join(splits)}.")
+    return splits[name]
+
+
+def model_of(config: DictConfig, pretrained: bool = True) -> PoseModel:
+    """Backbone → neck → head, as a run's config says.
+
+    Args:
+        pretrained: False where a checkpoint is loaded next, so that no weights are fetched for nothing.
+    """
+    skeleton = skeleton_of(config.dataset)
+    size = (int(config.size[0]), int(config.size[1]))
+    overrides: dict[str, Any] = {} if pretrained else {"pretrained": False, "checkpoint": None}
+    backbone = made(config.backbone, "backbone", size=size, **overrides)
+    neck = made(config.neck, "neck")(in_channels=backbone.channels, strides=backbone.strides)
+    head = made(config.head, "head")(in_channels=neck.channels, strides=neck.strides, size=size, skeleton=skeleton)
+    return PoseModel(backbone, neck, head, size)
+
+
+@dataclass
+class Data:
+    """What a training needs of a dataset."""
+
+    splits: dict[str, Labels]
+    datamodule: PoseDataModule
+    train: PoseDataset
+    val: PoseDataset | None
+    notes: list[str]
+
+
+def data_of(config: DictConfig, max_poses: int | None) -> Data:
+    """Datasets and loaders, checked: every fault that would stop or spoil a training is raised here, all at once.
+
+    Args:
+        max_poses: how many poses the head holds in one view; None is any number.
+
+    Raises:
+        DataError: what is wrong, file by file, and what to do.
+    """
+    splits = labels_of(config.dataset)
+    if "train" not in splits:
+        raise DataError(f"dataset '{config.dataset.name}' has no split 'train', but: {', '.join(splits)}.")
+    size = (int(config.size[0]), int(config.size[1]))
+    augment = made(config.augment, "augment")
+    notes = []
+    datasets: dict[str, PoseDataset] = {}
+    for name, labels in splits.items():
+        notes += [f"{name}: {note}" for note in labels.notes]
+        report = check_labels(labels)
+        report.raise_if_errors()
+        notes += [f"{name}: {warning}" for warning in report.warnings]
+        regions = make_regions(labels, config.regions, config.padding)
+        check_regions(regions, labels, name, config, max_poses)
+        left_out = len(labels.poses) - int(labels.poses.ignore.sum()) - len(regions)
+        if regions.kind == "annotated" and left_out:
+            notes.append(f"{name}: {left_out} instances without a labelled keypoint or box are left out")
+        if labels.poses.ignore.any():
+            notes.append(f"{name}: {int(labels.poses.ignore.sum())} crowds or unlabelled subjects are neither trained on nor scored")
+        datasets[name] = PoseDataset(labels, regions, size, augment if name == "train" else None, config.seed)
+    module = PoseDataModule(datasets["train"], datasets.get("val"), config.batch_size, config.workers, config.seed)
+    return Data(splits, module, datasets["train"], datasets.get("val"), notes)
+
+
+def check_regions(regions: Regions, labels: Labels, split: str, config: DictConfig, max_poses: int | None) -> None:
+    """Refuse what a head can't hold, and splits with nothing to learn or score."""
+    where = f"dataset {config.dataset.name}, split {split}"
+    most = regions.most_poses(labels)
+    if max_poses is not None and most > max_poses:
+        kind = config.head.get("_target_", "head").rsplit(".", 1)[-1]
+        raise DataError(
+            f"head '{kind}' holds {max_poses} pose per view, but regions '{regions.kind}' shows up to {most} ({where}). "
+            "Use regions=annotated, or a head that holds any number of poses."
+        )
+    if not len(labels):
+        raise DataError(f"the split is empty ({where}). Check its fractions or its manifest.")
+    if not (labels.poses.labelled.any(1) & ~labels.poses.ignore).any():
+        raise DataError(f"no keypoint is labelled ({where}). Check the annotation file, or leave the split out.")
+
+
+def precision_of(asked: str, accelerator: str) -> str:
+    """Lightning's precision for ``auto``: bf16 where the hardware has it, CPUs included; else full precision."""
+    if asked != "auto":
+        return asked
+    if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+
+
+def trainer_of(config: DictConfig, run_folder: Path, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.Trainer:
+    """Lightning's Trainer from ``conf/trainer``."""
+    options = OmegaConf.to_container(config.trainer, resolve=True)
+    options["precision"] = precision_of(str(options.get("precision", "auto")), str(options.get("accelerator", "auto")))  # type: ignore
+    return made(
+        OmegaConf.create(options),
+        "trainer",
+        callbacks=callbacks,
+        logger=loggers,
+        default_root_dir=str(run_folder),
+        use_distributed_sampler=False,
+        check_val_every_n_epoch=config.validate_every,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def global_rank() -> int:
+    """This process's number in a distributed run, before Lightning has started one."""
+    for key in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if key in os.environ and (key != "SLURM_PROCID" or "SLURM_NTASKS" in os.environ):
+            return int(os.environ[key])
+    return 0
+
+
+def optimizer_factory(config: DictConfig) -> partial[Any]:
+    """The optimiser's function, waiting for the model and the number of steps."""
+    return made(config.optimizer, "optimizer")
+
+
+def logger_of(config: DictConfig, run_folder: Path, run_name: str) -> list[Any]:
+    """The loggers of ``conf/logger`` besides the CSV file, which is always written."""
+    if not config.logger.get("_target_"):
+        return []
+    return [made(config.logger, "logger", save_dir=str(run_folder), name=run_name)]

@@ -1,0 +1,119 @@
+"""What watches a training: a progress bar, averaged weights, and the room left on the disk."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
+
+from kplab.config import ConfigError
+from kplab.runs.table import clock
+
+
+def warmed_average(decay: float) -> Any:
+    """Exponential average whose decay rises as (1 + t) / (10 + t) to ``decay``, so that the start weighs nothing."""
+
+    def average(mean: torch.Tensor, current: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
+        if not mean.is_floating_point():
+            return current  # counters of batches
+        t = float(count)
+        return torch.lerp(mean, current, 1.0 - min(decay, (1.0 + t) / (10.0 + t)))
+
+    return average
+
+
+def averaged_weights(decay: float) -> WeightAveraging:
+    """Lightning's weight averaging: validates and saves the averaged weights, trains on with the plain ones."""
+    return WeightAveraging(use_buffers=True, avg_fn=warmed_average(decay))
+
+
+class Lines(pl.Callback):
+    """One line now and then: epoch, loss, validation, speed, time left. For logs, notebooks and pipes.
+
+    Args:
+        every: seconds between lines at least; the last epoch is always told.
+    """
+
+    def __init__(self, every: float = 5.0) -> None:
+        self.every = every
+        self.begun = self.told = 0.0
+        self.images = 0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.begun, self.told, self.images, self.first = time.perf_counter(), 0.0, 0, trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int) -> None:
+        """Count images."""
+        self.images += len(batch) * trainer.world_size
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Tell."""
+        now = time.perf_counter()
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if not trainer.is_global_zero or (now - self.told < self.every and not last):
+            return
+        self.told = now
+        metrics = trainer.callback_metrics
+        spent = now - self.begun
+        steps = max(1, trainer.global_step - self.first)
+        left = spent / steps * max(0, int(trainer.estimated_stepping_batches) - trainer.global_step)
+        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"loss {float(metrics['train/loss_epoch']):.4g}"]
+        parts += [f"{name} {float(metrics[name]):.4g}" for name in ("val/AP", "val/px") if name in metrics]
+        parts += [f"{self.images / spent:.1f} images/s", f"{clock(left)} left"]
+        print("  ".join(parts), flush=True)
+
+
+class SaveFirst(pl.Callback):
+    """Leave a checkpoint even of a training that is stopped in its first epoch; later ones have the last epoch's.
+
+    Args:
+        path: where the last checkpoint belongs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Save on Ctrl-C."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0 and not self.path.is_file():
+            trainer.save_checkpoint(self.path)
+
+
+def progress() -> pl.Callback:
+    """A bar where somebody watches a terminal, lines elsewhere."""
+    return RichProgressBar(leave=False) if sys.stdout.isatty() else Lines()
+
+
+def check_disk(folder: Path, model: torch.nn.Module) -> None:
+    """Refuse to train where the checkpoints won't fit: weights, their average and two moments, best and last.
+
+    Raises:
+        ConfigError: naming the folder, what is needed and what is free.
+    """
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    needed = 2 * 4 * weights + 50 * 2**20
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ConfigError(
+            f"{folder}: {needed / 2**20:.0f} MiB are needed for checkpoints, but {free / 2**20:.0f} MiB are free. "
+            "Free some, or put runs elsewhere: runs=DIR."
+        )
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a full disk; torch.save hides it in a RuntimeError."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return True
+        if isinstance(error, RuntimeError) and ("PytorchStreamWriter failed" in str(error) or "No space left" in str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

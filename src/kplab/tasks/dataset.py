@@ -1,0 +1,49 @@
+"""``kplab data``: read a dataset, check all of it, say what it holds, and draw some of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from kplab import config as configs
+from kplab.data.check import check_labels
+from kplab.data.images import read_image
+from kplab.structures.labels import Labels
+from kplab.tasks import build
+from kplab.viz import poses as drawing
+
+
+def main(args: list[str]) -> None:
+    """Entry of the verb."""
+    config = configs.compose("data", args)
+    splits = build.labels_of(config.dataset)
+    out = Path(config.out)
+    for name, labels in splits.items():
+        print(describe(config.dataset.name, name, labels))
+        report = check_labels(labels, deep=True)
+        for warning in report.warnings:
+            print(f"  {warning}")
+        report.raise_if_errors()
+        path = out / f"{config.dataset.name}-{name}.png"
+        drawing.write_png(path, sheet(labels, config.pictures))
+        print(f"  pictures: {path}")
+
+
+def describe(dataset: str, split: str, labels: Labels) -> str:
+    """What a split holds, in one line and the reader's notes."""
+    p = labels.poses
+    scored = int((~p.ignore & p.labelled.any(1)).sum())
+    hidden = int((p.visible == 1).sum())
+    lines = [
+        f"{dataset} {split}: {len(labels)} images, {scored} labelled instances, {int(p.ignore.sum())} ignored, "
+        f"{int(p.labelled.sum())} keypoints ({hidden} hidden), boxes: {labels.box_source}, areas: {labels.area_source}"
+    ]
+    return "\n".join(lines + [f"  {note}" for note in labels.notes])
+
+
+def sheet(labels: Labels, count: int) -> np.ndarray:
+    """A contact sheet of images with their labels, spread evenly over the split."""
+    some = [round(i * (len(labels) - 1) / max(1, count - 1)) for i in range(min(count, len(labels)))]
+    pictures = [drawing.draw(read_image(labels.path(i)), labels.poses_of(i), labels.skeleton) for i in some]
+    return drawing.contact_sheet(pictures, columns=4, labels=[str(labels.files[i]) for i in some])

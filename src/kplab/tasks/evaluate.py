@@ -1,0 +1,108 @@
+"""``kplab evaluate``: predictions against truth. No model is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from kplab import config as configs
+from kplab.config import ConfigError
+from kplab.metrics.score import Scores, ScoreSettings, score
+from kplab.runs.run import Run, RunError, write_record
+from kplab.structures.labels import Labels
+from kplab.structures.predictions import Predictions
+from kplab.tasks import build
+from kplab.tasks.gather import files_of
+
+
+def main(args: list[str]) -> None:
+    """Entry of the verb."""
+    config = configs.compose("evaluate", args)
+    settings = OmegaConf.to_container(config.settings, resolve=True)
+    if config.run is not None:
+        run = Run.find(config.run, Path(config.runs))
+        from kplab.tasks.predict import config_of
+
+        own = config_of(run)
+        dataset = config.dataset or own.dataset
+        splits = [config.split] if config.split else list(own.test_on)
+        for split in splits:
+            evaluate_run(run, split, dataset=dataset, settings=settings)  # type: ignore[arg-type]
+        return
+    if config.predictions is None or config.dataset is None or config.split is None:
+        raise ConfigError("kplab evaluate wants run=RUN, or predictions=FILE dataset=NAME split=NAME.")
+    path = Path(config.predictions)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such predictions file. `kplab predict` writes one.")
+    labels = build.one_split(config.dataset, config.split)
+    scores = evaluate_file(path, labels, config.dataset, config.split, settings)  # type: ignore[arg-type]
+    out = Path(config.out) if config.out else path.parent
+    written = scores.write(out, f"{path.stem}.scores")
+    print(scores.text() + f"\nscores: {written}")
+
+
+def settings_of(dataset: DictConfig, overrides: dict[str, Any] | None = None) -> ScoreSettings:
+    """The dataset's evaluation settings.
+
+    Raises:
+        ConfigError: an unknown setting, or a value that can't be.
+    """
+    plain = OmegaConf.to_container(dataset.get("evaluation") or OmegaConf.create({}), resolve=True)
+    try:
+        return ScoreSettings(**{**plain, **(overrides or {})})  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"evaluation settings of dataset '{dataset.name}': {error}") from None
+
+
+def evaluate_file(
+    path: Path, labels: Labels, dataset: DictConfig, split: str, overrides: dict[str, Any] | None = None, name: str = ""
+) -> Scores:
+    """Score a COCO results file against a split."""
+    predictions = Predictions.read(path, labels.skeleton)
+    groups = {int(i): str(g) for i, g in zip(labels.image_id, labels.group, strict=True)}
+    return score(
+        labels.by_image(),
+        predictions,
+        labels.skeleton,
+        files=files_of(labels),
+        settings=settings_of(dataset, overrides),
+        sources={
+            "dataset": str(dataset.name),
+            "split": split,
+            "area_source": labels.area_source,
+            "box_source": labels.box_source,
+            "truth_hash": labels.digest(),
+        },
+        name=name or path.stem,
+        crowd=labels.crowd_by_image(),
+        # where every image is its own group there is nothing to keep together; where all are one, nothing to draw
+        groups=groups if 1 < len(set(groups.values())) < len(groups) else None,
+    )
+
+
+def evaluate_run(
+    run: Run,
+    split: str,
+    predictions: Path | None = None,
+    labels: Labels | None = None,
+    dataset: DictConfig | None = None,
+    settings: dict[str, Any] | None = None,
+    quiet: bool = False,
+) -> Scores:
+    """Score a run's predictions of a split into ``scores/<set>-<split>.json`` and the tables beside it."""
+    if dataset is None:
+        from kplab.tasks.predict import config_of
+
+        dataset = config_of(run).dataset
+    path = predictions or run.folder / "predictions" / f"{dataset.name}-{split}.json"
+    if not path.is_file():
+        raise RunError(f"{path}: not predicted yet. Run: kplab predict run={run.name} split={split}")
+    labels = labels if labels is not None else build.one_split(dataset, split)
+    scores = evaluate_file(path, labels, dataset, split, settings, name=run.name)
+    out = scores.write(run.folder / "scores", path.stem)
+    write_record(out.parent, configs.workspace(), run=run.name, predictions=path.name, split=split)
+    if not quiet:
+        print(scores.text() + f"\nscores: {out}", flush=True)
+    return scores

@@ -1,0 +1,115 @@
+"""The one LightningModule: it trains any head, and validates with the evaluator that scores runs."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from kplab.metrics.score import ScoreSettings, score
+from kplab.models.pose_model import PoseModel
+from kplab.structures.labels import Labels
+from kplab.structures.poses import Poses
+from kplab.structures.predictions import Predictions
+from kplab.structures.sample import Batch
+from kplab.tasks.gather import files_of, group, to_source
+
+
+class PoseModule(pl.LightningModule):
+    """Losses in training, scores in validation.
+
+    Args:
+        model: backbone, neck and head.
+        optimizer: called with (model, steps), gives optimiser and schedule.
+        val: labels that validation is scored against, or None.
+        settings: of the evaluator.
+        whole_images: regions are whole images.
+        seed: of what is random inside the network (dropout, stochastic depth), redrawn every epoch.
+    """
+
+    def __init__(
+        self,
+        model: PoseModel,
+        optimizer: partial[Any],
+        val: Labels | None = None,
+        settings: ScoreSettings | None = None,
+        whole_images: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.make_optimizer, self.val, self.settings = optimizer, val, settings
+        self.whole_images, self.seed = whole_images, seed
+        self.found: dict[tuple[int, tuple[float, ...]], Poses] = {}
+
+    def on_train_epoch_start(self) -> None:
+        """Seed by epoch, so that a resumed run draws what an uninterrupted one would have drawn."""
+        torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 64 + self.global_rank)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The head's losses of a batch."""
+        targets = self.model.head.encode(batch.poses, batch.size)
+        return self.model.head.loss(self.model(batch.images, targets), targets)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Sum of the head's losses."""
+        losses = self.losses(batch)
+        total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total):
+            parts = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in losses.items())
+            raise FloatingPointError(
+                f"the loss is not finite at step {self.global_step} ({parts}). Lower optimizer.lr, or use trainer.precision=32-true."
+            )
+        self.log("train/loss", total.detach(), on_step=True, on_epoch=True, batch_size=len(batch))
+        for name, value in losses.items():
+            self.log(f"train/{name}", value.detach(), on_epoch=True, on_step=False, batch_size=len(batch))
+        return total
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        self.found = {}
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Loss, and poses in source pixels."""
+        total = torch.stack(list(self.losses(batch).values())).sum()
+        self.log("val/loss", total, on_epoch=True, batch_size=len(batch), sync_dist=True)
+        poses = to_source(batch, self.model.predict(batch), self.whole_images)
+        for i, p in enumerate(poses):
+            # keyed by region: a distributed sampler may show one twice
+            self.found[int(batch.image_id[i]), tuple(batch.box[i])] = p
+
+    def on_validation_epoch_end(self) -> None:
+        """AP and pixel error by the same evaluator that scores runs."""
+        if self.val is None or self.settings is None:
+            return
+        found = self.found
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            parts: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(parts, found)
+            found = {key: p for part in parts for key, p in part.items()}
+        keypoints = len(self.val.skeleton)
+        keys = sorted(found)
+        grouped = group(np.array([k[0] for k in keys]), [found[k] for k in keys], keypoints)
+        every = {int(i): grouped.get(int(i), Poses.empty(keypoints)) for i in self.val.image_id}
+        scores = score(
+            self.val.by_image(),
+            Predictions(self.val.skeleton, every),
+            self.val.skeleton,
+            files=files_of(self.val),
+            settings=self.settings,
+            crowd=self.val.crowd_by_image(),
+        )
+        worst = float(np.hypot(*self.val.size.max(0)))
+        px = scores.summary["mean_px"]
+        for name, value in (("AP", scores.summary["AP"]), ("px", worst if px is None or not np.isfinite(px) else px)):
+            self.log(f"val/{name}", float(value), rank_zero_only=False, sync_dist=False)
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser, and a schedule that steps every batch."""
+        optimizer, schedule = self.make_optimizer(self.model, steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

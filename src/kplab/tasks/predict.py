@@ -1,0 +1,256 @@
+"""``kplab predict``: keypoints of new images, or of a split of a dataset, by a run's model."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from kplab import config as configs
+from kplab.config import ConfigError
+from kplab.data.datamodule import EpochSampler, PoseDataset, loader, usual_workers
+from kplab.data.formats import DataError
+from kplab.data.images import read_header, read_image
+from kplab.data.regions import Regions, image_regions, make_regions
+from kplab.models.pose_model import PoseModel
+from kplab.runs.run import Run, RunError, write_record
+from kplab.structures.labels import Labels, make_labels
+from kplab.structures.poses import Poses
+from kplab.structures.predictions import Predictions
+from kplab.structures.sample import Batch
+from kplab.structures.skeleton import Skeleton
+from kplab.tasks import build
+from kplab.tasks.gather import files_of, group, to_source
+from kplab.viz import poses as drawing
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def main(args: list[str]) -> None:
+    """Entry of the verb."""
+    config = configs.compose("predict", args)
+    run = Run.find(config.run, Path(config.runs))
+    options = {
+        "checkpoint": config.checkpoint,
+        "flip_test": config.flip_test,
+        "batch_size": config.batch_size,
+        "device": config.device,
+    }
+    if (config.images is None) == (config.split is None):
+        raise ConfigError("kplab predict wants either images=DIR_OR_GLOB or split=NAME, and not both.")
+    if config.split is not None:
+        labels = build.one_split(config.dataset, config.split) if config.dataset else None
+        path = predict_split(run, config.split, labels=labels, dataset=config.dataset, **options)
+        print(f"predictions: {path}")
+        return
+    out = Path(config.out) if config.out else None
+    print(f"predictions: {predict_images(run, config.images, out, overlays=config.overlays, **options)}")
+
+
+def config_of(run: Run) -> DictConfig:
+    """The config that a run was made with."""
+    path = run.folder / "config.yaml"
+    if not path.is_file():
+        raise RunError(f"{run.folder}: half written: it has no config.yaml. Train the run again.")
+    OmegaConf.register_new_resolver("workspace", lambda: str(configs.workspace()), replace=True)
+    return OmegaConf.load(path)  # type: ignore[return-value]
+
+
+def load_model(run: Run, checkpoint: str = "auto", device: str = "auto") -> tuple[PoseModel, Path]:
+    """A run's model with trained (averaged, where they were averaged) weights, ready to predict.
+
+    Args:
+        checkpoint: auto (best where there is one, else last), best, last, or a file.
+        device: auto, cpu, cuda, …
+
+    Raises:
+        RunError: there is no such checkpoint, or it can't be read.
+    """
+    folder = run.folder / "checkpoints"
+    best, last = folder / "best.ckpt", folder / "last.ckpt"
+    path = {"auto": best if best.is_file() else last, "best": best, "last": last}.get(checkpoint, Path(checkpoint))
+    if not path.is_file():
+        raise RunError(f"{run.folder}: no checkpoint {path.name} (the run is {run.status}). Train it, or name another run.")
+    model = build.model_of(config_of(run), pretrained=False)
+    try:
+        # Lightning's checkpoints hold optimiser and callback states, which are not plain tensors
+        state = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
+    except Exception as error:
+        raise RunError(f"{path}: can't be read ({type(error).__name__}: {error}). It is damaged or no checkpoint.") from None
+    model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return model.to(chosen).eval(), path
+
+
+def predict_dataset(
+    model: PoseModel, labels: Labels, regions: Regions, flip_test: bool, batch_size: int = 32, workers: int | None = None
+) -> dict[int, Poses]:
+    """Image id to predicted poses, source pixels; images without a region have an empty Poses."""
+    dataset = PoseDataset(labels, regions, model.size)
+    workers = usual_workers() if workers is None else workers
+    batches = loader(dataset, batch_size, workers if len(dataset) > batch_size else 0, EpochSampler(len(dataset), False))
+    return collect(model.predict, batches, labels, regions.kind == "image", flip_test, next(model.parameters()).device)
+
+
+def collect(
+    predict: Callable[..., list[Poses]],
+    batches: Any,
+    labels: Labels,
+    whole_images: bool,
+    flip_test: bool,
+    device: torch.device,
+) -> dict[int, Poses]:
+    """Run ``predict(batch, flip_test)`` over batches and group what it says by image."""
+
+    def parts() -> Iterator[tuple[int, Poses]]:
+        batch: Batch
+        for batch in batches:
+            found = to_source(batch, predict(batch.to(device), flip_test), whole_images)
+            yield from zip((int(i) for i in batch.image_id), found, strict=True)
+
+    pairs = list(parts())
+    keypoints = len(labels.skeleton)
+    grouped = group(np.array([i for i, _ in pairs]), [p for _, p in pairs], keypoints)
+    return {int(i): grouped.get(int(i), Poses.empty(keypoints)) for i in labels.image_id}
+
+
+def predict_split(
+    run: Run,
+    split: str,
+    labels: Labels | None = None,
+    dataset: DictConfig | None = None,
+    checkpoint: str = "auto",
+    flip_test: bool | None = None,
+    batch_size: int = 32,
+    device: str = "auto",
+) -> Path:
+    """Predict a split of a run's dataset (or of another one) into ``predictions/<set>-<split>.json``."""
+    config = config_of(run)
+    source = dataset or config.dataset
+    if labels is None:
+        labels = build.one_split(source, split)
+    model, path = load_model(run, checkpoint, device)
+    flip = config.flip_test if flip_test is None else flip_test
+    regions = make_regions(labels, config.regions, config.padding)
+    build.check_regions(regions, labels, split, config, model.head.max_poses)
+    found = predict_dataset(model, labels, regions, flip, batch_size)
+    card = card_of(run, path, config, flip, "annotated" if regions.kind == "annotated" else "whole image")
+    card |= {"dataset": str(source.name), "split": split}
+    predictions = Predictions(labels.skeleton, found, card, files_of(labels))
+    out = predictions.write(run.folder / "predictions" / f"{source.name}-{split}.json")
+    write_record(out.parent, configs.workspace(), run=run.name, checkpoint=path.name, split=split)
+    return out
+
+
+def card_of(run: Run, checkpoint: Path, config: DictConfig, flip_test: bool, boxes: str) -> dict[str, Any]:
+    """How predictions were made."""
+    return {
+        "run": run.name,
+        "checkpoint": checkpoint.name,
+        "boxes": boxes,
+        "flip_test": bool(flip_test),
+        "size": list(config.size),
+        "padding": float(config.padding),
+    }
+
+
+def find_images(pattern: str) -> list[Path]:
+    """Image files of a folder (with its subfolders), a glob, or one file; sorted by name.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = Path(pattern)
+    if path.is_dir():
+        found = [p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES]
+    else:
+        found = [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise DataError(f"{pattern}: no image found. Give a folder, a file or a quoted glob; known: {' '.join(IMAGE_SUFFIXES)}.")
+    return sorted(found)
+
+
+def unlabelled(files: list[Path], skeleton: Skeleton) -> Labels:
+    """New images as Labels without any instance. All are looked at first, so that a bad one is told before work starts."""
+    faults, sizes = [], []
+    for path in files:
+        try:
+            sizes.append(read_header(path)[0])
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        more = f"\n… and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise DataError("\n".join(faults[:10]) + more)
+    root = Path(files[0]).parent if len({p.parent for p in files}) == 1 else Path()
+    names = [p.relative_to(root).as_posix() if root != Path() else p.as_posix() for p in files]
+    none = np.zeros(0, dtype=np.int64)
+    ids = np.arange(1, len(files) + 1)
+    return make_labels(
+        skeleton, root, names, ids, np.array(sizes), names, Poses.empty(len(skeleton)), none, none,
+        box_source="none", area_source="none",
+    )  # fmt: skip
+
+
+def predict_images(
+    run: Run,
+    images: str,
+    out: Path | None = None,
+    checkpoint: str = "auto",
+    flip_test: bool | None = None,
+    batch_size: int = 32,
+    device: str = "auto",
+    overlays: int = 50,
+) -> Path:
+    """Predict new images; writes ``predictions.json``, ``keypoints.csv`` and ``overlays/``.
+
+    A model that was trained on boxes takes each image for one box, which it says.
+    """
+    config = config_of(run)
+    skeleton = build.skeleton_of(config.dataset)
+    files = find_images(images)
+    labels = unlabelled(files, skeleton)
+    model, path = load_model(run, checkpoint, device)
+    flip = config.flip_test if flip_test is None else flip_test
+    if config.regions != "image":
+        print("this model was trained on boxes, and new images have none: each image is taken for one subject's box")
+    found = predict_dataset(model, labels, image_regions(labels), flip, batch_size)
+    out = out or run.folder / "predictions" / (Path(images).stem.replace("*", "") or "images")
+    card = card_of(run, path, config, flip, "whole image")
+    predictions = Predictions(skeleton, found, card, files_of(labels))
+    result = predictions.write(out / "predictions.json")
+    table(predictions, labels).to_csv(out / "keypoints.csv", index=False)
+    count = len(files) if overlays < 0 else min(overlays, len(files))
+    for i in range(count):
+        picture = drawing.draw(read_image(labels.path(i)), found[int(labels.image_id[i])], skeleton)
+        name = str(labels.files[i]).replace("/", "_")
+        drawing.write_png(out / "overlays" / f"{Path(name).stem}.png", picture)
+    write_record(out, configs.workspace(), run=run.name, checkpoint=path.name, images=len(files))
+    print(f"{len(files)} images, {sum(map(len, found.values()))} poses, {count} overlays in {out / 'overlays'}")
+    return result
+
+
+def table(predictions: Predictions, labels: Labels) -> pd.DataFrame:
+    """One row a predicted keypoint: file, instance, keypoint, x and y in source pixels (continuous), scores."""
+    rows = []
+    for i, image_id in enumerate(labels.image_id):
+        p = predictions.poses[int(image_id)]
+        for n in range(len(p)):
+            for k, keypoint in enumerate(predictions.skeleton.keypoints):
+                x, y = p.xy[n, k]
+                rows.append((str(labels.files[i]), n, keypoint, x, y, p.keypoint_score[n, k], p.score[n]))
+    return pd.DataFrame(rows, columns=["file", "instance", "keypoint", "x", "y", "keypoint_score", "instance_score"])
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The card beside a predictions file; empty where there is none."""
+    from kplab.structures.predictions import card_path
+
+    card = card_path(path)
+    return json.loads(card.read_text()) if card.is_file() else {}

@@ -1,0 +1,44 @@
+"""``kplab runs``: all runs, newest first, with status and main scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kplab import config as configs
+from kplab.runs.table import clock, rows
+
+
+def main(args: list[str]) -> None:
+    """Entry of the verb."""
+    config = configs.compose("runs", args)
+    found = rows(Path(config.runs), config.limit)
+    if not found:
+        print(f"no runs in {config.runs}. Make one with `kplab train` or `make demo`.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("run", "status", "time", "scored on", "AP", "mean px", "PCK"):
+        table.add_column(heading, no_wrap=heading == "run", justify="right" if heading in ("AP", "mean px", "PCK") else "left")
+    for row in found:
+        colour = {"finished": "green", "running": "cyan"}.get(row["status"], "red")
+        head = [row["run"], f"[{colour}]{row['status']}[/]", clock(row["seconds"]) if row.get("seconds") else ""]
+        lines = [[name, *figures(summary)] for name, summary in row["scores"].items()] or [["", "", "", ""]]
+        table.add_row(*head, *lines[0])
+        for line in lines[1:]:
+            table.add_row("", "", "", *line)
+        if row.get("error"):
+            table.add_row(f"  [red]{str(row['error']).splitlines()[0][:110]}[/]")
+    Console(width=None if Console().is_terminal else 160).print(table)
+
+
+def figures(summary: dict[str, Any]) -> list[str]:
+    """AP never without the pixel error beside it."""
+
+    def shown(value: Any, digits: int) -> str:
+        return "-" if value is None or value == -1 else f"{value:.{digits}f}"
+
+    pck = next((f"{key[3:]} {shown(v, 3)}" for key, v in summary.items() if key.startswith("pck@0.2")), "")
+    return [shown(summary.get("AP"), 3), shown(summary.get("mean_px"), 2), pck]

@@ -1,0 +1,125 @@
+"""The record says how a run ended, also when nobody was left to say so."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kplab.runs import provenance, table
+from kplab.runs.run import Run, RunError
+
+
+def make(root: Path, name: str = "trial") -> Run:
+    """A run without a repository around it."""
+    return Run.create(root, name, "seed: 1\n", root, seed=1)
+
+
+def test_record_is_written_at_the_start_and_closed_at_the_end(tmp_path: Path) -> None:
+    """Before anything happens there is a record; afterwards it says how long it took."""
+    run = make(tmp_path)
+    assert Run.open(run.folder).status == "running"
+    assert run.record["config_sha256"] == provenance.sha256("seed: 1\n")
+    assert run.record["packages"]["torch"] != "not installed"
+    run.close("finished")
+    again = Run.open(run.folder)
+    assert again.status == "finished"
+    assert again.record["seconds"] >= 0
+    assert again.error is None
+
+
+def test_a_killed_run_is_failed(tmp_path: Path) -> None:
+    """SIGKILL leaves nobody to close the record; it is not shown as running."""
+    code = (
+        "import sys, time; from pathlib import Path; from kplab.runs.run import Run\n"
+        f"run = Run.create(Path({str(tmp_path)!r}), 'victim', '', Path({str(tmp_path)!r})); print('ready', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "ready"
+    (folder,) = tmp_path.iterdir()
+    assert Run.open(folder).status == "running"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert Run.open(folder).status == "failed"
+    (row,) = table.rows(tmp_path)
+    assert row["status"] == "failed"
+    assert "killed" in row["error"]
+
+
+def test_a_later_process_with_the_same_number_is_not_the_run(tmp_path: Path) -> None:
+    """Process numbers are used again; start times are not."""
+    run = make(tmp_path)
+    run.update(process={**run.record["process"], "started": "1"})
+    assert Run.open(run.folder).status == "failed"
+    run.update(process={**run.record["process"], "pid": os.getpid(), "host": "elsewhere", "written": time.time()})
+    assert Run.open(run.folder).status == "running"
+
+
+def test_bad_folders_are_told_by_name(tmp_path: Path) -> None:
+    """Missing, not a run, and half written."""
+    with pytest.raises(RunError, match="no such run"):
+        Run.open(tmp_path / "nothing")
+    empty = tmp_path / "2026_empty"
+    empty.mkdir()
+    with pytest.raises(RunError, match=r"no run\.json"):
+        Run.open(empty)
+    run = make(tmp_path)
+    (run.folder / "run.json").write_text('{"status": "fin')
+    with pytest.raises(RunError, match="half written"):
+        Run.open(run.folder)
+    assert sorted(row["status"] for row in table.rows(tmp_path)) == ["unreadable", "unreadable"]
+
+
+def test_runs_are_found_by_part_of_their_name(tmp_path: Path) -> None:
+    """latest, a path, a unique part; several that fit are an error that lists them."""
+    with pytest.raises(RunError, match="no runs yet"):
+        Run.find("latest", tmp_path)
+    one, two = make(tmp_path, "alpha"), make(tmp_path, "beta")
+    assert Run.find("alpha", tmp_path).folder == one.folder
+    assert Run.find(str(two.folder), tmp_path).folder == two.folder
+    with pytest.raises(RunError, match="fits 2 runs"):
+        Run.find("2", tmp_path)
+    with pytest.raises(RunError, match="is called 'gamma'"):
+        Run.find("gamma", tmp_path)
+
+
+def test_rows_are_newest_first_with_scores(tmp_path: Path) -> None:
+    """The table reads score files, and nothing else of a run."""
+    older, newer = make(tmp_path), make(tmp_path)
+    newer.folder.rename(tmp_path / ("9999" + newer.name[4:]))
+    (older.folder / "scores").mkdir()
+    (older.folder / "scores" / "set-test.json").write_text(json.dumps({"summary": {"AP": 0.5, "mean_px": 3.0}}))
+    found = table.rows(tmp_path)
+    assert found[0]["run"].startswith("9999")
+    assert found[1]["scores"] == {"set-test": {"AP": 0.5, "mean_px": 3.0}}
+
+
+def test_patch_and_commit_of_a_repository(tmp_path: Path) -> None:
+    """Uncommitted changes are part of what a run was made from."""
+    for args in (["init", "-q"], ["config", "user.email", "a@b"], ["config", "user.name", "a"]):
+        subprocess.run(["git", "-C", tmp_path, *args], check=True)
+    (tmp_path / "file").write_text("one\n")
+    subprocess.run(["git", "-C", tmp_path, "add", "-A"], check=True)
+    subprocess.run(["git", "-C", tmp_path, "commit", "-qm", "one"], check=True)
+    clean, patch = provenance.code(tmp_path)
+    assert len(clean["commit"]) == 40
+    assert not clean["dirty"]
+    assert patch == ""
+    (tmp_path / "file").write_text("two\n")
+    changed, patch = provenance.code(tmp_path)
+    assert changed["dirty"]
+    assert "+two" in patch
+    assert changed["patch_sha256"] == provenance.sha256(patch)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3, "3 s"), (65, "1 min 05 s"), (7260, "2 h 01 min")])
+def test_clock(seconds: float, text: str) -> None:
+    """Durations as people say them."""
+    assert table.clock(seconds) == text

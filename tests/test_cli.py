@@ -1,0 +1,54 @@
+"""The command: help without weight, clear words for mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kplab.cli import VERBS, main
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    """What can be done, with an example each."""
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for verb, (_, what, example) in VERBS.items():
+        assert f"  {verb}" in out
+        assert what in out
+        assert example in out
+
+
+@pytest.mark.parametrize("verb", [v for v in VERBS if v != "demo"])
+def test_help_of_a_verb_shows_its_keys(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The config file is its own documentation."""
+    assert main([verb, "--help"]) == 0
+    assert f"# kplab {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["trian"], "Did you mean train?"),
+        (["train", "bacbone=resnet18"], "bacbone"),
+        (["predict", "run=nothing", "images=x"], "nothing"),
+        (["compare", "runs=[a]"], "wants two runs"),
+        (["evaluate"], "wants run=RUN"),
+    ],
+)
+def test_mistakes_exit_with_2_and_one_message(
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """No traceback, and nothing on standard output."""
+    root = {"predict": [f"runs={tmp_path}"], "evaluate": [f"runs={tmp_path}"], "compare": [f"root={tmp_path}"]}
+    assert main([*args, *root.get(args[0], [])]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.err.count("kplab") >= 1
+
+
+def test_runs_of_an_empty_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Says what to do."""
+    assert main(["runs", f"runs={tmp_path}"]) == 0
+    assert "make demo" in capsys.readouterr().out

@@ -1,0 +1,94 @@
+"""Every config composes, and every mistake in a command is told with the name that was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from kplab.config import ConfigError, compose, conf_dir
+from kplab.structures.skeleton import Skeleton, SkeletonError
+
+CONF = conf_dir()
+GROUPS = ["dataset", "backbone", "neck", "head", "augment", "optimizer", "trainer", "logger", "experiment"]
+CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes_and_resolves(choice: str) -> None:
+    """Composition, interpolation and schema."""
+    config = compose("train", [choice])
+    assert OmegaConf.to_container(config, resolve=True)
+    assert config.name
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
+def test_experiments_say_what_they_are(path: Path) -> None:
+    """The first lines of the file tell its reader what to expect."""
+    head = path.read_text().splitlines()[:3]
+    assert head[0] == "# @package _global_"
+    assert head[1].startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["batchsize=4"], "Did you mean batch_size"),
+        (["head.sigm=3"], "unknown override 'head.sigm'"),
+        (["dataset=moose"], "dataset can be: .*mouse"),
+        (["batch_size=many"], "'batch_size'"),
+        (["batch_size=0", "size=[1,2]", "ema=2"], "(?s)size is.*batch_size is 0.*ema is 2"),
+        (["regions=boxes"], "Use image or annotated"),
+        (["batch_size"], "batch_size"),
+    ],
+)
+def test_mistakes_are_told(overrides: list[str], message: str) -> None:
+    """All faults at once, with the remedy."""
+    with pytest.raises(ConfigError, match=message):
+        compose("train", overrides)
+
+
+def test_missing_keys_are_named() -> None:
+    """What a verb can't do without."""
+    with pytest.raises(ConfigError, match="'run' is not given"):
+        compose("predict", ["images=x"])
+
+
+GOOD = {
+    "name": "t",
+    "keypoints": ["a", "left_b", "right_b"],
+    "edges": [["a", "left_b"]],
+    "flip_pairs": [["left_b", "right_b"]],
+    "sigmas": [0.1, 0.1, 0.1],
+    "sigma_source": "test",
+}
+
+
+def test_skeleton_from_config() -> None:
+    """Names become indices; the flip is a permutation."""
+    skeleton = Skeleton.from_config(GOOD)
+    assert skeleton.flip == (0, 2, 1)
+    assert skeleton.edges == ((0, 1),)
+    assert skeleton.index("right_b") == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigmas": [0.1]}, "3 keypoints but 1 sigmas"),
+        ({"sigmas": None}, "but none sigmas"),
+        ({"sigmas": [0.1, 0.0, 0.1]}, "not positive"),
+        ({"sigma_source": ""}, "sigma_source"),
+        ({"flip_pairs": [["left_b", "right_b"], ["a", "right_b"]]}, "twice"),
+        ({"flip_pairs": [["left_b", "right_c"]]}, "unknown keypoints: right_c"),
+        ({"flip_pairs": [["left_b"]]}, "not a pair"),
+        ({"edges": [["a", "z"]]}, "unknown keypoints: z"),
+        ({"keypoints": ["a", "a", "b"]}, "occur twice"),
+        ({"keypoints": []}, "names no keypoints"),
+    ],
+)
+def test_skeletons_that_contradict_themselves(change: dict[str, object], message: str) -> None:
+    """Nothing is filled in silently."""
+    with pytest.raises(SkeletonError, match=message):
+        Skeleton.from_config({**GOOD, **change})
