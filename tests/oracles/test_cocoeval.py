@@ -94,7 +94,7 @@ def result(image: int, xy: np.ndarray, score: float) -> dict[str, Any]:
 
 
 def random_case(seed: int, images: int = 50, boxes: bool = False, step: float = 0.05) -> tuple[dict, list[dict]]:
-    """Crowds with and without keypoints, unlabelled subjects, ties, more than 20 detections, empty images."""
+    """Crowds with and without keypoints, unlabelled and uncounted subjects, ties, over 20 detections, empty images."""
     rng = np.random.default_rng(seed)
     annotations, results = [], []
     for image in range(1, images + 1):
@@ -111,6 +111,8 @@ def random_case(seed: int, images: int = 50, boxes: bool = False, step: float = 
                 visible[:] = 0
             if 0.1 < kind < 0.25:
                 more["iscrowd"] = 1
+            if 0.25 < kind < 0.3:
+                more["num_keypoints"] = 0
             true.append(xy)
             annotations.append(annotation(len(annotations) + 1, image, xy, visible, **more))
         for i in range(found):
@@ -205,6 +207,17 @@ def test_golden_unlabelled_subject_excuses_a_stray(tmp_path: Path):
     assert ours(dataset, results, tmp_path).stats["AP"] == pytest.approx(0.5)
     dataset["annotations"].append(annotation(2, 1, stray + 30, np.zeros(K, dtype=int)))
     assert ours(dataset, results, tmp_path).stats["AP"] == pytest.approx(1.0)
+
+
+def test_keypoints_meet_boxes_in_coco_frame(tmp_path: Path):
+    """A stray on the very edge of the doubled box is inside, but half a pixel further it would be far outside."""
+    dataset, results = stage((0, 0.8))
+    results.append(result(1, np.full((K, 2), 30.0), 0.9))
+    subject = annotation(2, 1, np.zeros((K, 2)), np.zeros(K, dtype=int), bbox=[10.0, 10.0, 10.0, 10.0], area=1e-3)
+    dataset["annotations"].append(subject)
+    assert ours(dataset, results, tmp_path).stats["AP"] == pytest.approx(1.0)
+    subject["bbox"] = [9.5, 9.5, 10.0, 10.0]
+    assert ours(dataset, results, tmp_path).stats["AP"] == pytest.approx(0.5)
 
 
 def test_golden_only_a_crowd(tmp_path: Path):
