@@ -110,6 +110,7 @@ def test_reads_by_name_at_pixel_centres(tmp_path: Path) -> None:
     assert cat.box[0].tolist() == [1, 2.5, 11, 10.5]
     assert cat.area[0] == 30.25
     assert labels.poses.ignore.tolist() == [True, True, False, False]
+    assert labels.crowd.tolist() == [True, False, False, False]
     assert np.isnan(labels.poses.xy[:2]).all()
     assert labels.poses_of(0).visible[2].tolist() == [2, 2, 1], "a keypoint at (0, 0) with visibility 2 is labelled"
     assert any("1 crowds and 1 subjects" in n for n in labels.notes)
@@ -164,9 +165,11 @@ def test_write_changes_only_what_changed(tmp_path: Path) -> None:
     row = labels.instance_id.tolist().index(5)
     labels.poses.xy[row, 1] += 1  # left_ear, which stands third in the file
     labels.poses.area[row] = 31
+    labels.poses.ignore[labels.instance_id == 1] = True
     wanted = document()
     wanted["annotations"][0]["keypoints"][6:8] = [7.25, 8.1]
     wanted["annotations"][0]["area"] = 31
+    wanted["annotations"][4]["iscrowd"] = 1
     assert json.loads(coco.write(labels, tmp_path / "out.json").read_text()) == wanted
 
 
@@ -337,6 +340,7 @@ def test_written_files_satisfy_pycocotools(tmp_path: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         oracle = COCO(str(path))
     assert oracle.anns[5]["keypoints"] == [4, 5, 2, 6.25, 7.1, 1, 0, 0, 0]
+    assert [oracle.anns[i]["iscrowd"] for i in (11, 2, 1, 5)] == [1, 0, 0, 0]
     assert oracle.cats[1]["keypoints"] == list(PET.keypoints)
     assert oracle.cats[1]["skeleton"] == [[1, 2], [1, 3]]
     assert msgspec.json.decode(path.read_bytes())["images"][1]["file_name"] == "b.jpg"

@@ -21,7 +21,6 @@ import numpy as np
 from kplab.data.formats import DataError
 from kplab.data.formats.coco_columns import File, order_by_category, to_labels
 from kplab.structures.labels import Labels
-from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 
 
@@ -168,7 +167,7 @@ def _annotation(
         "id": int(labels.instance_id[row]),
         "image_id": image_id,
         "category_id": category_id,
-        "iscrowd": int(p.ignore[row] and labelled > 0),
+        "iscrowd": _iscrowd(labels, row),
         "num_keypoints": labelled,
         "keypoints": [_number(v) for v in triplets.ravel()],
     }
@@ -177,6 +176,12 @@ def _annotation(
     if np.isfinite(p.area[row]):
         out["area"] = _number(p.area[row])
     return out
+
+
+def _iscrowd(labels: Labels, row: int) -> int:
+    """A labelled instance that is to be ignored can be told to COCO only as a crowd."""
+    p = labels.poses
+    return int(labels.crowd[row] or (p.ignore[row] and p.labelled[row].any()))
 
 
 def _bbox(box: np.ndarray) -> list[float | int]:
@@ -202,7 +207,7 @@ def _updated(labels: Labels, source: Source, path: Path) -> dict[str, Any]:
                 rows.append(raw)
         elif raw["id"] in now:
             row = now[raw["id"]]
-            changes = _changes(raw, labels, row, before.poses, then[raw["id"]], order[raw["category_id"]])
+            changes = _changes(raw, labels, row, before, then[raw["id"]], order[raw["category_id"]])
             if raw["image_id"] != image_now[row]:
                 changes["image_id"] = image_now[row]
             rows.append({**raw, **changes} if changes else raw)
@@ -227,10 +232,10 @@ def _updated_images(labels: Labels, before: Labels, raw: list[dict[str, Any]]) -
 
 
 def _changes(
-    raw: dict[str, Any], labels: Labels, row: int, before: Poses, old: int, order: np.ndarray
+    raw: dict[str, Any], labels: Labels, row: int, source: Labels, old: int, order: np.ndarray
 ) -> dict[str, Any]:
     """The fields of an annotation that differ from its source; keypoints that were not touched keep their numbers."""
-    p = labels.poses
+    p, before = labels.poses, source.poses
     changes: dict[str, Any] = {}
     same = (p.visible[row] == before.visible[old]) & (
         (p.xy[row] == before.xy[old]) | (np.isnan(p.xy[row]) & np.isnan(before.xy[old]))
@@ -245,6 +250,6 @@ def _changes(
         changes["bbox"] = _bbox(p.box[row])
     if not np.array_equal(p.area[row], before.area[old], equal_nan=True) and np.isfinite(p.area[row]):
         changes["area"] = _number(p.area[row])
-    if p.ignore[row] != before.ignore[old]:
-        changes["iscrowd"] = int(p.ignore[row] and p.labelled[row].any())
+    if _iscrowd(labels, row) != _iscrowd(source, old):
+        changes["iscrowd"] = _iscrowd(labels, row)
     return changes

@@ -89,6 +89,7 @@ def to_labels(
         poses,
         image_of,
         np.fromiter((a.id for a in rows), dtype=np.int64, count=len(rows)),
+        crowd=np.array([bool(a.iscrowd) for a in rows], dtype=bool),
         box_source=box_source,
         area_source=area_source,
         notes=notes + said,
