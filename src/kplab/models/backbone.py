@@ -30,7 +30,7 @@ class Backbone(nn.Module):
         name: timm's name, e.g. ``resnet18``, ``vit_small_patch16_224.augreg_in21k``.
         pretrained: start from timm's published weights, from the hub's cache or the network.
         out_indices: which of the network's maps to give out, as timm counts them; None is timm's own choice.
-        checkpoint: local file of weights, safetensors or a PyTorch state dict: under timm's names, or a kplab checkpoint.
+        checkpoint: local file of weights: safetensors or a PyTorch state dict with timm's names, or a kplab checkpoint.
         size: (width, height) of the views, for networks made for one size, such as Swin; others take any.
         options: passed on to ``timm.create_model``.
 
@@ -44,7 +44,7 @@ class Backbone(nn.Module):
     Raises:
         ModelError: the network is unknown, offers no maps, or its weights can't be had or don't fit.
 
-    Source: timm, https://github.com/huggingface/pytorch-image-models
+    Source: Wightman, "PyTorch Image Models" (timm), 2019.
     """
 
     def __init__(

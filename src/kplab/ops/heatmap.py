@@ -11,7 +11,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 _TINY = 1e-10
 
@@ -65,23 +64,6 @@ def peaks(maps: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([flat % width, flat // width], dim=-1), value
 
 
-def blurred(maps: Tensor, kernel: int) -> Tensor:
-    """Gaussian blur with a square kernel of odd width, sigma by OpenCV's rule: 2.0 for 11 cells, 2.9 for 17.
-
-    Args:
-        maps: (..., H, W); 0 outside.
-        kernel: cells.
-
-    Source: OpenCV getGaussianKernel.
-    """
-    sigma = 0.3 * ((kernel - 1) * 0.5 - 1) + 0.8
-    weight = gaussian_axis(torch.tensor(kernel / 2, device=maps.device, dtype=maps.dtype), sigma, kernel)
-    weight = weight / weight.sum()
-    flat = maps.reshape(-1, 1, *maps.shape[-2:])
-    flat = F.conv2d(flat, weight.view(1, 1, 1, -1), padding=(0, kernel // 2))
-    return F.conv2d(flat, weight.view(1, 1, -1, 1), padding=(kernel // 2, 0)).reshape(maps.shape)
-
-
 def refined_peaks(maps: Tensor, blur: int = 0) -> tuple[Tensor, Tensor]:
     """The highest cell of each map, moved to the peak of the Gaussian that the log of the map around it says (DARK).
 
@@ -106,16 +88,17 @@ def refined_peaks(maps: Tensor, blur: int = 0) -> tuple[Tensor, Tensor]:
         return centre, value
     last = torch.tensor([width - 1, height - 1], device=maps.device)
     seat = torch.minimum(cell.clamp_min(2), last - 2)
-    log = maps
+    reach = blur // 2 + 2
+    around = _windows(maps, seat, reach)
+    near = around[..., reach - 2 : reach + 3, reach - 2 : reach + 3]
     if blur:
-        reach = blur // 2 + 2
+        band = _blur_band(blur).to(maps)
         inner = ((cell >= reach) & (cell <= last - reach)).all(-1)
-        log = torch.where(inner[..., None, None], blurred(maps, blur), maps)
-    log = log.clamp_min(_TINY).log().flatten(-2)
+        near = torch.where(inner[..., None, None], band @ around @ band.T, near)
+    log = near.clamp_min(_TINY).log()
 
     def at(dx: int, dy: int) -> Tensor:
-        index = (seat[..., 1] + dy) * width + seat[..., 0] + dx
-        return log.gather(-1, index[..., None]).squeeze(-1)
+        return log[..., 2 + dy, 2 + dx]
 
     here = at(0, 0)
     gx, gy = (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2
@@ -127,6 +110,31 @@ def refined_peaks(maps: Tensor, blur: int = 0) -> tuple[Tensor, Tensor]:
     step = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], dim=-1) / safe[..., None]
     offset = (seat - cell).to(maps.dtype) + step
     return centre + torch.where(definite[..., None], offset.clamp(-1, 1), torch.zeros_like(offset)), value
+
+
+def _windows(maps: Tensor, seat: Tensor, reach: int) -> Tensor:
+    """(..., 2 reach + 1, 2 reach + 1) cells around a (column, row) of each (..., H, W) map, its border repeated."""
+    height, width = maps.shape[-2:]
+    steps = torch.arange(-reach, reach + 1, device=maps.device)
+    columns = (seat[..., 0, None] + steps).clamp(0, width - 1)
+    rows = (seat[..., 1, None] + steps).clamp(0, height - 1)
+    flat = (rows[..., :, None] * width + columns[..., None, :]).flatten(-2)
+    return maps.flatten(-2).gather(-1, flat).unflatten(-1, (len(steps), len(steps)))
+
+
+def _blur_band(kernel: int) -> Tensor:
+    """(5, kernel + 4) matrix that blurs kernel + 4 cells in a row and keeps the 5 in the middle.
+
+    Its sigma is OpenCV's for kernels wider than 7: 2.0 for 11 cells, 2.9 for 17.
+
+    Source: OpenCV getGaussianKernel.
+    """
+    sigma = 0.3 * ((kernel - 1) * 0.5 - 1) + 0.8
+    weight = gaussian_axis(torch.tensor(kernel / 2, dtype=torch.float64), sigma, kernel)
+    band = torch.zeros(5, kernel + 4, dtype=torch.float64)
+    for i in range(5):
+        band[i, i : i + kernel] = weight / weight.sum()
+    return band
 
 
 def refined_peaks_1d(log: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,51 @@
+"""Hypothesis strategies of the types that flow."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from kplab.structures.poses import Poses
+
+
+@st.composite
+def poses(
+    draw: st.DrawFn,
+    keypoints: int,
+    size: tuple[int, int],
+    min_instances: int = 0,
+    max_instances: int = 4,
+    all_labelled: bool = False,
+) -> Poses:
+    """Instances of some size that don't overlap, at most four, in a view.
+
+    Each has a quarter of the view to itself, a box of at least half that quarter's sides, and its keypoints in the
+    box; at least one keypoint is labelled.
+
+    Args:
+        draw: Hypothesis's.
+        keypoints: K.
+        size: (width, height) of the view, pixels.
+        min_instances: at least so many.
+        max_instances: at most so many, four at most.
+        all_labelled: whether no keypoint may be unlabelled.
+    """
+    count = draw(st.integers(min_instances, max_instances))
+    quarters = draw(st.permutations(range(4)))[:count]
+    half = np.array(size) / 2
+    unit = st.floats(0, 1, width=32)
+    xy = np.zeros((count, keypoints, 2))
+    visible = np.full((count, keypoints), 2)
+    box = np.zeros((count, 4))
+    for i, quarter in enumerate(quarters):
+        corner, side = draw(arrays.arrays(float, 2, elements=unit)), draw(arrays.arrays(float, 2, elements=unit))
+        extent = half * (0.5 + side * 0.4)
+        start = np.array([quarter % 2, quarter // 2]) * half + corner * (half - extent)
+        box[i] = [*start, *(start + extent)]
+        xy[i] = start + draw(arrays.arrays(float, (keypoints, 2), elements=unit)) * extent
+        if not all_labelled:
+            visible[i] = draw(arrays.arrays(np.int64, keypoints, elements=st.integers(0, 2)))
+            visible[i, draw(st.integers(0, keypoints - 1))] = 2
+    area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+    return Poses.make(xy, visible, box=box, area=area)
