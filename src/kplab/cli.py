@@ -9,7 +9,11 @@ from importlib import import_module
 VERBS = {
     "demo": ("kplab.tasks.demo", "make data, train two models, evaluate and compare them", "kplab demo"),
     "data": ("kplab.tasks.dataset", "read a dataset, check it, and draw some of it", "kplab data dataset=mouse"),
-    "train": ("kplab.tasks.train", "train a model, then score it on its test split", "kplab train experiment=mouse_heatmap"),
+    "train": (
+        "kplab.tasks.train",
+        "train a model, then score it on its test split",
+        "kplab train experiment=mouse_heatmap",
+    ),
     "predict": ("kplab.tasks.predict", "find keypoints in new images", "kplab predict run=latest images=photos/"),
     "evaluate": ("kplab.tasks.evaluate", "score predictions against truth", "kplab evaluate run=latest split=test"),
     "compare": ("kplab.tasks.compare", "set runs side by side, with intervals", "kplab compare runs=[A,B]"),
@@ -46,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"kplab: unknown verb '{verb}'.{hint} Verbs: {', '.join(VERBS)}.", file=sys.stderr)
         return 2
     if rest and rest[0] in ("-h", "--help"):
-        module, what, example = VERBS[verb]
+        _, what, example = VERBS[verb]
         print(f"kplab {verb}: {what}\n\n  {example}\n")
         from kplab.config import conf_dir
 

@@ -33,6 +33,7 @@ class Train:
     name: str = MISSING
     seed: int = 0
     size: list[int] = field(default_factory=list)
+    window: list[int] | None = None
     regions: str = "annotated"
     padding: float = 1.25
     batch_size: int = 32
@@ -108,7 +109,14 @@ class Runs:
     runs: str = MISSING
 
 
-SCHEMAS: dict[str, type] = {"train": Train, "predict": Predict, "evaluate": Evaluate, "compare": Compare, "data": Data, "runs": Runs}
+SCHEMAS: dict[str, type] = {
+    "train": Train,
+    "predict": Predict,
+    "evaluate": Evaluate,
+    "compare": Compare,
+    "data": Data,
+    "runs": Runs,
+}
 
 
 @cache
@@ -179,6 +187,11 @@ def explain(verb: str, message: str, overrides: list[str]) -> str:
     return f"{first} (kplab {verb} {' '.join(overrides)})"
 
 
+def plain(node: Any) -> dict[str, Any]:
+    """A config node as a dict with its interpolations resolved; None is an empty one."""
+    return {} if node is None else OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+
+
 def known_keys(verb: str) -> list[str]:
     """Top-level keys of a verb."""
     return [f.name for f in fields(SCHEMAS[verb])]
@@ -192,8 +205,8 @@ def check_config(verb: str, config: DictConfig) -> None:
     """
     schema = OmegaConf.structured(SCHEMAS[verb])
     faults = []
-    for key in config:
-        if str(key) not in known_keys(verb):
+    for key in map(str, config):
+        if key not in known_keys(verb):
             close = difflib.get_close_matches(str(key), known_keys(verb), n=2, cutoff=0.5)
             hint = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known_keys(verb))}."
             faults.append(f"unknown key '{key}'. {hint}")
@@ -217,6 +230,8 @@ def train_faults(config: DictConfig) -> list[str]:
     faults = []
     if len(config.size) != 2 or min(config.size) < 32:
         faults.append(f"size is {list(config.size)}, but wants [width, height] in pixels, 32 or more each.")
+    if config.window is not None and (len(config.window) != 2 or min(config.window) < 32):
+        faults.append(f"window is {list(config.window)}, but wants [width, height] in pixels, 32 or more each, or null.")
     if config.regions not in ("image", "annotated"):
         faults.append(f"regions is '{config.regions}'. Use image or annotated.")
     for key, low in (("batch_size", 1), ("padding", 1e-6), ("validate_every", 1)):
@@ -226,5 +241,7 @@ def train_faults(config: DictConfig) -> list[str]:
         faults.append(f"ema is {config.ema}, but must lie between 0 and 1, or be null.")
     skeleton = config.dataset.get("skeleton") or {}
     if not skeleton.get("keypoints"):
-        faults.append(f"dataset '{config.dataset.get('name')}' has no skeleton. Name one in its defaults: /skeleton@skeleton: NAME.")
+        faults.append(
+            f"dataset '{config.dataset.get('name')}' has no skeleton. Name one in its defaults: /skeleton@skeleton: NAME."
+        )
     return faults

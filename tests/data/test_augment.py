@@ -53,7 +53,9 @@ GEOMETRY = {
     "albumentations' own affine": Augment(flip=0.5, transforms=[A.Affine(rotate=(-30, 30), scale=(0.8, 1.2), p=1.0)]),
     "albumentations' perspective": Augment(transforms=[A.Perspective(scale=(0.02, 0.06), p=1.0)]),
     "albumentations' turn by 90": Augment(transforms=[A.Rotate(limit=(90, 90), p=1.0)]),
-    "colour and blur": Augment(rotate=20, flip=0.5, transforms=[A.GaussianBlur(blur_limit=(3, 5), p=1.0), A.ColorJitter(p=0)]),
+    "colour and blur": Augment(
+        rotate=20, flip=0.5, transforms=[A.GaussianBlur(blur_limit=(3, 5), p=1.0), A.ColorJitter(p=0)]
+    ),
     "cutting out elsewhere": Augment(transforms=[A.CoarseDropout(fill=0, num_holes_range=(1, 1), p=1.0)]),
 }
 
@@ -106,9 +108,11 @@ def test_no_keypoint_is_lost_at_an_edge(x: float, y: float) -> None:
 
 
 def test_cut_out_keypoints_stay_labelled() -> None:
-    """albumentations drops keypoints inside a hole by default; here they are to be guessed from the rest."""
+    """Albumentations drops keypoints inside a hole by default; here they are to be guessed from the rest."""
     augment = Augment(
-        transforms=[A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=(1.0, 1.0), hole_width_range=(1.0, 1.0), p=1.0)]
+        transforms=[
+            A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=(1.0, 1.0), hole_width_range=(1.0, 1.0), p=1.0)
+        ]
     )
     poses = Poses.make(np.array([[[50.0, 50.0], [90.0, 20.0]]]))
     _, out = augment.change_pixels(np.full((120, 160, 3), 9, np.uint8), poses, np.random.default_rng(0))

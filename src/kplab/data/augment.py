@@ -14,11 +14,11 @@ from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # read at import: no look-up of newer versions over the network
 
-import albumentations as A  # noqa: E402
-import numpy as np  # noqa: E402
+import albumentations as A
+import numpy as np
 
-from kplab.ops import affine  # noqa: E402
-from kplab.structures.poses import Poses  # noqa: E402
+from kplab.ops import affine
+from kplab.structures.poses import Poses
 
 #: These mirror the image, which only ``flip`` may do: it alone renames left and right.
 MIRRORING = ("HorizontalFlip", "VerticalFlip", "Transpose", "D4", "SquareSymmetry")
@@ -77,7 +77,9 @@ class Augment:
         factor = float(np.exp(low + size_factor * (high - low)))
         width, height = size
         matrix = (
-            affine.translation(width / 2 + (2 * dx - 1) * self.shift * width, height / 2 + (2 * dy - 1) * self.shift * height)
+            affine.translation(
+                width / 2 + (2 * dx - 1) * self.shift * width, height / 2 + (2 * dy - 1) * self.shift * height
+            )
             @ affine.rotation(degrees)
             @ affine.scaling(factor, factor)
             @ affine.translation(-width / 2, -height / 2)
@@ -101,7 +103,7 @@ class Augment:
         # albumentations counts from the centre of the first pixel
         out = self.pixels(image=image, keypoints=points[known] - 0.5)
         points[known] = np.asarray(out["keypoints"], dtype=np.float64).reshape(-1, 2) + 0.5
-        n = len(poses)
-        corners = points[poses.xy[..., 0].size :].reshape(n, 4, 2)
-        box = np.concatenate([corners.min(1), corners.max(1)], axis=1)
-        return out["image"], replace(poses, xy=points[: poses.xy[..., 0].size].reshape(poses.xy.shape), box=box)
+        n, k = poses.visible.shape
+        moved = points[n * k :].reshape(n, 4, 2)
+        box = np.concatenate([moved.min(1), moved.max(1)], axis=1)
+        return out["image"], replace(poses, xy=points[: n * k].reshape(n, k, 2), box=box)

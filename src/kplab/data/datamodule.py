@@ -32,12 +32,21 @@ class PoseDataset(Dataset[Sample]):
         size: (width, height) of the views.
         augment: None for validation and prediction.
         seed: of the augmentation.
+        window: (width, height) of a part of the view, cut at random around one of its subjects, at the view's scale: for
+            training convolutional heads on large views of which most is background. None: the whole view.
     """
 
     def __init__(
-        self, labels: Labels, regions: Regions, size: tuple[int, int], augment: Augment | None = None, seed: int = 0
+        self,
+        labels: Labels,
+        regions: Regions,
+        size: tuple[int, int],
+        augment: Augment | None = None,
+        seed: int = 0,
+        window: tuple[int, int] | None = None,
     ) -> None:
         self.labels, self.regions, self.size, self.augment, self.seed = labels, regions, size, augment, seed
+        self.window = window
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -56,17 +65,39 @@ class PoseDataset(Dataset[Sample]):
         image = read_image(self.labels.path(image_index))
         poses = self.poses_of(index)
         view = affine.fit_box(box, self.size, self.regions.padding)
+        size = self.size
+        rng = np.random.default_rng([self.seed, epoch, index])
+        if self.window is not None:
+            view, size = cut(poses.transform(view), self.window, rng) @ view, self.window
         if self.augment is not None:
-            rng = np.random.default_rng([self.seed, epoch, index])
-            change, flipped = self.augment.draw(rng, self.size)
+            change, flipped = self.augment.draw(rng, size)
             view = change @ view
             if flipped:
                 poses = poses.renamed(self.labels.skeleton.flip_array)
-        pixels = affine.warp(image, view, self.size)
+        pixels = affine.warp(image, view, size)
         poses = poses.transform(view)
         if self.augment is not None:
             pixels, poses = self.augment.change_pixels(pixels, poses, rng)
-        return Sample(pixels, poses, view, int(self.labels.image_id[image_index]), box, float(self.regions.score[index]))
+        return Sample(
+            pixels, poses, view, int(self.labels.image_id[image_index]), box, float(self.regions.score[index])
+        )
+
+
+def cut(poses: Poses, window: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Map a view to a window around a subject drawn at random, up to a third of the window off its centre.
+
+    Returns:
+        (3, 3) view pixels to window pixels; the view's corner where there is no subject.
+    """
+    hulls = poses.extent()
+    hulls = hulls[np.isfinite(hulls).all(1)]
+    side = np.array(window, dtype=np.float64)
+    centre = side / 2
+    if len(hulls):
+        hull = hulls[rng.integers(len(hulls))]
+        centre = (hull[:2] + hull[2:]) / 2
+    dx, dy = side / 2 - centre + rng.uniform(-1 / 3, 1 / 3, 2) * side
+    return affine.translation(dx, dy)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -90,7 +121,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
         order = np.arange(self.length)
         if self.shuffle:
             # sorting by keyed bytes of a counter-based generator; PCG64's stream is fixed by NumPy's compatibility policy
-            order = np.argsort(np.random.Generator(np.random.PCG64([self.seed, self.epoch])).random(self.length), kind="stable")
+            order = np.argsort(
+                np.random.Generator(np.random.PCG64([self.seed, self.epoch])).random(self.length), kind="stable"
+            )
         order = np.resize(order, len(self) * self.world)
         for index in order[self.rank :: self.world]:
             yield int(index), self.epoch
@@ -102,10 +135,12 @@ def quiet_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def loader(dataset: PoseDataset, batch_size: int, workers: int, sampler: EpochSampler, drop_last: bool = False) -> DataLoader[Batch]:
+def loader(
+    dataset: PoseDataset, batch_size: int, workers: int, sampler: EpochSampler, drop_last: bool = False
+) -> DataLoader[Batch]:
     """A DataLoader of Batch."""
     return DataLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]  # collate turns its samples into batches
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,

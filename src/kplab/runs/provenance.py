@@ -25,7 +25,9 @@ def sha256(data: bytes | str) -> str:
 def git(folder: Path, *args: str) -> str | None:
     """Output of a git command in a folder; None where there is no git or no repository."""
     try:
-        done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *args], capture_output=True, text=True, timeout=30, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

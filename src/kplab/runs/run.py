@@ -110,7 +110,9 @@ class Run:
         if not fits:
             raise RunError(f"no run in {root} is called '{name}'. `kplab runs` lists those there are.")
         if len(fits) > 1:
-            raise RunError(f"'{name}' fits {len(fits)} runs: {', '.join(p.name for p in fits[:4])}. Give more of the name.")
+            raise RunError(
+                f"'{name}' fits {len(fits)} runs: {', '.join(p.name for p in fits[:4])}. Give more of the name."
+            )
         return cls.open(fits[0])
 
     @property
@@ -151,7 +153,10 @@ class Run:
         ended = datetime.now().astimezone()
         more = {"error": error} if error else {}
         self.update(
-            status=status, ended=ended.isoformat(timespec="seconds"), seconds=round((ended - started).total_seconds(), 1), **more
+            status=status,
+            ended=ended.isoformat(timespec="seconds"),
+            seconds=round((ended - started).total_seconds(), 1),
+            **more,
         )
 
 

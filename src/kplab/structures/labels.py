@@ -53,7 +53,9 @@ class Labels:
         return len(self.files)
 
     def __repr__(self) -> str:
-        return f"Labels({len(self)} images, {len(self.poses)} instances, skeleton {self.skeleton.name}, root {self.root})"
+        return (
+            f"Labels({len(self)} images, {len(self.poses)} instances, skeleton {self.skeleton.name}, root {self.root})"
+        )
 
     def path(self, i: int) -> Path:
         """Where image i lies."""

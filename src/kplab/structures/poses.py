@@ -96,7 +96,9 @@ class Poses:
 
     def __repr__(self) -> str:
         labelled = int((self.visible > 0).sum())
-        return f"Poses({len(self)} x {self.xy.shape[1]} keypoints, {labelled} labelled, {int(self.ignore.sum())} ignored)"
+        return (
+            f"Poses({len(self)} x {self.xy.shape[1]} keypoints, {labelled} labelled, {int(self.ignore.sum())} ignored)"
+        )
 
     @property
     def labelled(self) -> np.ndarray:

@@ -91,7 +91,9 @@ class Predictions:
             box = np.array([row.get("bbox", [np.nan] * 4) for row in members], dtype=np.float64).reshape(-1, 4)
             box[:, 2:] += box[:, :2]
             score = np.array([row["score"] for row in members], dtype=np.float64)
-            poses[image_id] = Poses.make(t[..., :2] + 0.5, score=score, keypoint_score=t[..., 2], box=box)
+            # three zeros are a keypoint that was not found
+            visible = np.where((t == 0).all(-1), 0, 2)
+            poses[image_id] = Poses.make(t[..., :2] + 0.5, visible, score, t[..., 2], box)
         files = {int(i): name for i, name in card.get("images", {}).items()}
         return cls(skeleton, poses, card, files)
 

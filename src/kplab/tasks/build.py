@@ -12,8 +12,9 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from kplab import config as configs
 from kplab.config import ConfigError
 from kplab.data import split as splitting
 from kplab.data.check import check_labels
@@ -46,7 +47,7 @@ def made(config: DictConfig, what: str, **more: Any) -> Any:
 
 def skeleton_of(dataset: DictConfig) -> Skeleton:
     """The skeleton that a dataset config names."""
-    return Skeleton.from_config(OmegaConf.to_container(dataset.skeleton, resolve=True))  # type: ignore[arg-type]
+    return Skeleton.from_config(configs.plain(dataset.skeleton))
 
 
 def labels_of(dataset: DictConfig) -> dict[str, Labels]:
@@ -65,8 +66,7 @@ def labels_of(dataset: DictConfig) -> dict[str, Labels]:
     if len(sources) != 1:
         raise ConfigError(f"dataset '{dataset.name}' has a split and {len(sources)} sources. A split wants one source.")
     (labels,) = sources.values()
-    options = OmegaConf.to_container(plan, resolve=True)
-    return splitting.split(labels, **options)  # type: ignore[arg-type]
+    return splitting.split(labels, **configs.plain(plan))
 
 
 def one_split(dataset: DictConfig, name: str) -> Labels:
@@ -130,8 +130,12 @@ def data_of(config: DictConfig, max_poses: int | None) -> Data:
         if regions.kind == "annotated" and left_out:
             notes.append(f"{name}: {left_out} instances without a labelled keypoint or box are left out")
         if labels.poses.ignore.any():
-            notes.append(f"{name}: {int(labels.poses.ignore.sum())} crowds or unlabelled subjects are neither trained on nor scored")
-        datasets[name] = PoseDataset(labels, regions, size, augment if name == "train" else None, config.seed)
+            notes.append(
+                f"{name}: {int(labels.poses.ignore.sum())} crowds or unlabelled subjects are neither trained on nor scored"
+            )
+        learning = name == "train"
+        window = (int(config.window[0]), int(config.window[1])) if learning and config.window is not None else None
+        datasets[name] = PoseDataset(labels, regions, size, augment if learning else None, config.seed, window)
     module = PoseDataModule(datasets["train"], datasets.get("val"), config.batch_size, config.workers, config.seed)
     return Data(splits, module, datasets["train"], datasets.get("val"), notes)
 
@@ -163,10 +167,10 @@ def precision_of(asked: str, accelerator: str) -> str:
 
 def trainer_of(config: DictConfig, run_folder: Path, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.Trainer:
     """Lightning's Trainer from ``conf/trainer``."""
-    options = OmegaConf.to_container(config.trainer, resolve=True)
-    options["precision"] = precision_of(str(options.get("precision", "auto")), str(options.get("accelerator", "auto")))  # type: ignore
+    options = configs.plain(config.trainer)
+    options["precision"] = precision_of(str(options.get("precision", "auto")), str(options.get("accelerator", "auto")))
     return made(
-        OmegaConf.create(options),
+        DictConfig(options),
         "trainer",
         callbacks=callbacks,
         logger=loggers,

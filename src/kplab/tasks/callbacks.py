@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,17 @@ from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
 
 from kplab.config import ConfigError
 from kplab.runs.table import clock
+
+
+def quiet() -> None:
+    """Silence what Lightning says of itself; what a user needs to know is said by kplab."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for text in (
+        ".*Experiment logs directory.*", ".*isinstance.treespec.*", ".*Total length of .* across ranks is zero.*",
+        ".*smaller than the logging interval.*", ".*does not have many workers.*", ".*Starting from v1.9.0.*",
+        ".*You have overridden .*transfer_batch_to_device.*", ".*Checkpoint directory .* exists.*",
+    ):  # fmt: skip
+        warnings.filterwarnings("ignore", text)
 
 
 def warmed_average(decay: float) -> Any:
@@ -50,7 +63,9 @@ class Lines(pl.Callback):
         """Start the clock."""
         self.begun, self.told, self.images, self.first = time.perf_counter(), 0.0, 0, trainer.global_step
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
         """Count images."""
         self.images += len(batch) * trainer.world_size
 
@@ -65,7 +80,10 @@ class Lines(pl.Callback):
         spent = now - self.begun
         steps = max(1, trainer.global_step - self.first)
         left = spent / steps * max(0, int(trainer.estimated_stepping_batches) - trainer.global_step)
-        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"loss {float(metrics['train/loss_epoch']):.4g}"]
+        parts = [
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+            f"loss {float(metrics['train/loss_epoch']):.4g}",
+        ]
         parts += [f"{name} {float(metrics[name]):.4g}" for name in ("val/AP", "val/px") if name in metrics]
         parts += [f"{self.images / spent:.1f} images/s", f"{clock(left)} left"]
         print("  ".join(parts), flush=True)
@@ -113,7 +131,9 @@ def is_disk_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return True
-        if isinstance(error, RuntimeError) and ("PytorchStreamWriter failed" in str(error) or "No space left" in str(error)):
+        if isinstance(error, RuntimeError) and (
+            "PytorchStreamWriter failed" in str(error) or "No space left" in str(error)
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False

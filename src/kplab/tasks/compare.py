@@ -35,8 +35,12 @@ def score_file(runs: list[Run], split: str | None) -> str:
     if split is not None:
         shared = {name for name in shared if name == split or name.endswith(f"-{split}")}
     if not shared:
-        listed = "; ".join(f"{run.name}: {', '.join(sorted(names)) or 'none'}" for run, names in zip(runs, have, strict=True))
-        raise RunError(f"the runs share no scores{f' of split {split}' if split else ''} ({listed}). Run kplab evaluate first.")
+        listed = "; ".join(
+            f"{run.name}: {', '.join(sorted(names)) or 'none'}" for run, names in zip(runs, have, strict=True)
+        )
+        raise RunError(
+            f"the runs share no scores{f' of split {split}' if split else ''} ({listed}). Run kplab evaluate first."
+        )
     if len(shared) > 1:
         raise RunError(f"the runs share several scores: {', '.join(sorted(shared))}. Choose one: split=NAME.")
     return shared.pop()
@@ -56,11 +60,16 @@ def compare_runs(
         CardMismatch: the scores were not made in the same way, and ``force`` is not set.
     """
     name = score_file(runs, split)
-    scores = {label: Scores.read(run.folder / "scores" / f"{name}.json") for label, run in zip(labels_of(runs), runs, strict=True)}
+    scores = {
+        label: Scores.read(run.folder / "scores" / f"{name}.json")
+        for label, run in zip(labels_of(runs), runs, strict=True)
+    }
     result = compare(scores, resamples, seed, force)
     out = out or runs[0].folder / "comparisons" / f"{name}_{len(runs)}_runs_{runs[-1].name}"
     result.write(out)
-    figures.write_all(result.values, result.differences, result.per_keypoint, {k: s.keypoints for k, s in scores.items()}, out)
+    figures.write_all(
+        result.values, result.differences, result.per_keypoint, {k: s.keypoints for k, s in scores.items()}, out
+    )
     write_record(out, configs.workspace(), runs=[run.name for run in runs], scores=name)
     print(result.text() + f"\ncomparison: {out}", flush=True)
     return result, out

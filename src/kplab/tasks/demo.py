@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 from kplab import config as configs
-from kplab.config import ConfigError
+from kplab.runs.run import Run
 from kplab.runs.table import clock
 from kplab.tasks.compare import compare_runs
 from kplab.tasks.pictures import see_predictions
-from kplab.tasks.train import train
+from kplab.tasks.train import trained
 
 DIFFERENCE = "augment"
 CHOICES = ("none", "standard")
@@ -19,19 +19,18 @@ CHOICES = ("none", "standard")
 def main(args: list[str]) -> None:
     """Entry of the verb."""
     begun = time.perf_counter()
-    runs = []
+    runs: list[Run] = []
     for choice in CHOICES:
-        config = configs.compose("train", ["experiment=demo", f"{DIFFERENCE}={choice}", f"name=demo_{DIFFERENCE}-{choice}", *args])
+        config = configs.compose(
+            "train", ["experiment=demo", f"{DIFFERENCE}={choice}", f"name=demo_{DIFFERENCE}-{choice}", *args]
+        )
         print(f"\n=== {len(runs) + 1}/{len(CHOICES)}: {DIFFERENCE}={choice}", flush=True)
-        run = train(config)
-        if run is None:
-            raise ConfigError("kplab demo runs in one process. Use a trainer without ddp.")
-        runs.append(run)
+        runs.append(trained(config))
     pictures = Path(config.runs).parent / "demo"
     for run in runs:
         see_predictions(run, config.test_on[0], pictures)
     print("\n=== comparison\n")
-    _, folder = compare_runs(runs, config.test_on[0], pictures / "comparison")
+    compare_runs(runs, config.test_on[0], pictures / "comparison")
     print(
         f"""
 pictures: {pictures}

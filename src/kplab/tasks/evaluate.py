@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from kplab import config as configs
 from kplab.config import ConfigError
@@ -20,7 +20,7 @@ from kplab.tasks.gather import files_of
 def main(args: list[str]) -> None:
     """Entry of the verb."""
     config = configs.compose("evaluate", args)
-    settings = OmegaConf.to_container(config.settings, resolve=True)
+    settings = configs.plain(config.settings)
     if config.run is not None:
         run = Run.find(config.run, Path(config.runs))
         from kplab.tasks.predict import config_of
@@ -29,7 +29,7 @@ def main(args: list[str]) -> None:
         dataset = config.dataset or own.dataset
         splits = [config.split] if config.split else list(own.test_on)
         for split in splits:
-            evaluate_run(run, split, dataset=dataset, settings=settings)  # type: ignore[arg-type]
+            evaluate_run(run, split, dataset=dataset, settings=settings)
         return
     if config.predictions is None or config.dataset is None or config.split is None:
         raise ConfigError("kplab evaluate wants run=RUN, or predictions=FILE dataset=NAME split=NAME.")
@@ -37,7 +37,7 @@ def main(args: list[str]) -> None:
     if not path.is_file():
         raise ConfigError(f"{path}: no such predictions file. `kplab predict` writes one.")
     labels = build.one_split(config.dataset, config.split)
-    scores = evaluate_file(path, labels, config.dataset, config.split, settings)  # type: ignore[arg-type]
+    scores = evaluate_file(path, labels, config.dataset, config.split, settings)
     out = Path(config.out) if config.out else path.parent
     written = scores.write(out, f"{path.stem}.scores")
     print(scores.text() + f"\nscores: {written}")
@@ -49,9 +49,8 @@ def settings_of(dataset: DictConfig, overrides: dict[str, Any] | None = None) ->
     Raises:
         ConfigError: an unknown setting, or a value that can't be.
     """
-    plain = OmegaConf.to_container(dataset.get("evaluation") or OmegaConf.create({}), resolve=True)
     try:
-        return ScoreSettings(**{**plain, **(overrides or {})})  # type: ignore[arg-type]
+        return ScoreSettings(**{**configs.plain(dataset.get("evaluation")), **(overrides or {})})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"evaluation settings of dataset '{dataset.name}': {error}") from None
 

@@ -24,7 +24,9 @@ def to_source(batch: Batch, poses: list[Poses], whole_images: bool) -> list[Pose
         source = p.transform(np.linalg.inv(batch.view[i]))
         without = ~np.isfinite(source.box).all(1)
         fallback = source.extent() if whole_images else np.repeat(batch.box[i][None], len(source), 0)
-        out.append(replace(source, score=p.score * batch.score[i], box=np.where(without[:, None], fallback, source.box)))
+        out.append(
+            replace(source, score=p.score * batch.score[i], box=np.where(without[:, None], fallback, source.box))
+        )
     return out
 
 

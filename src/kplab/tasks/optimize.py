@@ -46,7 +46,11 @@ def adamw_cosine(
 
 
 def adam_steps(
-    model: nn.Module, steps: int, lr: float = 1e-3, drops: tuple[float, ...] = (90 / 140, 120 / 140), factor: float = 0.1
+    model: nn.Module,
+    steps: int,
+    lr: float = 1e-3,
+    drops: tuple[float, ...] = (90 / 140, 120 / 140),
+    factor: float = 0.1,
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """Adam without weight decay whose learning rate is multiplied by ``factor`` at fractions of the training.
 

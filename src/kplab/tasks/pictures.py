@@ -44,6 +44,8 @@ def see_predictions(run: Run, split: str, out: Path, count: int = 12) -> list[Pa
     for kind, ids in (("typical", order[middle : middle + count]), ("worst", order[::-1][:count])):
         path = out / f"{run.record['experiment']}-{kind}.png"
         captions = [f"{errors[i]:.1f} px" for i in ids]
-        drawing.write_png(path, drawing.contact_sheet(overlays(labels, predictions, list(ids)), columns=4, labels=captions))
+        drawing.write_png(
+            path, drawing.contact_sheet(overlays(labels, predictions, list(ids)), columns=4, labels=captions)
+        )
         paths.append(path)
     return paths

@@ -77,25 +77,36 @@ def load_model(run: Run, checkpoint: str = "auto", device: str = "auto") -> tupl
     best, last = folder / "best.ckpt", folder / "last.ckpt"
     path = {"auto": best if best.is_file() else last, "best": best, "last": last}.get(checkpoint, Path(checkpoint))
     if not path.is_file():
-        raise RunError(f"{run.folder}: no checkpoint {path.name} (the run is {run.status}). Train it, or name another run.")
+        raise RunError(
+            f"{run.folder}: no checkpoint {path.name} (the run is {run.status}). Train it, or name another run."
+        )
     model = build.model_of(config_of(run), pretrained=False)
     try:
         # Lightning's checkpoints hold optimiser and callback states, which are not plain tensors
         state = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
     except Exception as error:
-        raise RunError(f"{path}: can't be read ({type(error).__name__}: {error}). It is damaged or no checkpoint.") from None
+        raise RunError(
+            f"{path}: can't be read ({type(error).__name__}: {error}). It is damaged or no checkpoint."
+        ) from None
     model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     return model.to(chosen).eval(), path
 
 
 def predict_dataset(
-    model: PoseModel, labels: Labels, regions: Regions, flip_test: bool, batch_size: int = 32, workers: int | None = None
+    model: PoseModel,
+    labels: Labels,
+    regions: Regions,
+    flip_test: bool,
+    batch_size: int = 32,
+    workers: int | None = None,
 ) -> dict[int, Poses]:
     """Image id to predicted poses, source pixels; images without a region have an empty Poses."""
     dataset = PoseDataset(labels, regions, model.size)
     workers = usual_workers() if workers is None else workers
-    batches = loader(dataset, batch_size, workers if len(dataset) > batch_size else 0, EpochSampler(len(dataset), False))
+    batches = loader(
+        dataset, batch_size, workers if len(dataset) > batch_size else 0, EpochSampler(len(dataset), False)
+    )
     return collect(model.predict, batches, labels, regions.kind == "image", flip_test, next(model.parameters()).device)
 
 
@@ -173,7 +184,9 @@ def find_images(pattern: str) -> list[Path]:
     else:
         found = [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).suffix.lower() in IMAGE_SUFFIXES]
     if not found:
-        raise DataError(f"{pattern}: no image found. Give a folder, a file or a quoted glob; known: {' '.join(IMAGE_SUFFIXES)}.")
+        raise DataError(
+            f"{pattern}: no image found. Give a folder, a file or a quoted glob; known: {' '.join(IMAGE_SUFFIXES)}."
+        )
     return sorted(found)
 
 

@@ -21,7 +21,9 @@ def main(args: list[str]) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("run", "status", "time", "scored on", "AP", "mean px", "PCK"):
-        table.add_column(heading, no_wrap=heading == "run", justify="right" if heading in ("AP", "mean px", "PCK") else "left")
+        table.add_column(
+            heading, no_wrap=heading == "run", justify="right" if heading in ("AP", "mean px", "PCK") else "left"
+        )
     for row in found:
         colour = {"finished": "green", "running": "cyan"}.get(row["status"], "red")
         head = [row["run"], f"[{colour}]{row['status']}[/]", clock(row["seconds"]) if row.get("seconds") else ""]

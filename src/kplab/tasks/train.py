@@ -50,6 +50,7 @@ def train(config: DictConfig) -> Run | None:
     Raises:
         ConfigError, DataError: before anything is trained, where it can be known.
     """
+    callbacks.quiet()
     chief = build.global_rank() == 0
     resumed = resume_from(config)
     pl.seed_everything(config.seed, workers=False, verbose=False)
@@ -101,10 +102,10 @@ def trained(config: DictConfig) -> Run:
             run = Run.open(Path(config.runs) / row["run"])
             if run.record["config_sha256"] == digest:
                 return run
-    run = train(config)
-    if run is None:
+    made = train(config)
+    if made is None:
         raise ConfigError("this process is a helper of a distributed training. Use a trainer without ddp.")
-    return run
+    return made
 
 
 def split_of(config: DictConfig) -> dict[str, Any] | None:
@@ -114,7 +115,7 @@ def split_of(config: DictConfig) -> dict[str, Any] | None:
         return None
     manifest = Path(plan.manifest)
     return {
-        **OmegaConf.to_container(plan, resolve=True),  # type: ignore[dict-item]
+        **configs.plain(plan),
         "sha256": sha256(manifest.read_bytes()) if manifest.is_file() else None,
     }
 
@@ -130,13 +131,29 @@ def resume_from(config: DictConfig) -> Path | None:
     parent = Run.find(str(config.resume), Path(config.runs))
     path = parent.folder / "checkpoints" / "last.ckpt"
     if not path.is_file():
-        raise RunError(f"{parent.folder}: has no checkpoints/last.ckpt, so it can't be resumed. Train anew without resume.")
+        raise RunError(
+            f"{parent.folder}: has no checkpoints/last.ckpt, so it can't be resumed. Train anew without resume."
+        )
     try:
         torch.load(path, map_location="cpu", weights_only=False, mmap=True)
     except Exception as error:
-        raise RunError(f"{path}: can't be read ({type(error).__name__}). It is damaged: train anew without resume.") from None
-    before = OmegaConf.load(parent.folder / "config.yaml")
-    for key in ("dataset", "backbone", "neck", "head", "size", "regions", "padding", "batch_size", "seed", "optimizer", "augment"):
+        raise RunError(
+            f"{path}: can't be read ({type(error).__name__}). It is damaged: train anew without resume."
+        ) from None
+    before = predict.config_of(parent)
+    for key in (
+        "dataset",
+        "backbone",
+        "neck",
+        "head",
+        "size",
+        "regions",
+        "padding",
+        "batch_size",
+        "seed",
+        "optimizer",
+        "augment",
+    ):
         if before.get(key) != config.get(key):
             raise RunError(
                 f"resume={parent.name}: '{key}' differs from that run's config. A resumed run goes on as it began; "
@@ -159,7 +176,12 @@ def fit(config: DictConfig, model: Any, data: build.Data, folder: Path, run: Run
     if val is not None:
         watching.append(
             ModelCheckpoint(
-                checkpoints, filename="best", monitor=config.monitor, mode=mode, save_top_k=1, enable_version_counter=False
+                checkpoints,
+                filename="best",
+                monitor=config.monitor,
+                mode=mode,
+                save_top_k=1,
+                enable_version_counter=False,
             )
         )
         if config.patience is not None:
@@ -175,7 +197,9 @@ def fit(config: DictConfig, model: Any, data: build.Data, folder: Path, run: Run
         watching.append(LearningRateMonitor("step"))
     trainer = build.trainer_of(config, folder, watching, loggers)
     if run is not None:
-        run.update(precision=str(trainer.precision), device=str(trainer.strategy.root_device), processes=trainer.world_size)
+        run.update(
+            precision=str(trainer.precision), device=str(trainer.strategy.root_device), processes=trainer.world_size
+        )
     stop = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, data.datamodule, ckpt_path=resumed, weights_only=False)
@@ -193,7 +217,9 @@ def tell(run: Run, config: DictConfig, data: build.Data, model: Any) -> None:
     """Say what is about to be trained, and what is left out of it."""
     counts = ", ".join(f"{name} {len(labels)} images" for name, labels in data.splits.items())
     million = sum(p.numel() for p in model.parameters()) / 1e6
-    print(f"{run.name}: {config.dataset.name} ({counts}), {million:.1f} M parameters, views {config.size[0]}x{config.size[1]}")
+    print(
+        f"{run.name}: {config.dataset.name} ({counts}), {million:.1f} M parameters, views {config.size[0]}x{config.size[1]}"
+    )
     for note in data.notes:
         print(f"  {note}")
     sys.stdout.flush()

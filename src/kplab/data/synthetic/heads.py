@@ -130,10 +130,10 @@ def features(rng: np.random.Generator, xy: np.ndarray, skin: np.ndarray, hair: n
     return texels
 
 
-def _bytes(colour: np.ndarray) -> tuple[float, float, float, float]:
+def _bytes(colour: np.ndarray) -> tuple[int, int, int, int]:
     """A colour in [0, 1] as opaque RGBA bytes."""
-    r, g, b = np.clip(np.round(255 * colour), 0, 255).tolist()
-    return r, g, b, 255.0
+    r, g, b = (min(max(round(255 * c), 0), 255) for c in colour.tolist())
+    return r, g, b, 255
 
 
 def head(rng: np.random.Generator, s: float, skin: Paint, detail: int) -> tuple[Figure, np.ndarray, np.ndarray]:
@@ -242,7 +242,7 @@ def build(rng: np.random.Generator) -> Body:
     skin = Paint(
         skin_colour, skin_colour * [0.95, 0.8, 0.78], blotches(0.6, 0.3, 0.4), 0.03, 0.25, rng.uniform(0.1, 0.4)
     )
-    fig, points, _ = head(rng, 1.0, skin, 448)
+    fig, points, _ = head(rng, 1.0, skin, 320)
     frame = view(rng, rng.normal(0, 28), rng.normal(0, 12), 14, 0.06)
     out = Figure(LANDMARKS)
     out.add(fig, frame, np.zeros(3))

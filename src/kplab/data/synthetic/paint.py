@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -167,8 +168,7 @@ def beyond(axis: int, at: float, sign: float = 1.0, soft: float = 0.01) -> Patte
 
 def hsv(h: float, s: float, v: float) -> np.ndarray:
     """(3,) RGB of hue, saturation and value, all in [0, 1]."""
-    k = (np.array([5.0, 3.0, 1.0]) + 6.0 * h) % 6
-    return v - v * s * np.clip(np.minimum(k, 4 - k), 0, 1)
+    return np.array(colorsys.hsv_to_rgb(h, s, v))
 
 
 def any_colour(rng: np.random.Generator) -> np.ndarray:

@@ -154,25 +154,23 @@ class _Rays:
 def _rays(buffers: Buffers) -> _Rays:
     """One ray through the middle of a pixel that one solid fills, else one through each sample that meets a solid."""
     height, width = (n // SUPER for n in buffers.part.shape)
-    part = buffers.part.reshape(height, SUPER, width, SUPER).swapaxes(1, 2).reshape(-1, SUPER**2)
-    z = buffers.z.reshape(height, SUPER, width, SUPER).swapaxes(1, 2).reshape(-1, SUPER**2)
-    filled = (part == part[:, :1]).all(1)
-    whole = np.flatnonzero(filled & (part[:, 0] >= 0))
-    mixed = np.flatnonzero(~filled)
-    pixel, sample = np.nonzero(part[mixed] >= 0)
-    pixel = mixed[pixel]
-    owner = np.concatenate([part[whole, 0], part[pixel, sample]])
-    depth = np.concatenate([z[whole].mean(1), z[pixel, sample]])
-    pixels = np.concatenate([whole, pixel])
-    offset = np.concatenate(
-        [np.full((2, len(whole)), SUPER / 2), np.stack([sample % SUPER, sample // SUPER]) + 0.5], axis=1
+    corners = [(row, column) for row in range(SUPER) for column in range(SUPER)]
+    parts = [buffers.part[r::SUPER, c::SUPER].ravel() for r, c in corners]
+    depths = [buffers.z[r::SUPER, c::SUPER].ravel() for r, c in corners]
+    filled = np.logical_and.reduce([p == parts[0] for p in parts[1:]])
+    whole = np.flatnonzero(filled & (parts[0] >= 0))
+    mixed = [np.flatnonzero(~filled & (p >= 0)) for p in parts]
+    pixel = np.concatenate([whole, *mixed])
+    owner = np.concatenate([parts[0][whole], *(p[m] for p, m in zip(parts, mixed, strict=True))])
+    z = np.concatenate(
+        [np.mean([d[whole] for d in depths], axis=0), *(d[m] for d, m in zip(depths, mixed, strict=True))]
     )
-    weight = np.concatenate([np.ones(len(whole)), np.full(len(pixel), 1 / SUPER**2)])
+    counts = [len(whole), *(len(m) for m in mixed)]
+    x, y = (np.repeat([SUPER / 2, *(corner[axis] + 0.5 for corner in corners)], counts) for axis in (1, 0))
+    weight = np.repeat([1.0, *(1 / SUPER**2 for _ in corners)], counts)
+    screen = np.stack([SUPER * (pixel % width) + x, SUPER * (pixel // width) + y, z]).astype(np.float32)
     order = np.argsort(owner, kind="stable")
-    pixels = pixels[order]
-    where = SUPER * np.stack([pixels % width, pixels // width]) + offset[:, order]
-    screen = np.concatenate([where, depth[None, order]]).astype(np.float32)
-    return _Rays(owner[order], screen, pixels, weight[order], (width, height))
+    return _Rays(owner[order], screen[:, order], pixel[order], weight[order], (width, height))
 
 
 def _occlusion(z: np.ndarray, solid: np.ndarray) -> np.ndarray:
@@ -205,7 +203,7 @@ def cast_shadow(rng: np.random.Generator, image: np.ndarray, alpha: np.ndarray, 
 def expose(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 from (H, W, 3) float32: white balance, contrast, softness, motion, sensor noise, compression."""
     height, width = image.shape[:2]
-    image = np.clip(image, 0, 1) ** rng.uniform(0.7, 1.35)
+    image = cv2.pow(np.clip(image, 0, 1, dtype=np.float32), rng.uniform(0.7, 1.35))
     image = (image - 0.5) * rng.uniform(0.7, 1.15) + 0.5 + rng.normal(0, 0.05)
     image = (image * (1 + rng.normal(0, 0.04, 3))).astype(np.float32)
     if rng.random() < 0.07:

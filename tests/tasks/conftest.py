@@ -1,0 +1,85 @@
+"""A tiny dataset in COCO's layout, and the overrides of a training that takes seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+
+from kplab.config import compose
+
+NAMES = ("red", "left_green", "right_blue")
+COLOURS = np.array([[230, 40, 40], [40, 220, 40], [60, 60, 235]])
+
+
+def dots(folder: Path, images: int = 16, size: int = 64, seed: int = 0) -> Path:
+    """Images with one coloured dot a keypoint on noise: the easiest thing that is still to be learnt."""
+    rng = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True)
+    rows, columns = np.mgrid[:size, :size] + 0.5
+    records, annotations = [], []
+    for i in range(1, images + 1):
+        xy = rng.uniform(12, size - 12, (3, 2))
+        image = rng.uniform(40, 110, (size, size, 3))
+        for (x, y), colour in zip(xy, COLOURS, strict=True):
+            weight = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 3.0**2))[..., None]
+            image = image * (1 - weight) + colour * weight
+        name = f"{i:03d}.png"
+        cv2.imwrite(str(folder / "images" / name), image[..., ::-1].round().astype(np.uint8))
+        records.append({"id": i, "file_name": name, "width": size, "height": size})
+        keypoints = np.concatenate([xy - 0.5, np.full((3, 1), 2.0)], axis=1).ravel()
+        annotations.append(
+            {
+                "id": i, "image_id": i, "category_id": 1, "iscrowd": 0, "num_keypoints": 3, "area": 2000.0,
+                "bbox": [2.0, 2.0, size - 4.0, size - 4.0], "keypoints": [float(v) for v in keypoints],
+            }
+        )  # fmt: skip
+    category = {"id": 1, "name": "dots", "keypoints": list(NAMES), "skeleton": [[1, 2]]}
+    document = {"images": records, "annotations": annotations, "categories": [category]}
+    (folder / "annotations.json").write_text(json.dumps(document))
+    return folder
+
+
+@pytest.fixture
+def dotted(tmp_path: Path) -> Path:
+    """Sixteen such images."""
+    return dots(tmp_path / "dots")
+
+
+YAML = """
+name: dots
+skeleton:
+  name: dots
+  keypoints: [red, left_green, right_blue]
+  edges: [[red, left_green]]
+  flip_pairs: []
+  sigmas: [0.05, 0.05, 0.05]
+  sigma_source: made up for tests
+sources:
+  all: {{_target_: kplab.data.formats.coco.read, annotations: {data}/annotations.json, images: {data}/images}}
+split: {{manifest: {data}/split.json, fractions: {{train: 0.5, val: 0.25, test: 0.25}}, by: image}}
+evaluation: {{pck_normalizer: pixels, pck_thresholds: [2, 5], auc_range: [0, 10]}}
+"""
+
+
+@pytest.fixture
+def overrides(dotted: Path, tmp_path: Path) -> list[str]:
+    """What makes a training tiny, and keeps it inside the test's own folder; its config lies in a folder of its own."""
+    (tmp_path / "conf" / "dataset").mkdir(parents=True)
+    (tmp_path / "conf" / "dataset" / "dots.yaml").write_text(YAML.format(data=dotted))
+    return [
+        f"hydra.searchpath=[file://{tmp_path}/conf]", "dataset=dots", "backbone=resnet10_half", "neck.channels=32",
+        "neck.levels=[4]", "size=[64,64]", "regions=image", "batch_size=4", "workers=0", "augment=none", "logger=csv",
+        "trainer=cpu", "trainer.max_epochs=2", f"runs={tmp_path}/runs", "name=tiny", "optimizer.lr=3e-3",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def config(overrides: list[str]) -> Callable[..., DictConfig]:
+    """Compose the tiny training with more overrides."""
+    return lambda *more: compose("train", [*overrides, *more])

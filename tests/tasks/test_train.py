@@ -1,0 +1,245 @@
+"""The whole loop learns, repeats bit for bit, resumes as if it had never stopped, and fails in clear words."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from kplab.config import ConfigError
+from kplab.runs.run import Run, RunError
+from kplab.structures.predictions import Predictions
+from kplab.tasks import build, callbacks, sweep
+from kplab.tasks.train import train, trained
+
+Config = Callable[..., DictConfig]
+
+
+def weights(run: Run, name: str = "last") -> dict[str, torch.Tensor]:
+    """A checkpoint's weights."""
+    return torch.load(run.folder / "checkpoints" / f"{name}.ckpt", weights_only=False)["state_dict"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Equal to the bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("head", [["head=heatmap"], ["head=simcc", "neck.levels=[8]"]], ids=["heatmap", "simcc"])
+def test_it_learns(config: Config, head: list[str]) -> None:
+    """Eight images by heart, to well under a pixel: data, targets, loss, schedule and decoding fit together."""
+    run = train(config(*head, "trainer.max_epochs=120", "test_on=[train]", "ema=0.9", "validate_every=120"))
+    assert run is not None
+    summary = json.loads((run.folder / "scores" / "dots-train.json").read_text())["summary"]
+    assert summary["mean_px"] < 0.8
+    assert summary["AP"] > 0.95
+
+
+def test_a_run_leaves_everything_the_record_promises(config: Config) -> None:
+    """Config, curves, checkpoints, predictions and scores; hashes of data and split; status and duration."""
+    run = train(config())
+    assert run is not None
+    record = Run.open(run.folder).record
+    assert record["status"] == "finished"
+    assert record["seconds"] > 0
+    assert record["precision"] in ("32-true", "bf16-mixed")
+    assert set(record["dataset"]) == {"name", "train", "val", "test"}
+    assert len(record["split"]["sha256"]) == 64
+    assert record["counts"] == {"train": [8, 8], "val": [4, 4], "test": [4, 4]}
+    curves = pd.read_csv(run.folder / "curves.csv")
+    assert {"epoch", "train/loss_epoch", "val/loss", "val/px", "val/AP"} <= set(curves)
+    assert OmegaConf.load(run.folder / "config.yaml").dataset.name == "dots"
+    for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "scores/dots-test.images.csv", "predictions/record.json"):
+        assert (run.folder / name).is_file()
+    card = json.loads((run.folder / "scores" / "dots-test.json").read_text())["card"]
+    assert card["flip_test"] is True
+    assert card["boxes"] == "whole image"
+    assert len(card["truth_hash"]) == len(card["predictions_hash"]) == 64
+
+
+def test_the_same_config_gives_the_same_bits(config: Config) -> None:
+    """Weights and predictions; and another seed gives others."""
+    augmented = ["augment=strong", "trainer.max_epochs=2"]
+    one, two, other = (train(config(*augmented, f"seed={seed}")) for seed in (0, 0, 1))
+    assert one and two and other
+    assert same(weights(one), weights(two))
+    predictions = [(r.folder / "predictions" / "dots-test.json").read_bytes() for r in (one, two)]
+    assert predictions[0] == predictions[1]
+    assert not same(weights(one), weights(other))
+
+
+class StopAfter(pl.Callback):
+    """Ctrl-C at the end of an epoch's training."""
+
+    def __init__(self, epoch: int, batch: int = 0) -> None:
+        self.epoch, self.batch = epoch, batch
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, index: int) -> None:
+        """Stop in the middle of things."""
+        if (trainer.current_epoch, index) == (self.epoch, self.batch):
+            raise KeyboardInterrupt
+
+
+def interrupted(config: DictConfig, monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int = 0) -> Run:
+    """A training that is stopped by Ctrl-C."""
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "progress", lambda: StopAfter(epoch, batch))
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    return Run.find("latest", Path(config.runs))
+
+
+def test_ctrl_c_closes_the_record_and_resuming_is_exact(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in epoch 3 of 4, resumed, and equal to the bit to a training that was never stopped."""
+    options = ["augment=strong", "trainer.max_epochs=4"]
+    stopped = interrupted(config(*options), monkeypatch, epoch=2, batch=1)
+    assert stopped.status == "failed"
+    assert stopped.error == "stopped by Ctrl-C"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = train(config(*options, f"resume={stopped.name}"))
+    whole = train(config(*options))
+    assert resumed and whole
+    assert resumed.record["parent"] == stopped.name
+    assert same(weights(resumed), weights(whole))
+    assert (resumed.folder / "scores" / "dots-test.json").is_file()
+
+
+def test_ctrl_c_in_the_first_epoch_leaves_a_checkpoint(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can be predicted with."""
+    from kplab.tasks.predict import predict_split
+
+    stopped = interrupted(config(), monkeypatch, epoch=0, batch=1)
+    assert predict_split(stopped, "test").is_file()
+
+
+def test_resume_refuses_another_config(config: Config) -> None:
+    """A resumed run goes on as it began."""
+    run = train(config("trainer.max_epochs=1", "test_on=[]"))
+    assert run is not None
+    with pytest.raises(RunError, match="'batch_size' differs"):
+        train(config("batch_size=2", f"resume={run.name}"))
+    (run.folder / "checkpoints" / "last.ckpt").write_bytes(b"broken")
+    with pytest.raises(RunError, match="damaged"):
+        train(config(f"resume={run.name}"))
+    (run.folder / "checkpoints" / "last.ckpt").unlink()
+    with pytest.raises(RunError, match=r"no checkpoints/last\.ckpt"):
+        train(config(f"resume={run.name}"))
+
+
+def test_no_room_for_checkpoints_is_told_before_training(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is needed, what is free, where."""
+    usage = type("Usage", (), {"free": 10_000})()
+    monkeypatch.setattr(callbacks.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ConfigError, match="MiB are needed for checkpoints"):
+        train(config())
+    assert Run.find("latest", Path(config().runs)).status == "failed"
+
+
+def test_a_disk_that_fills_up_closes_the_record(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second checkpoint can't be written: the record says so, and the first is still whole."""
+    from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+    plain = TorchCheckpointIO.save_checkpoint
+    calls = []
+
+    def full(self: Any, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        calls.append(path)
+        if len(calls) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        plain(self, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(TorchCheckpointIO, "save_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(config("trainer.max_epochs=3"))
+    run = Run.find("latest", Path(config().runs))
+    assert run.status == "failed"
+    assert run.error is not None
+    assert "no space left" in run.error
+    assert weights(run)
+
+
+def test_a_finished_run_is_used_again(config: Config) -> None:
+    """Same config: same run. Another config: another run."""
+    one = trained(config("trainer.max_epochs=1"))
+    assert trained(config("trainer.max_epochs=1")).folder == one.folder
+    assert trained(config("trainer.max_epochs=1", "seed=5")).folder != one.folder
+
+
+def test_early_stopping_and_best(config: Config) -> None:
+    """Training ends when nothing gets better; the best checkpoint is not the last one."""
+    run = train(config("optimizer.lr=1e-9", "optimizer.warmup=0", "trainer.max_epochs=30", "patience=2", "ema=null"))
+    assert run is not None
+    assert run.record["epochs"] < 30
+
+
+def test_predictions_read_back_as_they_were_written(config: Config) -> None:
+    """The file is the predictions: half-pixel conversion and missing points survive."""
+    run = train(config("trainer.max_epochs=1"))
+    assert run is not None
+    labels = build.one_split(OmegaConf.load(run.folder / "config.yaml").dataset, "test")
+    path = run.folder / "predictions" / "dots-test.json"
+    found = Predictions.read(path, labels.skeleton)
+    assert set(found.poses) == {int(i) for i in labels.image_id}
+    first = found.poses[int(labels.image_id[0])]
+    first.xy[0, 1], first.visible[0, 1], first.keypoint_score[0, 1] = np.nan, 0, 0.0
+    again = Predictions.read(found.write(path.with_name("again.json")), labels.skeleton).poses[int(labels.image_id[0])]
+    np.testing.assert_allclose(again.xy, first.xy, atol=1e-6)
+    assert (again.visible == first.visible).all()
+
+
+def command(*args: str) -> list[str]:
+    """kplab in a process of its own."""
+    return [sys.executable, "-m", "kplab.cli", *args]
+
+
+def test_one_crashed_job_does_not_stop_a_sweep(overrides: list[str], capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The middle one of three is killed by a diverging loss; the others finish, and the sweep says which failed."""
+    with pytest.raises(ConfigError, match=r"these runs failed:\n.*optimizer.lr=1e30"):
+        sweep.main([*overrides, "optimizer.lr=1e-3,1e30,2e-3", "trainer.max_epochs=4", "test_on=[]"])
+    assert "2 of 3 runs finished" in capfd.readouterr().out
+    statuses = sorted(Run.open(p).status for p in (tmp_path / "runs").iterdir())
+    assert statuses == ["failed", "finished", "finished"]
+    errors = [Run.open(p).error for p in (tmp_path / "runs").iterdir() if Run.open(p).status == "failed"]
+    assert "not finite" in str(errors[0])
+
+
+def test_two_processes_train_together(overrides: list[str], tmp_path: Path) -> None:
+    """ddp_cpu: one record, one set of files, and validation counts every image once."""
+    done = subprocess.run(command("train", *overrides, "trainer=ddp_cpu"), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (run,) = [Run.open(p) for p in (tmp_path / "runs").iterdir()]
+    assert run.status == "finished"
+    assert run.record["processes"] == 2
+    assert run.record["steps"] == 2  # 8 images, 2 processes of 4, 2 epochs
+    assert (run.folder / "scores" / "dots-test.json").is_file()
+
+
+def test_sigint_of_the_real_command(overrides: list[str], tmp_path: Path) -> None:
+    """A user's Ctrl-C: exit status 130, one line, record closed."""
+    args = command("train", *overrides, "trainer.max_epochs=2000", "validate_every=2000")
+    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    try:
+        deadline = time.time() + 120
+        while time.time() < deadline and not list(tmp_path.glob("runs/*/checkpoints/last.ckpt")):
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err[-2000:]
+    assert "stopped by Ctrl-C" in err
+    assert Run.find("latest", tmp_path / "runs").error == "stopped by Ctrl-C"
