@@ -163,37 +163,28 @@ def test_skeletons_agree_with_conf(subject: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("subject", "left", "right", "low", "high", "back", "front"),
+    ("subject", "right", "left", "low", "high", "back", "front"),
     [
-        ("person", "left_hip", "right_hip", "hips", "shoulders", "ears", "nose"),
-        ("quadruped", "left_eye", "right_eye", None, None, "neck", "nose"),
-        ("face", "point45", "point36", "point08", "point27", "point00", "point30"),
+        ("person", "right_hip", "left_hip", "left_hip right_hip", "left_shoulder right_shoulder", "left_ear right_ear", "nose"),
+        ("person", "right_eye", "left_eye", "left_hip right_hip", "left_ear right_ear", "left_ear right_ear", "nose"),
+        ("quadruped", "right_hip", "left_hip", "left_back_paw right_back_paw", "left_hip right_hip", "root_of_tail", "neck"),
+        ("quadruped", "right_eye", "left_eye", "nose", "left_eye right_eye", "neck", "nose"),
+        ("face", "point36", "point45", "point08", "point27", "point00 point16", "point30"),
     ],
-)
+)  # fmt: skip
 def test_left_is_the_subjects_left(
-    subject: str, left: str, right: str, low: str | None, high: str | None, back: str, front: str
+    subject: str, right: str, left: str, low: str, high: str, back: str, front: str
 ) -> None:
-    """For x left, y up and z forward, left . (up x forward) is positive, however the subject is turned."""
+    """With left, up and forward as axes, (right to left) . (up x forward) is positive, however the subject is turned."""
     what = scene_module.SUBJECTS[subject]
-    pairs = {
-        "hips": ("left_hip", "right_hip"),
-        "shoulders": ("left_shoulder", "right_shoulder"),
-        "ears": ("left_ear", "right_ear"),
-    }
     for seed in range(30):
-        body = what.build(np.random.default_rng(seed))
-
-        def at(name: str, points: np.ndarray = body.keypoints) -> np.ndarray:
-            return np.mean([points[what.keypoints.index(n)] for n in pairs.get(name, (name,))], axis=0)
-
-        if low is None or high is None:
-            # between the eyes and above the nose is up, for a head that looks forward
-            up = (at(left) + at(right)) / 2 - at(front)
-            forward = at(front) - (at(left) + at(right)) / 2 + up * 0
-            up = np.cross(forward, at(left) - at(right))
-        else:
-            up, forward = at(high) - at(low), at(front) - at(back)
-        assert (at(left) - at(right)) @ np.cross(up, forward) > 0
+        points = what.build(np.random.default_rng(seed)).keypoints
+        ends = [
+            points[[what.keypoints.index(n) for n in names.split()]].mean(0)
+            for names in (right, left, low, high, back, front)
+        ]
+        across, up, forward = ends[1] - ends[0], ends[3] - ends[2], ends[5] - ends[4]
+        assert across @ np.cross(up, forward) > 0
 
 
 @pytest.mark.parametrize("subject", subjects())
