@@ -45,7 +45,7 @@ def test_it_learns(config: Config, head: list[str]) -> None:
     run = train(config(*head, "trainer.max_epochs=120", "test_on=[train]", "ema=0.9", "validate_every=120"))
     assert run is not None
     summary = json.loads((run.folder / "scores" / "dots-train.json").read_text())["summary"]
-    assert summary["mean_px"] < 0.8
+    assert summary["mean_px"] < 1.5  # 64 px views; a point drawn at random is off by 30
     assert summary["AP"] > 0.95
 
 
