@@ -31,7 +31,7 @@ def test_help_of_a_verb_shows_its_keys(verb: str, capsys: pytest.CaptureFixture[
     [
         (["trian"], "Did you mean train?"),
         (["train", "bacbone=resnet18"], "bacbone"),
-        (["predict", "run=nothing", "images=x"], "nothing"),
+        (["predict", "run=nothing", "images=x"], "holds no runs yet"),
         (["compare", "runs=[a]"], "wants two runs"),
         (["evaluate"], "wants run=RUN"),
     ],

@@ -26,6 +26,10 @@ from kplab.structures.labels import Labels
 from kplab.structures.skeleton import Skeleton
 
 
+#: Splits up to this size are decoded whole before training; of larger ones the headers are read (`kplab data` decodes all).
+DECODED_AT_MOST = 2000
+
+
 def made(config: DictConfig, what: str, **more: Any) -> Any:
     """Instantiate a config node; a user's mistake in it becomes a message that names the node.
 
@@ -121,7 +125,7 @@ def data_of(config: DictConfig, max_poses: int | None) -> Data:
     datasets: dict[str, PoseDataset] = {}
     for name, labels in splits.items():
         notes += [f"{name}: {note}" for note in labels.notes]
-        report = check_labels(labels)
+        report = check_labels(labels, deep=len(labels) <= DECODED_AT_MOST)
         report.raise_if_errors()
         notes += [f"{name}: {warning}" for warning in report.warnings]
         regions = make_regions(labels, config.regions, config.padding)

@@ -20,7 +20,7 @@ from kplab.tasks.gather import files_of
 def main(args: list[str]) -> None:
     """Entry of the verb."""
     config = configs.compose("evaluate", args)
-    settings = configs.plain(config.settings)
+    settings = {key: value for key, value in configs.plain(config.settings).items() if value is not None}
     if config.run is not None:
         run = Run.find(config.run, Path(config.runs))
         from kplab.tasks.predict import config_of

@@ -1,0 +1,178 @@
+"""Bad input ends before any training starts, in one message that names the file and the remedy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+from kplab.cli import main
+from kplab.config import compose
+from kplab.data.formats import DataError
+from kplab.structures.skeleton import SkeletonError
+from kplab.tasks import build
+from kplab.tasks.train import train
+
+Config = Callable[..., DictConfig]
+Document = dict[str, Any]
+
+
+def edit(folder: Path, change: Callable[[Document], None]) -> None:
+    """Change the annotation file."""
+    path = folder / "annotations.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def all_annotations(change: Callable[[Document], None]) -> Callable[[Document], None]:
+    """Change every annotation."""
+    return lambda document: [change(a) for a in document["annotations"]] and None
+
+
+def another(document: Document) -> None:
+    """A second subject in the first image."""
+    document["annotations"].append({**document["annotations"][0], "id": 999})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["annotations"][0].update(id=0), r"annotations\.json.*\b0\b"),
+        (lambda d: d["annotations"][1].update(id=1), r"annotations\.json.*\b1\b"),
+        (lambda d: d["annotations"][0].update(keypoints=[1.0, 2.0, 2.0]), r"annotations\.json"),
+        (lambda d: d["annotations"][0].update(image_id=77), r"annotations\.json.*77"),
+        (lambda d: d["images"][0].update(width=99), r"001\.png"),
+        (lambda d: d["images"][0].update(file_name="gone.png"), r"gone\.png"),
+        (lambda d: d["categories"][0].update(keypoints=["red", "left_green", "purple"]), "purple"),
+        (another, r"holds 1 pose per view, but regions 'image' shows up to 2"),
+        (all_annotations(lambda a: a.update(keypoints=[0] * 9, num_keypoints=0)), "no keypoint is labelled|labelled"),
+    ],
+    ids=["id 0", "id twice", "too few numbers", "unknown image", "other size", "missing", "other names", "crowded", "none"],
+)
+def test_annotations(config: Config, dotted: Path, change: Callable[[Document], None], message: str) -> None:
+    """What can be known from the labels is told before a run is made."""
+    edit(dotted, change)
+    with pytest.raises(DataError, match=f"(?s){message}"):
+        train(config())
+    assert not list(Path(config().runs).glob("*"))
+
+
+def test_not_a_number_is_refused(config: Config, dotted: Path) -> None:
+    """JSON has no NaN, but Python writes it."""
+    path = dotted / "annotations.json"
+    text = path.read_text()
+    first = json.loads(text)["annotations"][0]["keypoints"][0]
+    path.write_text(text.replace(str(first), "NaN", 1))
+    with pytest.raises(DataError, match=r"annotations\.json"):
+        train(config())
+
+
+def test_keypoints_outside_the_image_are_counted(config: Config, dotted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are left out, and the run says how many, on the terminal and in its record."""
+    edit(dotted, lambda d: d["annotations"][0]["keypoints"].__setitem__(0, 500.0))
+    run = train(config("trainer.max_epochs=1", "test_on=[]"))
+    assert run is not None
+    assert "1 labelled keypoints of 1 instances lie more than" in capsys.readouterr().out
+    assert any("outside their image" in note for note in run.record["notes"])
+
+
+@pytest.mark.parametrize("damage", ["truncated jpeg", "not an image", "empty"])
+def test_unreadable_images(config: Config, dotted: Path, damage: str) -> None:
+    """A cut-off JPEG looks whole from its header; OpenCV would fill the rest with grey."""
+    import cv2
+
+    victim = dotted / "images" / "001.png"
+    if damage == "truncated jpeg":
+        victim = victim.with_suffix(".jpg")
+        cv2.imwrite(str(victim), cv2.imread(str(victim.with_suffix(".png"))))
+        victim.write_bytes(victim.read_bytes()[:-200])
+        edit(dotted, lambda d: d["images"][0].update(file_name="001.jpg"))
+    else:
+        victim.write_bytes(b"" if damage == "empty" else b"these are no pixels")
+    with pytest.raises(DataError, match=victim.name):
+        train(config())
+    assert not list(Path(config().runs).glob("*"))
+
+
+def test_a_split_without_images(config: Config) -> None:
+    """Asked for by fractions that leave nothing."""
+    with pytest.raises(DataError, match="(?s)test"):
+        train(config("dataset.split.fractions={train: 0.99, test: 0.01}"))
+
+
+def test_a_manifest_of_other_data(config: Config, dotted: Path) -> None:
+    """A split that was written down names an image that is gone."""
+    build.labels_of(config().dataset)
+    edit(dotted, lambda d: (d["images"].pop(), d["annotations"].pop()) and None)
+    with pytest.raises(DataError, match=r"016\.png"):
+        train(config())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset.skeleton.sigmas=[0.1]", "3 keypoints but 1 sigmas"),
+        ("dataset.skeleton.flip_pairs=[[red,orange]]", "unknown keypoints: orange"),
+    ],
+)
+def test_skeletons(config: Config, override: str, message: str) -> None:
+    """Sigmas and flip pairs must fit the names."""
+    with pytest.raises(SkeletonError, match=message):
+        train(config(override))
+
+
+def test_unknown_overrides_name_what_was_meant(overrides: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Through the command, as a user meets it."""
+    assert main(["train", *overrides, "batchsize=3"]) == 2
+    assert "Did you mean batch_size" in capsys.readouterr().err
+
+
+def test_half_written_runs(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder without config, without checkpoint, with a broken record."""
+    run = train(config("trainer.max_epochs=1", "test_on=[]"))
+    assert run is not None
+    runs = f"runs={run.folder.parent}"
+    for victim, message in (
+        ("checkpoints", "no checkpoint last.ckpt"),
+        ("config.yaml", "config.yaml"),
+        ("run.json", "run.json"),
+    ):
+        path = run.folder / victim
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        assert main(["predict", f"run={run.name}", "split=test", runs]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_pretrained_weights_that_can_not_be_had(config: Config) -> None:
+    """A clear error, never a random start in silence."""
+    from kplab.models.errors import ModelError
+
+    with pytest.raises(ModelError, match="pretrained=false"):
+        train(config("backbone=resnet18", "backbone.pretrained=true"))
+
+
+def test_views_that_do_not_fit_the_network(config: Config) -> None:
+    """A side that the strides don't divide."""
+    with pytest.raises(ValueError, match="multiple"):
+        train(config("size=[70,64]"))
+
+
+def test_predicting_a_folder_without_images(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing to do is an error that says what would be something."""
+    run = train(config("trainer.max_epochs=1", "test_on=[]"))
+    assert run is not None
+    assert main(["predict", f"run={run.name}", f"images={tmp_path}/split.json", f"runs={run.folder.parent}"]) == 2
+    assert "no image found" in capsys.readouterr().err
+
+
+def test_composition_leaves_no_trace_of_the_process() -> None:
+    """The composed config holds no resolved path of this machine, so its hash is the same everywhere."""
+    from omegaconf import OmegaConf
+
+    assert str(Path.home()) not in OmegaConf.to_yaml(compose("train", ["dataset=mouse"]))
