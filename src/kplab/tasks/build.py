@@ -124,7 +124,8 @@ def data_of(config: DictConfig, max_poses: int | None) -> Data:
     notes = []
     datasets: dict[str, PoseDataset] = {}
     for name, labels in splits.items():
-        notes += [f"{name}: {note}" for note in labels.notes]
+        # one reader's notes are about its whole source, however many splits were made of it
+        notes += [note for note in labels.notes if note not in notes]
         report = check_labels(labels, deep=len(labels) <= DECODED_AT_MOST)
         report.raise_if_errors()
         notes += [f"{name}: {warning}" for warning in report.warnings]

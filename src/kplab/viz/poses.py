@@ -202,7 +202,7 @@ def _fitted(image: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
 
 def _enlarged(image: np.ndarray, poses: Poses, scale: float) -> tuple[np.ndarray, Poses]:
     if scale == 1:
-        return np.array(image), poses
+        return np.array(image, order="C"), poses
     matrix = affine.scaling(scale, scale)
     size = round(image.shape[1] * scale), round(image.shape[0] * scale)
     return affine.warp(image, matrix, size), poses.transform(matrix)

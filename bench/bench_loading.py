@@ -1,0 +1,67 @@
+"""How much of the speed of a step on a batch in memory is left when batches come from files on disk.
+
+Both are measured in one process, turn by turn, so that whatever else the machine does hits both alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+
+from kplab.config import compose
+from kplab.structures.sample import Batch
+from kplab.tasks import build
+from kplab.tasks.pose_module import PoseModule
+
+WANTED = 0.9
+STEPS, TURNS = 12, 5
+
+
+def step(module: PoseModule, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+    """Forward, backward, update."""
+    total = torch.stack(list(module.losses(batch).values())).sum()
+    optimizer.zero_grad()
+    total.backward()
+    optimizer.step()
+
+
+def main() -> None:
+    """Print seconds a step from memory and from files, and their ratio."""
+    config = compose("train", ["dataset=synthetic_hand", "dataset.images=300", "dataset.max_subjects=1", "logger=csv"])
+    model = build.model_of(config)
+    data = build.data_of(config, model.head.max_poses)
+    optimizer, _ = build.optimizer_factory(config)(model, steps=1000)
+    module = PoseModule(model.train(), build.optimizer_factory(config))
+    loader = data.datamodule.train_dataloader()
+    first = next(iter(loader))
+    for _ in range(2):
+        step(module, optimizer, first)
+    seconds: dict[str, list[float]] = {"memory": [], "files": []}
+    stream = iter(loader)
+    for _ in range(TURNS):
+        begun = time.perf_counter()
+        for _ in range(STEPS):
+            step(module, optimizer, first)
+        seconds["memory"].append((time.perf_counter() - begun) / STEPS)
+        for _ in range(2):  # the queue that filled up meanwhile is not to be counted
+            step(module, optimizer, next(stream))
+        begun = time.perf_counter()
+        done = 0
+        while done < STEPS:
+            batch = next(stream, None)
+            if batch is None:
+                stream = iter(loader)
+                continue
+            step(module, optimizer, batch)
+            done += 1
+        seconds["files"].append((time.perf_counter() - begun) / STEPS)
+    ratio = statistics.median(m / f for m, f in zip(seconds["memory"], seconds["files"], strict=True))
+    for name, values in seconds.items():
+        print(f"{name:>7}: {statistics.median(values):.3f} s a step of {len(first)} views")
+    print(f"training from files runs at {ratio:.2f} of the speed from memory (wanted: {WANTED} or more)")
+
+
+if __name__ == "__main__":
+    main()
