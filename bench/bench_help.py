@@ -20,7 +20,9 @@ def main() -> None:
         seconds.append(time.perf_counter() - begun)
     code = f"import sys; from kplab.cli import main; main(['--help']); sys.exit(any(m in sys.modules for m in {HEAVY}))"
     light = subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
-    print(f"kplab --help: {statistics.median(seconds):.2f} s (wanted: under {WANTED}), heavy imports: {'none' if light else 'SOME'}")
+    print(
+        f"kplab --help: {statistics.median(seconds):.2f} s (wanted: under {WANTED}), heavy imports: {'none' if light else 'SOME'}"
+    )
 
 
 if __name__ == "__main__":

@@ -231,7 +231,9 @@ def train_faults(config: DictConfig) -> list[str]:
     if len(config.size) != 2 or min(config.size) < 32:
         faults.append(f"size is {list(config.size)}, but wants [width, height] in pixels, 32 or more each.")
     if config.window is not None and (len(config.window) != 2 or min(config.window) < 32):
-        faults.append(f"window is {list(config.window)}, but wants [width, height] in pixels, 32 or more each, or null.")
+        faults.append(
+            f"window is {list(config.window)}, but wants [width, height] in pixels, 32 or more each, or null."
+        )
     if config.regions not in ("image", "annotated"):
         faults.append(f"regions is '{config.regions}'. Use image or annotated.")
     for key, low in (("batch_size", 1), ("padding", 1e-6), ("validate_every", 1)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,12 @@ def edit(folder: Path, change: Callable[[Document], None]) -> None:
 
 def all_annotations(change: Callable[[Document], None]) -> Callable[[Document], None]:
     """Change every annotation."""
-    return lambda document: [change(a) for a in document["annotations"]] and None
+
+    def every(document: Document) -> None:
+        for annotation in document["annotations"]:
+            change(annotation)
+
+    return every
 
 
 def another(document: Document) -> None:
@@ -53,7 +59,17 @@ def another(document: Document) -> None:
         (another, r"holds 1 pose per view, but regions 'image' shows up to 2"),
         (all_annotations(lambda a: a.update(keypoints=[0] * 9, num_keypoints=0)), "no keypoint is labelled|labelled"),
     ],
-    ids=["id 0", "id twice", "too few numbers", "unknown image", "other size", "missing", "other names", "crowded", "none"],
+    ids=[
+        "id 0",
+        "id twice",
+        "too few numbers",
+        "unknown image",
+        "other size",
+        "missing",
+        "other names",
+        "crowded",
+        "none",
+    ],
 )
 def test_annotations(config: Config, dotted: Path, change: Callable[[Document], None], message: str) -> None:
     """What can be known from the labels is told before a run is made."""
@@ -73,7 +89,9 @@ def test_not_a_number_is_refused(config: Config, dotted: Path) -> None:
         train(config())
 
 
-def test_keypoints_outside_the_image_are_counted(config: Config, dotted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keypoints_outside_the_image_are_counted(
+    config: Config, dotted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """They are left out, and the run says how many, on the terminal and in its record."""
     edit(dotted, lambda d: d["annotations"][0]["keypoints"].__setitem__(0, 500.0))
     run = train(config("trainer.max_epochs=1", "test_on=[]"))
@@ -95,7 +113,7 @@ def test_unreadable_images(config: Config, dotted: Path, damage: str) -> None:
         edit(dotted, lambda d: d["images"][0].update(file_name="001.jpg"))
     else:
         victim.write_bytes(b"" if damage == "empty" else b"these are no pixels")
-    with pytest.raises(DataError, match=victim.name):
+    with pytest.raises(DataError, match=re.escape(victim.name)):
         train(config())
     assert not list(Path(config().runs).glob("*"))
 
@@ -109,7 +127,7 @@ def test_a_split_without_images(config: Config) -> None:
 def test_a_manifest_of_other_data(config: Config, dotted: Path) -> None:
     """A split that was written down names an image that is gone."""
     build.labels_of(config().dataset)
-    edit(dotted, lambda d: (d["images"].pop(), d["annotations"].pop()) and None)
+    edit(dotted, lambda d: d.update(images=d["images"][:-1], annotations=d["annotations"][:-1]))
     with pytest.raises(DataError, match=r"016\.png"):
         train(config())
 

@@ -64,7 +64,8 @@ def test_truth_as_predictions_is_perfect(dotted: Path, overrides: list[str], tmp
     """A COCO results file of any system can be scored; the truth itself has AP 1 and error 0."""
     document = json.loads((dotted / "annotations.json").read_text())
     results = [
-        {"image_id": a["image_id"], "category_id": 1, "keypoints": a["keypoints"], "score": 1.0} for a in document["annotations"]
+        {"image_id": a["image_id"], "category_id": 1, "keypoints": a["keypoints"], "score": 1.0}
+        for a in document["annotations"]
     ]
     search = overrides[0]
     from kplab.config import compose

@@ -25,7 +25,6 @@ from kplab.models.pose_model import PoseModel
 from kplab.structures.labels import Labels
 from kplab.structures.skeleton import Skeleton
 
-
 #: Splits up to this size are decoded whole before training; of larger ones the headers are read (`kplab data` decodes all).
 DECODED_AT_MOST = 2000
 

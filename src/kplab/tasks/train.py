@@ -55,7 +55,7 @@ def train(config: DictConfig) -> Run | None:
     resumed = resume_from(config)
     pl.seed_everything(config.seed, workers=False, verbose=False)
     # deterministic mode would also fill every new tensor, which costs a third of the speed and changes no result
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     model = build.model_of(config)
     data = build.data_of(config, model.head.max_poses)
     if not chief:
