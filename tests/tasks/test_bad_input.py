@@ -120,7 +120,7 @@ def test_unreadable_images(config: Config, dotted: Path, damage: str) -> None:
 
 def test_a_split_without_images(config: Config) -> None:
     """Asked for by fractions that leave nothing."""
-    with pytest.raises(DataError, match="(?s)test"):
+    with pytest.raises(DataError, match=r"(?s)\btest\b"):
         train(config("dataset.split.fractions={train: 0.99, test: 0.01}"))
 
 

@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig
 
 from kplab import config as configs
@@ -182,7 +183,8 @@ def trainer_of(config: DictConfig, run_folder: Path, callbacks: list[pl.Callback
         use_distributed_sampler=False,
         check_val_every_n_epoch=config.validate_every,
         num_sanity_val_steps=0,
-        enable_progress_bar=False,
+        # Lightning refuses a bar of ours without this, and would add its own with it
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
         enable_model_summary=False,
     )
 

@@ -107,7 +107,7 @@ class SaveFirst(pl.Callback):
 
 def progress() -> pl.Callback:
     """A bar where somebody watches a terminal, lines elsewhere."""
-    return RichProgressBar(leave=False) if sys.stdout.isatty() else Lines()
+    return RichProgressBar() if sys.stdout.isatty() else Lines()
 
 
 def check_disk(folder: Path, model: torch.nn.Module) -> None:

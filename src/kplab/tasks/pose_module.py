@@ -65,7 +65,7 @@ class PoseModule(pl.LightningModule):
             raise FloatingPointError(
                 f"the loss is not finite at step {self.global_step} ({parts}). Lower optimizer.lr, or use trainer.precision=32-true."
             )
-        self.log("train/loss", total.detach(), on_step=True, on_epoch=True, batch_size=len(batch))
+        self.log("train/loss", total.detach(), on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch))
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), on_epoch=True, on_step=False, batch_size=len(batch))
         return total
@@ -107,7 +107,7 @@ class PoseModule(pl.LightningModule):
         worst = float(np.hypot(*self.val.size.max(0)))
         px = scores.summary["mean_px"]
         for name, value in (("AP", scores.summary["AP"]), ("px", worst if px is None or not np.isfinite(px) else px)):
-            self.log(f"val/{name}", float(value), rank_zero_only=False, sync_dist=False)
+            self.log(f"val/{name}", float(value), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
         """Optimiser, and a schedule that steps every batch."""

@@ -60,6 +60,8 @@ class SimCCHead(Head):
         self.to_maps = nn.Conv2d(in_channels[self.level], len(skeleton), kernel_size=1)
         area = self.cells[0] * self.cells[1]
         self.to_x, self.to_y = nn.Linear(area, self.bins[0]), nn.Linear(area, self.bins[1])
+        start_from_positions(self.to_x, self.cells, axis=0)
+        start_from_positions(self.to_y, self.cells, axis=1)
         self.register_buffer("flip", torch.from_numpy(skeleton.flip_array), persistent=False)
 
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> dict[str, Tensor]:
@@ -135,3 +137,25 @@ class SimCCHead(Head):
                 f"head 'simcc' is made for views of {self.size[0]}x{self.size[1]} pixels, but got {size[0]}x{size[1]}. "
                 "Train it at the size it is used at."
             )
+
+
+def start_from_positions(layer: nn.Linear, cells: tuple[int, int], axis: int) -> None:
+    """Start a layer as what it has to become: a cell of the map speaks for the bins that lie under it.
+
+    weight[bin, cell] = exp(-d**2 / 2) / sqrt(other side), d the distance of bin and cell in cells, plus a little noise.
+    From random weights, a few hundred images do not teach the layer where its cells are: it learns them by heart.
+
+    Args:
+        layer: from the flattened map (rows of ``cells[0]``) to bins; changed in place.
+        cells: (width, height) of the map.
+        axis: 0 where the bins are of x, 1 of y.
+    """
+    bins, width = layer.out_features, cells[0]
+    index = torch.arange(cells[0] * cells[1])
+    cell = (index % width if axis == 0 else index // width) + 0.5
+    place = (torch.arange(bins) + 0.5) * cells[axis] / bins
+    distance = place[:, None] - cell
+    with torch.no_grad():
+        layer.weight.copy_(torch.exp(-(distance**2) / 2) / math.sqrt(cells[1 - axis]))
+        layer.weight.add_(torch.randn_like(layer.weight) * 0.001)
+        layer.bias.zero_()
