@@ -8,6 +8,7 @@ those that move pixels move the keypoints with them.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -59,7 +60,10 @@ class Augment:
         self.rotate, self.rotate_prob, self.scale = rotate, rotate_prob, (float(scale[0]), float(scale[1]))
         self.shift, self.flip = shift, flip
         parameters = A.KeypointParams(format="xy", remove_invisible=False)
-        self.pixels = A.Compose(list(transforms), keypoint_params=parameters) if transforms else None
+        with warnings.catch_warnings():
+            # transforms of colour alone have no use for keypoints, and albumentations says so
+            warnings.filterwarnings("ignore", "Got processor for keypoints")
+            self.pixels = A.Compose(list(transforms), keypoint_params=parameters) if transforms else None
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, bool]:
         """Draw a geometric change.
