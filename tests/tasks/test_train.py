@@ -60,6 +60,7 @@ def test_a_run_leaves_everything_the_record_promises(config: Config) -> None:
     assert record["precision"] in ("32-true", "bf16-mixed")
     assert set(record["dataset"]) == {"name", "train", "val", "test"}
     assert len(record["split"]["sha256"]) == 64
+    assert record["threads"] == torch.get_num_threads()
     assert record["counts"] == {"train": [8, 8], "val": [4, 4], "test": [4, 4]}
     curves = pd.read_csv(run.folder / "curves.csv")
     assert {"epoch", "train/loss_epoch", "val/loss", "val/px", "val/AP"} <= set(curves)

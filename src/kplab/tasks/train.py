@@ -200,7 +200,10 @@ def fit(config: DictConfig, model: Any, data: build.Data, folder: Path, run: Run
     trainer = build.trainer_of(config, folder, watching, loggers)
     if run is not None:
         run.update(
-            precision=str(trainer.precision), device=str(trainer.strategy.root_device), processes=trainer.world_size
+            precision=str(trainer.precision),
+            device=str(trainer.strategy.root_device),
+            processes=trainer.world_size,
+            threads=torch.get_num_threads(),
         )
     stop = signal.getsignal(signal.SIGINT)
     try:
