@@ -16,7 +16,7 @@ from kplab.tasks import build
 from kplab.tasks.pose_module import PoseModule
 
 WANTED = 0.9
-STEPS, TURNS = 12, 5
+STEPS, TURNS = 6, 3
 
 
 def step(module: PoseModule, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
@@ -29,7 +29,10 @@ def step(module: PoseModule, optimizer: torch.optim.Optimizer, batch: Batch) -> 
 
 def main() -> None:
     """Print seconds a step from memory and from files, and their ratio."""
-    config = compose("train", ["dataset=synthetic_hand", "dataset.images=300", "dataset.max_subjects=1", "logger=csv"])
+    config = compose(
+        "train",
+        ["dataset=synthetic_hand", "dataset.images=300", "dataset.max_subjects=1", "logger=csv", "batch_size=8"],
+    )
     model = build.model_of(config)
     data = build.data_of(config, model.head.max_poses)
     optimizer, _ = build.optimizer_factory(config)(model, steps=1000)
