@@ -252,7 +252,7 @@ def data(*parts: str) -> Path:
         pytest.skip("KPLAB_DATA is not set: it names the folder of the real data sets")
     path = Path(root).joinpath(*parts)
     if not path.exists():
-        pytest.skip(f"{path} is not there")
+        pytest.fail(f"{path} is not there, though KPLAB_DATA is set")
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -259,11 +258,3 @@ def table(predictions: Predictions, labels: Labels) -> pd.DataFrame:
                 x, y = p.xy[n, k]
                 rows.append((str(labels.files[i]), n, keypoint, x, y, p.keypoint_score[n, k], p.score[n]))
     return pd.DataFrame(rows, columns=["file", "instance", "keypoint", "x", "y", "keypoint_score", "instance_score"])
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """The card beside a predictions file; empty where there is none."""
-    from kplab.structures.predictions import card_path
-
-    card = card_path(path)
-    return json.loads(card.read_text()) if card.is_file() else {}
