@@ -1,0 +1,48 @@
+"""Every family that holds several poses a view learns eight crowded pictures by heart: the whole loop, on embedded data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kplab.config import compose
+from kplab.data.synthetic import generate
+from kplab.tasks.train import train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+YAML = """
+defaults:
+  - /skeleton@skeleton: coco17
+  - _self_
+name: eight
+sources:
+  train: {{_target_: kplab.data.formats.coco.read, annotations: {data}/annotations.json, images: {data}}}
+split: null
+evaluation: {{pck_normalizer: box_longer_side}}
+"""
+
+#: Overrides of each family; what they share is below.
+FAMILIES: dict[str, list[str]] = {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_learns_eight_pictures_of_several_people(family: str, tmp_path: Path) -> None:
+    data = generate(tmp_path / "data", "person", 8, size=(192, 192), seed=1, max_subjects=3)
+    (tmp_path / "conf" / "dataset").mkdir(parents=True)
+    (tmp_path / "conf" / "dataset" / "eight.yaml").write_text(YAML.format(data=data))
+    config = compose(
+        "train",
+        [
+            f"hydra.searchpath=[file://{tmp_path}/conf]", "dataset=eight", "backbone=resnet10_half", "size=[192,192]",
+            "regions=image", "batch_size=8", "workers=0", "augment=none", "logger=csv", "trainer=cpu", "ema=0.9",
+            "test_on=[train]", f"runs={tmp_path}/runs", "name=eight", *FAMILIES[family],
+        ],
+    )  # fmt: skip
+    run = train(config)
+    assert run is not None
+    summary = json.loads((run.folder / "scores" / "eight-train.json").read_text())["summary"]
+    assert summary["AP"] >= 0.95
