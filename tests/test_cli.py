@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,11 @@ def test_runs_of_an_empty_folder(capsys: pytest.CaptureFixture[str], tmp_path: P
     """Says what to do."""
     assert main(["runs", f"runs={tmp_path}"]) == 0
     assert "make demo" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "compare", "runs", "dataset"])
+def test_verbs_without_a_model_start_without_torch(verb: str) -> None:
+    """Torch and Lightning take ten seconds to import."""
+    code = f"import sys, kplab.tasks.{verb}; print({{'torch', 'lightning', 'timm'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -262,3 +262,20 @@ def test_sigint_of_the_real_command(overrides: list[str], tmp_path: Path) -> Non
     assert process.returncode == 130, err[-2000:]
     assert "stopped by Ctrl-C" in err
     assert Run.find("latest", tmp_path / "runs").error == "stopped by Ctrl-C"
+
+
+def test_the_bar_at_a_terminal_tells_the_time_left_of_the_whole_training(config: Config) -> None:
+    """Not only that of the epoch, which is all that Lightning's own bar tells."""
+    told = []
+
+    class Watch(callbacks.Bar):
+        def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+            told.append(super().get_metrics(trainer, module))
+            return told[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks, "progress", Watch)
+        assert train(config("test_on=[]")) is not None
+    assert told
+    assert all({"left", "train/loss_step"} <= set(t) for t in told[1:])
+    assert told[-1]["left"] == "0 s"

@@ -6,25 +6,27 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
-import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig
 
 from kplab import config as configs
 from kplab.config import ConfigError
 from kplab.data import split as splitting
 from kplab.data.check import check_labels
-from kplab.data.datamodule import PoseDataModule, PoseDataset
 from kplab.data.formats import DataError
 from kplab.data.regions import Regions, make_regions
-from kplab.models.pose_model import PoseModel
 from kplab.structures.labels import Labels
 from kplab.structures.skeleton import Skeleton
+
+# torch and lightning take ten seconds to import: verbs that load no model do without
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+    from kplab.data.datamodule import PoseDataModule, PoseDataset
+    from kplab.models.pose_model import PoseModel
 
 #: Splits up to this size are decoded whole before training; of larger ones the headers are read (`kplab data` decodes all).
 DECODED_AT_MOST = 2000
@@ -87,6 +89,8 @@ def model_of(config: DictConfig, pretrained: bool = True) -> PoseModel:
     Args:
         pretrained: False where a checkpoint is loaded next, so that no weights are fetched for nothing.
     """
+    from kplab.models.pose_model import PoseModel
+
     skeleton = skeleton_of(config.dataset)
     size = (int(config.size[0]), int(config.size[1]))
     overrides: dict[str, Any] = {} if pretrained else {"pretrained": False, "checkpoint": None}
@@ -116,6 +120,8 @@ def data_of(config: DictConfig, max_poses: int | None) -> Data:
     Raises:
         DataError: what is wrong, file by file, and what to do.
     """
+    from kplab.data.datamodule import PoseDataModule, PoseDataset
+
     splits = labels_of(config.dataset)
     if "train" not in splits:
         raise DataError(f"dataset '{config.dataset.name}' has no split 'train', but: {', '.join(splits)}.")
@@ -163,6 +169,8 @@ def check_regions(regions: Regions, labels: Labels, split: str, config: DictConf
 
 def precision_of(asked: str, accelerator: str) -> str:
     """Lightning's precision for ``auto``: bf16 where the hardware has it, CPUs included; else full precision."""
+    import torch
+
     if asked != "auto":
         return asked
     if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
@@ -172,6 +180,8 @@ def precision_of(asked: str, accelerator: str) -> str:
 
 def trainer_of(config: DictConfig, run_folder: Path, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.Trainer:
     """Lightning's Trainer from ``conf/trainer``."""
+    from lightning.pytorch.callbacks import ProgressBar
+
     options = configs.plain(config.trainer)
     options["precision"] = precision_of(str(options.get("precision", "auto")), str(options.get("accelerator", "auto")))
     return made(

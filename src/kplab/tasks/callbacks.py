@@ -47,6 +47,28 @@ def averaged_weights(decay: float) -> WeightAveraging:
     return WeightAveraging(use_buffers=True, avg_fn=warmed_average(decay))
 
 
+def time_left(trainer: pl.Trainer, first: int, spent: float) -> float:
+    """Seconds that the rest of the training will take, judged by the steps since ``first``, which took ``spent``."""
+    steps = max(1, trainer.global_step - first)
+    return spent / steps * max(0, int(trainer.estimated_stepping_batches) - trainer.global_step)
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar, which tells the time left of an epoch, with that of the whole training beside it."""
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer, module)
+        self.begun, self.first = time.perf_counter(), trainer.global_step
+
+    def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+        """What stands beside the bar."""
+        metrics = dict(super().get_metrics(trainer, module))
+        metrics.pop("v_num", None)
+        metrics["left"] = clock(time_left(trainer, self.first, time.perf_counter() - self.begun))
+        return metrics
+
+
 class Lines(pl.Callback):
     """One line now and then: epoch, loss, validation, speed, time left. For logs, notebooks and pipes.
 
@@ -78,8 +100,7 @@ class Lines(pl.Callback):
         self.told = now
         metrics = trainer.callback_metrics
         spent = now - self.begun
-        steps = max(1, trainer.global_step - self.first)
-        left = spent / steps * max(0, int(trainer.estimated_stepping_batches) - trainer.global_step)
+        left = time_left(trainer, self.first, spent)
         parts = [
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
             f"loss {float(metrics['train/loss_epoch']):.4g}",
@@ -107,7 +128,7 @@ class SaveFirst(pl.Callback):
 
 def progress() -> pl.Callback:
     """A bar where somebody watches a terminal, lines elsewhere."""
-    return RichProgressBar() if sys.stdout.isatty() else Lines()
+    return Bar() if sys.stdout.isatty() else Lines()
 
 
 def check_disk(folder: Path, model: torch.nn.Module) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
-from kplab.structures.sample import Batch
+
+if TYPE_CHECKING:
+    from kplab.structures.sample import Batch
 
 
 def to_source(batch: Batch, poses: list[Poses], whole_images: bool) -> list[Poses]:
