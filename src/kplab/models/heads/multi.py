@@ -1,0 +1,42 @@
+"""What heads share that hold any number of poses a view."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kplab.models.errors import ModelError
+from kplab.structures.poses import Poses
+
+#: Least padding of a hull, view pixels: a box around one keypoint needs an area.
+LEAST_PADDING = 4.0
+
+
+def boxes_of(poses: Poses, how: str = "annotated", margin: float = 0.1) -> np.ndarray:
+    """The box of each true instance that a head learns from.
+
+    A hull is padded on every side by max(margin * its longer side, 4 pixels).
+
+    Args:
+        poses: N instances, view pixels.
+        how: ``annotated``: the instance's box, or the padded hull of its labelled keypoints where it has no box with an
+            area; ``keypoints``: that hull wherever a keypoint is labelled. A box that was turned with its view is a
+            loose hull of its old corners; keypoints turn exactly. Ignored instances always take their own box first.
+        margin: fraction of the hull's longer side.
+
+    Returns:
+        (N, 4) xyxy, view pixels; NaN where there is neither a box nor a labelled keypoint.
+
+    Raises:
+        ModelError: ``how`` is neither.
+    """
+    if how not in ("annotated", "keypoints"):
+        raise ModelError(f"boxes can be annotated or keypoints, but got '{how}'. Change head.boxes.")
+    hull = poses.extent()
+    sides = hull[:, 2:] - hull[:, :2]
+    padding = np.maximum(margin * sides.max(1, initial=0.0), LEAST_PADDING)[:, None]
+    hull = np.concatenate([hull[:, :2] - padding, hull[:, 2:] + padding], axis=1)
+    has_box = (poses.box[:, 2:] > poses.box[:, :2]).all(1)  # false for NaN
+    has_hull = poses.labelled.any(1)
+    hull_first = has_hull & ~poses.ignore & (how == "keypoints")
+    own = np.where(has_box[:, None], poses.box, np.nan)
+    return np.where((hull_first | ~has_box)[:, None], hull, own)
