@@ -72,6 +72,8 @@ def test_a_run_leaves_everything_the_record_promises(config: Config) -> None:
         "predictions/record.json",
     ):
         assert (run.folder / name).is_file()
+    speed = json.loads((run.folder / "predictions" / "record.json").read_text())
+    assert speed["images_per_s"] == pytest.approx(4 / speed["seconds"], rel=0.01)
     card = json.loads((run.folder / "scores" / "dots-test.json").read_text())["card"]
     assert card["flip_test"] is True
     assert card["boxes"] == "whole image"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,12 +151,15 @@ def predict_split(
     flip = config.flip_test if flip_test is None else flip_test
     regions = make_regions(labels, config.regions, config.padding)
     build.check_regions(regions, labels, split, config, model.head.max_poses)
+    begun = time.perf_counter()
     found = predict_dataset(model, labels, regions, flip, batch_size)
+    seconds = time.perf_counter() - begun
     card = card_of(run, path, config, flip, "annotated" if regions.kind == "annotated" else "whole image")
     card |= {"dataset": str(source.name), "split": split}
     predictions = Predictions(labels.skeleton, found, card, files_of(labels))
     out = predictions.write(run.folder / "predictions" / f"{source.name}-{split}.json")
-    write_record(out.parent, configs.workspace(), run=run.name, checkpoint=path.name, split=split)
+    speed = {"batch_size": batch_size, "seconds": round(seconds, 3), "images_per_s": round(len(labels) / seconds, 2)}
+    write_record(out.parent, configs.workspace(), run=run.name, checkpoint=path.name, split=split, **speed)
     return out
 
 
