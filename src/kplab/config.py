@@ -75,6 +75,7 @@ class Evaluate:
     split: str | None = None
     dataset: dict[str, Any] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    pictures: int = 0
     out: str | None = None
     runs: str = MISSING
 

@@ -15,8 +15,10 @@ from omegaconf import DictConfig
 
 from kplab.cli import main
 from kplab.metrics.compare import CardMismatch
+from kplab.metrics.score import Scores
 from kplab.runs.run import Run
 from kplab.tasks.compare import compare_runs
+from kplab.tasks.pictures import caption, ranked
 from kplab.tasks.train import train
 
 Config = Callable[..., DictConfig]
@@ -118,3 +120,19 @@ def test_data_draws_every_split(overrides: list[str], tmp_path: Path, capsys: py
     assert main(["data", overrides[0], "dataset=dots", f"out={tmp_path}/pictures"]) == 0
     assert "dots train: 8 images, 8 labelled instances" in capsys.readouterr().out
     assert len(list((tmp_path / "pictures").glob("dots-*.png"))) == 3
+
+
+def test_pictures_tell_of_what_was_missed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Typical and worst images; an image in which a subject was missed is worse than any in which all were found."""
+    scores = Scores.read(run.folder / "scores" / "dots-test.json")
+    scores.per_image.loc[1, ["n_matched", "n_missed", "mean_px"]] = [0, 1, np.nan]
+    scores.per_image.loc[2, "n_instances"] = 0
+    assert list(ranked(scores))[-1] == scores.per_image.loc[1, "image_id"]
+    assert len(ranked(scores)) == len(scores.per_image) - 1
+    assert caption(scores.per_image.loc[1]) == "1 missed"
+    capsys.readouterr()
+    assert main(["evaluate", f"run={run.folder}", "split=test", "pictures=2", f"runs={run.folder.parent}"]) == 0
+    said = capsys.readouterr().out
+    for kind in ("typical", "worst"):
+        assert (run.folder / "pictures" / f"tiny-{kind}.png").is_file()
+        assert f"tiny-{kind}.png" in said

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kplab import config as configs
 from kplab.config import ConfigError
@@ -18,6 +18,7 @@ from kplab.data import split as splitting
 from kplab.data.check import check_labels
 from kplab.data.formats import DataError
 from kplab.data.regions import Regions, make_regions
+from kplab.runs.run import Run, RunError
 from kplab.structures.labels import Labels
 from kplab.structures.skeleton import Skeleton
 
@@ -49,6 +50,15 @@ def made(config: DictConfig, what: str, **more: Any) -> Any:
         raise ConfigError(f"{what}: {cause} (see conf/{what})") from None
     except TypeError as error:
         raise ConfigError(f"{what}: {error} (see conf/{what})") from None
+
+
+def config_of(run: Run) -> DictConfig:
+    """The config that a run was made with."""
+    path = run.folder / "config.yaml"
+    if not path.is_file():
+        raise RunError(f"{run.folder}: half written: it has no config.yaml. Train the run again.")
+    OmegaConf.register_new_resolver("workspace", lambda: str(configs.workspace()), replace=True)
+    return OmegaConf.load(path)  # type: ignore[return-value]
 
 
 def skeleton_of(dataset: DictConfig) -> Skeleton:

@@ -15,6 +15,7 @@ from kplab.structures.labels import Labels
 from kplab.structures.predictions import Predictions
 from kplab.tasks import build
 from kplab.tasks.gather import files_of
+from kplab.tasks.pictures import see_predictions
 
 
 def main(args: list[str]) -> None:
@@ -23,13 +24,14 @@ def main(args: list[str]) -> None:
     settings = {key: value for key, value in configs.plain(config.settings).items() if value is not None}
     if config.run is not None:
         run = Run.find(config.run, Path(config.runs))
-        from kplab.tasks.predict import config_of
-
-        own = config_of(run)
+        own = build.config_of(run)
         dataset = config.dataset or own.dataset
         splits = [config.split] if config.split else list(own.test_on)
         for split in splits:
             evaluate_run(run, split, dataset=dataset, settings=settings)
+            if config.pictures:
+                for path in see_predictions(run, split, run.folder / "pictures", config.pictures, dataset):
+                    print(f"pictures: {path}")
         return
     if config.predictions is None or config.dataset is None or config.split is None:
         raise ConfigError("kplab evaluate wants run=RUN, or predictions=FILE dataset=NAME split=NAME.")
@@ -92,9 +94,7 @@ def evaluate_run(
 ) -> Scores:
     """Score a run's predictions of a split into ``scores/<set>-<split>.json`` and the tables beside it."""
     if dataset is None:
-        from kplab.tasks.predict import config_of
-
-        dataset = config_of(run).dataset
+        dataset = build.config_of(run).dataset
     path = predictions or run.folder / "predictions" / f"{dataset.name}-{split}.json"
     if not path.is_file():
         raise RunError(f"{path}: not predicted yet. Run: kplab predict run={run.name} split={split}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
 
 from kplab.data.images import read_image
 from kplab.metrics.score import Scores
@@ -12,13 +14,13 @@ from kplab.runs.run import Run
 from kplab.structures.labels import Labels
 from kplab.structures.predictions import Predictions
 from kplab.tasks import build
-from kplab.tasks.predict import config_of
 from kplab.viz import poses as drawing
 
 
 def ranked(scores: Scores) -> np.ndarray:
-    """Image ids from the smallest to the largest mean pixel error; images with nothing to find are left out."""
-    table = scores.per_image.dropna(subset=["mean_px"]).sort_values("mean_px", kind="stable")
+    """Image ids from best to worst: by instances missed, then by mean pixel error; those with nothing to find left out."""
+    table = scores.per_image[scores.per_image["n_instances"] > 0]
+    table = table.sort_values(["n_missed", "mean_px"], kind="stable", na_position="last")
     return table["image_id"].to_numpy()
 
 
@@ -31,21 +33,37 @@ def overlays(labels: Labels, predictions: Predictions, image_ids: list[int]) -> 
     ]
 
 
-def see_predictions(run: Run, split: str, out: Path, count: int = 12) -> list[Path]:
-    """Write two contact sheets: images around the median error, and the worst ones."""
-    config = config_of(run)
-    labels = build.one_split(config.dataset, split)
-    name = f"{config.dataset.name}-{split}"
+def see_predictions(run: Run, split: str, out: Path, count: int = 12, dataset: DictConfig | None = None) -> list[Path]:
+    """Write two contact sheets, of the middle of the ranking and of its end: ``<experiment>-typical.png``, ``-worst.png``.
+
+    Args:
+        run: has predictions and scores of the split.
+        split: which.
+        out: folder.
+        count: images a sheet.
+        dataset: what was predicted; None is the run's own.
+    """
+    config = dataset or build.config_of(run).dataset
+    labels = build.one_split(config, split)
+    name = f"{config.name}-{split}"
     predictions = Predictions.read(run.folder / "predictions" / f"{name}.json", labels.skeleton)
-    order = ranked(Scores.read(run.folder / "scores" / f"{name}.json"))
+    scores = Scores.read(run.folder / "scores" / f"{name}.json")
+    order = ranked(scores)
     middle = max(0, (len(order) - count) // 2)
-    errors = Scores.read(run.folder / "scores" / f"{name}.json").per_image.set_index("image_id")["mean_px"]
+    told = scores.per_image.set_index("image_id")
     paths = []
     for kind, ids in (("typical", order[middle : middle + count]), ("worst", order[::-1][:count])):
         path = out / f"{run.record['experiment']}-{kind}.png"
-        captions = [f"{errors[i]:.1f} px" for i in ids]
+        captions = [caption(told.loc[i]) for i in ids]
         drawing.write_png(
             path, drawing.contact_sheet(overlays(labels, predictions, list(ids)), columns=4, labels=captions)
         )
         paths.append(path)
     return paths
+
+
+def caption(image: pd.Series) -> str:
+    """What went right and wrong in an image: a row of ``Scores.per_image`` in a few words."""
+    words = [f"{image['mean_px']:.1f} px"] if image["n_matched"] else []
+    words += [f"{image[key]:.0f} {what}" for key, what in (("n_missed", "missed"), ("n_extra", "extra")) if image[key]]
+    return ", ".join(words)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from kplab import config as configs
 from kplab.config import ConfigError
@@ -54,15 +54,6 @@ def main(args: list[str]) -> None:
     print(f"predictions: {predict_images(run, config.images, out, overlays=config.overlays, **options)}")
 
 
-def config_of(run: Run) -> DictConfig:
-    """The config that a run was made with."""
-    path = run.folder / "config.yaml"
-    if not path.is_file():
-        raise RunError(f"{run.folder}: half written: it has no config.yaml. Train the run again.")
-    OmegaConf.register_new_resolver("workspace", lambda: str(configs.workspace()), replace=True)
-    return OmegaConf.load(path)  # type: ignore[return-value]
-
-
 def load_model(run: Run, checkpoint: str = "auto", device: str = "auto") -> tuple[PoseModel, Path]:
     """A run's model with trained (averaged, where they were averaged) weights, ready to predict.
 
@@ -80,7 +71,7 @@ def load_model(run: Run, checkpoint: str = "auto", device: str = "auto") -> tupl
         raise RunError(
             f"{run.folder}: no checkpoint {path.name} (the run is {run.status}). Train it, or name another run."
         )
-    model = build.model_of(config_of(run), pretrained=False)
+    model = build.model_of(build.config_of(run), pretrained=False)
     try:
         # Lightning's checkpoints hold optimiser and callback states, which are not plain tensors
         state = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
@@ -143,7 +134,7 @@ def predict_split(
     device: str = "auto",
 ) -> Path:
     """Predict a split of a run's dataset (or of another one) into ``predictions/<set>-<split>.json``."""
-    config = config_of(run)
+    config = build.config_of(run)
     source = dataset or config.dataset
     if labels is None:
         labels = build.one_split(source, split)
@@ -228,7 +219,7 @@ def predict_images(
 
     A model that was trained on boxes takes each image for one box, which it says.
     """
-    config = config_of(run)
+    config = build.config_of(run)
     skeleton = build.skeleton_of(config.dataset)
     files = find_images(images)
     labels = unlabelled(files, skeleton)

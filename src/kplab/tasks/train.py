@@ -142,7 +142,7 @@ def resume_from(config: DictConfig) -> Path | None:
         raise RunError(
             f"{path}: can't be read ({type(error).__name__}). It is damaged: train anew without resume."
         ) from None
-    before = predict.config_of(parent)
+    before = build.config_of(parent)
     for key in (
         "dataset",
         "backbone",
