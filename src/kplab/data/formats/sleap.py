@@ -1,0 +1,342 @@
+"""SLEAP labels: ``.slp`` files (HDF5) with the video that they are on, read.
+
+SLEAP counts pixel centres from 0, so 0.5 is added; user instances of files older than format 1.1 have the image's corner
+at 0 and stay. It stores no boxes and no areas: boxes come from the keypoints, an area is that of its box, and ``Labels``
+says so. Frames are written as images once, by ``data.video``.
+
+Source: talmolab/sleap, ``sleap/io/format/hdf5.py``, formats 1.0 to 1.3 (later 1.x add tables that kplab does not use).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import h5py
+import numpy as np
+
+from kplab.data.formats import DataError, boxes_around, drop_outside, match_keypoints, some
+from kplab.data.images import read_header
+from kplab.data.video import frame_name, write_frames
+from kplab.structures.labels import Labels, make_labels
+from kplab.structures.poses import Poses
+from kplab.structures.skeleton import Skeleton
+
+COLUMNS = {
+    "frames": ("video", "frame_idx", "instance_id_start", "instance_id_end"),
+    "instances": ("instance_type", "skeleton", "track", "from_predicted", "score", "point_id_start", "point_id_end"),
+    "points": ("x", "y", "visible"),
+    "pred_points": ("x", "y", "visible"),
+}
+MIDPIXEL_SINCE = 1.1
+PREDICTED = 1
+
+
+@dataclass
+class Source:
+    """What ``Labels.extras`` holds.
+
+    Args:
+        individual: instance id to the name of its track, where it has one.
+        score: instance id to SLEAP's own score (not bounded by 1) of predicted instances.
+    """
+
+    individual: dict[int, str] = field(default_factory=dict)
+    score: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass
+class File:
+    """The tables of a ``.slp`` and what its JSON says."""
+
+    path: Path
+    format_id: float
+    skeletons: list[list[str]]
+    videos: list[Mapping[str, Any]]
+    tracks: list[str]
+    frames: np.ndarray
+    instances: np.ndarray
+    points: np.ndarray
+    pred_points: np.ndarray
+
+    def frame(self, row: int) -> str:
+        """A frame in words."""
+        return f"frame {self.frames['frame_idx'][row]} of video {self.frames['video'][row]}"
+
+
+def read(
+    labels: str | Path,
+    skeleton: Skeleton,
+    frames_to: str | Path,
+    video: str | Path | Sequence[str | Path] | None = None,
+    frames: Sequence[int] | None = None,
+    predicted: bool = False,
+    box_margin: float = 1.2,
+    rename: Mapping[str, str] | None = None,
+) -> Labels:
+    """Read a ``.slp`` file; an image's group is its video, individuals are in ``Labels.extras``.
+
+    Frames without an instance are left out, for SLEAP does not say whether such a frame is empty or unfinished; so are
+    instances without a point. Points that are marked as not visible become unlabelled, as in SLEAP's own training.
+
+    Args:
+        labels: the ``.slp`` file.
+        skeleton: its names must be the nodes of the file's skeleton, in any order.
+        frames_to: folder for the videos' frames, see ``data.video``; only frames that are read are written.
+        video: the video, or one for each video of the file; None looks beside the ``.slp``, then where it says.
+        frames: [start, stop, step]: of the labelled frames from number start and before stop, every step-th.
+        predicted: take predicted instances for truth as well, where no user instance supersedes them.
+        box_margin: factor on the extent of the keypoints that makes a box.
+        rename: node to keypoint of the skeleton, where they differ.
+
+    Raises:
+        DataError: the file or a video is missing or broken, or contradicts itself or the skeleton.
+    """
+    file = _load(Path(labels))
+    _check(file)
+    frame_of, rows, notes = _instances(file, predicted)
+    xy, visible, hidden = _points(file, rows, skeleton, rename)
+    pointless = ~(visible > 0).any(1)
+    _refuse_copies(file, frame_of[~pointless], xy[~pointless])
+    labelled = np.unique(frame_of[~pointless])
+    empty = len(file.frames) - len(labelled)
+    notes += hidden
+    if pointless.any():
+        notes.append(f"{int(pointless.sum())} instances without a point are left out")
+    if empty:
+        notes.append(f"{empty} of {len(file.frames)} frames are left out: no instance in them is taken for truth")
+    kept = _chosen(file, labelled, frames)
+    names, groups, size = _images(file, kept, Path(frames_to), video)
+    image_of = np.full(len(file.frames), -1)
+    image_of[kept] = np.arange(len(kept))
+    shown = (image_of[frame_of] >= 0) & ~pointless
+    image_of, rows = image_of[frame_of[shown]], rows[shown]
+    poses = Poses.make(xy[shown], visible[shown])
+    visible, outside = drop_outside(poses.xy, poses.visible, size[image_of])
+    poses = Poses.make(poses.xy, visible, ignore=(visible == 0).all(1))
+    poses.box, box_source = boxes_around(poses, box_margin)
+    poses.area = (poses.box[:, 2] - poses.box[:, 0]) * (poses.box[:, 3] - poses.box[:, 1])
+    ids = np.arange(1, len(rows) + 1)
+    return make_labels(
+        skeleton,
+        Path(frames_to),
+        names,
+        np.arange(1, len(names) + 1),
+        size,
+        groups,
+        poses,
+        image_of,
+        ids,
+        box_source=box_source,
+        area_source=f"area of the keypoints' padded box ({box_source})",
+        notes=[*notes, *outside],
+        extras=_source(file, rows, ids),
+    )
+
+
+def _load(path: Path) -> File:
+    if not path.is_file():
+        raise DataError(f"{path}: no such SLEAP file. Check the path of the dataset's labels.")
+    try:
+        with h5py.File(path, "r") as h5:
+            meta = h5["metadata"].attrs
+            header = _json(meta["json"])
+            lists = {key: [_json(item) for item in h5[key][:]] for key in ("videos_json", "tracks_json") if key in h5}
+            tables = {name: h5[name][:] for name in COLUMNS}
+            format_id = float(meta.get("format_id", 0))
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{path}: not a whole SLEAP .slp file ({error}). Save it again from SLEAP, or fetch it again."
+        ) from error
+    for name, columns in COLUMNS.items():
+        lacking = [c for c in columns if c not in (tables[name].dtype.names or ())]
+        if lacking:
+            raise DataError(f"{path}: table '{name}' lacks columns {some(lacking)}. Save the file again from SLEAP.")
+    videos = lists.get("videos_json") or header.get("videos") or []
+    tracks = [str(t[1]) for t in lists.get("tracks_json", [])]
+    return File(path, format_id, _skeletons(header, path), videos, tracks, **tables)
+
+
+def _json(text: Any) -> Any:
+    return json.loads(text if isinstance(text, str) else bytes(text).decode())
+
+
+def _skeletons(header: Mapping[str, Any], path: Path) -> list[list[str]]:
+    """Node names of each skeleton, in the order of its points: they are numbers into a list that all skeletons share."""
+    try:
+        names = [str(node["name"]) for node in header["nodes"]]
+        graphs = [s.get("nx_graph", s) for s in header["skeletons"]]
+        return [[names[node["id"]] for node in graph["nodes"]] for graph in graphs]
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: its skeleton cannot be read ({type(error).__name__}: {error}). Save the file again from SLEAP."
+        ) from error
+
+
+def _check(file: File) -> None:
+    """Refuse tables that point to what is not there, and frames that occur twice."""
+    f, i = file.frames, file.instances
+    remedy = "The file is damaged: save it again from SLEAP."
+    start, end = f["instance_id_start"].astype(np.int64), f["instance_id_end"].astype(np.int64)
+    wrong = (start > end) | (end > len(i)) | (f["video"] >= len(file.videos))
+    if wrong.any():
+        where = some(file.frame(int(r)) for r in np.flatnonzero(wrong))
+        raise DataError(f"{file.path}: frames name instances or videos that the file does not have: {where}. {remedy}")
+    _, first, count = np.unique(f[["video", "frame_idx"]], return_index=True, return_counts=True)
+    if (count > 1).any():
+        where = some(file.frame(int(r)) for r in first[count > 1])
+        raise DataError(f"{file.path}: frames are labelled twice: {where}. Merge or delete one of each in SLEAP.")
+    if (i["skeleton"] >= len(file.skeletons)).any():
+        raise DataError(f"{file.path}: instances name a skeleton that the file does not have. {remedy}")
+    nodes = np.array([len(s) for s in file.skeletons], dtype=np.int64)
+    begin, stop = i["point_id_start"].astype(np.int64), i["point_id_end"].astype(np.int64)
+    limit = np.where(i["instance_type"] == PREDICTED, len(file.pred_points), len(file.points))
+    wrong = (stop - begin != nodes[i["skeleton"]]) | (begin < 0) | (stop > limit)
+    if wrong.any():
+        raise DataError(
+            f"{file.path}: instances {some(np.flatnonzero(wrong))} do not have as many points as their skeleton has "
+            f"nodes. {remedy}"
+        )
+
+
+def _instances(file: File, predicted: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Which instances are truth: frame row and instance row of each, and what is to be said of the others."""
+    counts = (file.frames["instance_id_end"] - file.frames["instance_id_start"]).astype(np.int64)
+    frame_of = np.repeat(np.arange(len(file.frames)), counts)
+    first = np.cumsum(counts) - counts
+    rows = np.arange(counts.sum()) - np.repeat(first - file.frames["instance_id_start"].astype(np.int64), counts)
+    table = file.instances[rows]
+    guessed = table["instance_type"] == PREDICTED
+    if not predicted:
+        notes = [f"{int(guessed.sum())} predicted instances are left out"] if guessed.any() else []
+        return frame_of[~guessed], rows[~guessed], notes
+    user = ~guessed
+    track = table["track"].astype(np.int64)
+    place = np.stack([frame_of, track], axis=1)
+    tracked = {tuple(p) for p in place[user & (track >= 0)].tolist()}
+    corrected = set(table["from_predicted"][user].tolist())
+    superseded = guessed & np.array(
+        [tuple(p) in tracked or row in corrected for p, row in zip(place.tolist(), rows.tolist(), strict=True)],
+        dtype=bool,
+    )
+    notes = []
+    if superseded.any():
+        notes.append(f"{int(superseded.sum())} predicted instances are left out, which user instances supersede")
+    if (guessed & ~superseded).any():
+        notes.append(f"{int((guessed & ~superseded).sum())} predicted instances are taken for truth")
+    return frame_of[~superseded], rows[~superseded], notes
+
+
+def _points(
+    file: File, rows: np.ndarray, skeleton: Skeleton, rename: Mapping[str, str] | None
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """(N, K, 2) continuous pixels and (N, K) visibility of instances."""
+    table = file.instances[rows]
+    xy = np.full((len(rows), len(skeleton), 2), np.nan)
+    visible = np.zeros(xy.shape[:2], dtype=bool)
+    for number in np.unique(table["skeleton"]):
+        order = match_keypoints(file.skeletons[number], skeleton, f"{file.path}: skeleton {number}", rename)
+        for kind, points in ((0, file.points), (PREDICTED, file.pred_points)):
+            here = (table["skeleton"] == number) & ((table["instance_type"] == PREDICTED) == (kind == PREDICTED))
+            places = table["point_id_start"][here].astype(np.int64)[:, None] + order
+            # what a network predicted has had its pixel centres at whole numbers in all formats
+            shift = 0.0 if kind != PREDICTED and file.format_id < MIDPIXEL_SINCE else 0.5
+            xy[here] = np.stack([points["x"][places], points["y"][places]], axis=-1) + shift
+            visible[here] = points["visible"][places]
+    odd = np.isinf(xy).any((1, 2)) | (np.isnan(xy[..., 0]) != np.isnan(xy[..., 1])).any(1)
+    if odd.any():
+        raise DataError(
+            f"{file.path}: instances {some(rows[odd])} have points that are infinite, or x without y. Delete or place "
+            "these points again in SLEAP."
+        )
+    hidden = int((np.isfinite(xy[..., 0]) & ~visible).sum())
+    notes = [f"{hidden} points that are marked as not visible are taken as unlabelled"] if hidden else []
+    return xy, np.where(visible & np.isfinite(xy[..., 0]), 2, 0), notes
+
+
+def _refuse_copies(file: File, frame_of: np.ndarray, xy: np.ndarray) -> None:
+    content = np.concatenate([frame_of[:, None], np.nan_to_num(xy.reshape(len(xy), 2 * xy.shape[1]), nan=-1e9)], axis=1)
+    found, count = np.unique(content, axis=0, return_counts=True)
+    if (count > 1).any():
+        where = some(file.frame(int(r)) for r in found[count > 1, 0])
+        raise DataError(f"{file.path}: two instances of a frame have the same points: {where}. Delete one in SLEAP.")
+
+
+def _chosen(file: File, kept: np.ndarray, frames: Sequence[int] | None) -> np.ndarray:
+    """Frame rows in the order of video and number, thinned out as ``frames`` says."""
+    table = file.frames[kept]
+    kept = kept[np.lexsort((table["frame_idx"], table["video"]))]
+    if frames is not None:
+        if len(frames) != 3 or frames[0] < 0 or frames[1] <= frames[0] or frames[2] < 1:
+            raise DataError(f"{file.path}: frames={list(frames)}, but wants [start, stop, step] with start < stop.")
+        start, stop, step = frames
+        table = file.frames[kept]
+        within = kept[(table["frame_idx"] >= start) & (table["frame_idx"] < stop)]
+        videos = file.frames["video"][within]
+        kept = np.concatenate([within[videos == v][::step] for v in np.unique(videos)] or [within])
+    if not len(kept):
+        asked = "" if frames is None else f" from {frames[0]} to {frames[1]}"
+        raise DataError(
+            f"{file.path}: no frame{asked} has an instance with a point. Choose other frames, or predicted=true where "
+            "predictions are to be taken for truth."
+        )
+    return kept
+
+
+def _images(
+    file: File, kept: np.ndarray, folder: Path, given: str | Path | Sequence[str | Path] | None
+) -> tuple[list[str], list[str], np.ndarray]:
+    """File names relative to ``folder``, groups and (I, 2) sizes of frames; writes what is missing."""
+    listed = [given] if isinstance(given, str | Path) else given
+    if listed is not None and len(listed) != len(file.videos):
+        raise DataError(
+            f"{file.path}: has {len(file.videos)} videos, but video= names {len(listed)}. Name one for each, in the "
+            f"order {some(_stored(v) for v in file.videos)}."
+        )
+    videos, numbers = file.frames["video"][kept], file.frames["frame_idx"][kept]
+    found = {int(v): _find(file, int(v), None if listed is None else Path(listed[v])) for v in np.unique(videos)}
+    if len({path.resolve() for path in found.values()}) < len(found):
+        raise DataError(
+            f"{file.path}: several of its videos are the same file: {some(found.values())}. Name each with video=[…]."
+        )
+    homes, sizes = {}, {}
+    for v, path in found.items():
+        homes[v] = write_frames(path, numbers[videos == v], folder)
+        sizes[v] = read_header(homes[v] / frame_name(int(numbers[videos == v][0])))[0]
+    groups = [homes[int(v)].name for v in videos]
+    names = [f"{group}/{frame_name(int(n))}" for group, n in zip(groups, numbers, strict=True)]
+    return names, groups, np.array([sizes[int(v)] for v in videos], dtype=np.int64).reshape(-1, 2)
+
+
+def _stored(video: Mapping[str, Any]) -> str:
+    """The path of a video as the file has it, which may be one of another machine."""
+    return str(video.get("backend", {}).get("filename") or video.get("filename") or "")
+
+
+def _find(file: File, number: int, given: Path | None) -> Path:
+    if given is not None:
+        return given
+    stored = _stored(file.videos[number])
+    remedy = "Put the video beside the .slp file, or name it with video=."
+    if stored == "." or "filenames" in file.videos[number].get("backend", {}):
+        kind = "images inside the .slp" if stored == "." else "a list of images"
+        raise DataError(f"{file.path}: its video {number} is {kind}, which kplab does not read. {remedy}")
+    beside = file.path.parent / PureWindowsPath(stored).name  # knows both kinds of slashes
+    places = [beside, file.path.parent / stored, Path(stored)]
+    for place in places:
+        if stored and place.is_file():
+            return place
+    raise DataError(f"{file.path}: its video '{stored}' is neither at that path nor beside it. {remedy}")
+
+
+def _source(file: File, rows: np.ndarray, ids: np.ndarray) -> Source:
+    source = Source()
+    for instance, row in zip(ids.tolist(), file.instances[rows], strict=True):
+        if 0 <= row["track"] < len(file.tracks):
+            source.individual[instance] = file.tracks[row["track"]]
+        if row["instance_type"] == PREDICTED:
+            source.score[instance] = float(row["score"])
+    return source
