@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.quiver import Quiver
 from scipy import stats
 
 from kplab.structures.skeleton import Skeleton
@@ -27,9 +28,9 @@ def test_a_lit_cell_of_a_map_lies_on_its_pixels_of_the_image(row: int, column: i
     stride = 4
     image = np.zeros((48, 64, 3), dtype=np.uint8)
     maps = np.zeros((2, 12, 16))
-    dark = fields.heatmaps(image, maps, SKELETON, stride, top=1.0)
+    dark = fields.heatmaps(image, maps, SKELETON.keypoints, stride, top=1.0)
     maps[1, row, column] = 1.0
-    lit = fields.heatmaps(image, maps, SKELETON, stride, top=1.0)
+    lit = fields.heatmaps(image, maps, SKELETON.keypoints, stride, top=1.0)
     # titles tell the peaks and so differ too: only the inside of the panels is looked at
     change = np.abs(pixels(lit) - pixels(dark))
     for panel, expected in zip(lit.axes, (True, False, True), strict=True):
@@ -49,10 +50,45 @@ def test_heatmaps_tell_their_peaks_and_want_one_map_a_keypoint() -> None:
     maps = np.zeros((2, 12, 16))
     maps[1, 2, 3] = 0.75
     image = np.zeros((48, 64, 3), dtype=np.uint8)
-    titles = [panel.get_title(loc="left") for panel in fields.heatmaps(image, maps, SKELETON, 4).axes]
+    titles = [panel.get_title(loc="left") for panel in fields.heatmaps(image, maps, SKELETON.keypoints, 4).axes]
     assert titles == ["all 0.75", "nose 0.00", "tail 0.75"]
-    with pytest.raises(ValueError, match=r"skeleton 'two' wants \(2, height, width\)"):
-        fields.heatmaps(image, maps[:1], SKELETON, 4)
+    with pytest.raises(ValueError, match=r"2 titles, but one title for each map"):
+        fields.heatmaps(image, maps[:1], SKELETON.keypoints, 4)
+
+
+def test_vectors_point_where_the_field_points() -> None:
+    """Arrows start at the centre of their cell, and opposite directions have opposite hues."""
+    maps = np.zeros((2, 2, 12, 16))
+    maps[0, :, 2, 3] = [1.0, 0.0]
+    maps[1, :, 5, 6] = [0.0, -0.6]
+    plot = fields.vectors(np.zeros((48, 64, 3), dtype=np.uint8), maps, ["right", "up"], 4)
+    right, up = (panel.collections[0] for panel in plot.axes)
+    assert isinstance(right, Quiver)
+    assert isinstance(up, Quiver)
+    np.testing.assert_allclose([*right.XY[0], *up.XY[0]], [14, 10, 26, 22])
+    np.testing.assert_allclose([right.U[0], right.V[0], up.U[0], up.V[0]], [1, 0, 0, -0.6])
+    assert [panel.get_title(loc="left") for panel in plot.axes] == ["right 1.00", "up 0.60"]
+    painted = [np.asarray(panel.images[1].get_array()) for panel in plot.axes]
+    assert [p[..., 3].astype(bool).sum() for p in painted] == [1, 1]
+    assert not np.allclose(painted[0][2, 3, :3], painted[1][5, 6, :3], atol=0.2)
+    with pytest.raises(ValueError, match="1 titles"):
+        fields.vectors(np.zeros((48, 64, 3), dtype=np.uint8), maps, ["right"], 4)
+
+
+def test_links_run_from_start_to_end_and_strong_ones_are_plain() -> None:
+    """One panel a group; nothing to link is an empty panel, not an error."""
+    none = np.zeros((0, 2))
+    groups = {
+        "limb": (np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[5.0, 6.0], [7.0, 8.0]]), np.array([0.2, 1.0])),
+        "nothing": (none, none, np.zeros(0)),
+    }
+    plot = fields.links(np.zeros((48, 64, 3), dtype=np.uint8), groups)
+    first, second, dots = plot.axes[0].lines
+    np.testing.assert_allclose(first.get_xydata(), [[1, 2], [5, 6]])
+    np.testing.assert_allclose(second.get_xydata(), [[3, 4], [7, 8]])
+    np.testing.assert_allclose(dots.get_xydata(), [[1, 2], [3, 4]])
+    assert float(first.get_alpha() or 0) < float(second.get_alpha() or 0)
+    assert [panel.get_title(loc="left") for panel in plot.axes] == ["limb (2)", "nothing (0)"]
 
 
 def test_training_curves_sort_columns_by_kind_and_average_within_an_epoch() -> None:

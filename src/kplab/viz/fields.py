@@ -2,72 +2,129 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kplab.structures.skeleton import Skeleton
 from kplab.viz import look
 
 
 def heatmaps(
     image: np.ndarray,
     maps: np.ndarray,
-    skeleton: Skeleton,
+    titles: Sequence[str],
     stride: float,
     *,
     columns: int = 6,
     top: float | None = None,
 ) -> Figure:
-    """The maps of all keypoints over the image: first the largest of all, then one panel a keypoint.
+    """Maps over the image: first the largest of all, then one panel each, whose title tells the peak.
 
-    A map of stride s covers [0, s * w] x [0, s * h] of the image, see ``ops.affine``. Each title tells the peak.
+    A map of stride s covers [0, s * w] x [0, s * h] of the image, see ``ops.affine``.
 
     Args:
         image: (H, W, 3) uint8 RGB, as the network sees it.
-        maps: (K, h, w) heatmaps; negative values are drawn as 0.
-        skeleton: names of the K keypoints.
+        maps: (M, h, w) heatmaps; negative values are drawn as 0.
+        titles: M names, such as the skeleton's keypoints.
         stride: image pixels per map pixel.
         columns: panels in a row.
         top: the value that is drawn opaque; None takes the largest of all maps.
 
     Raises:
-        ValueError: the maps are not one a keypoint.
+        ValueError: the titles are not as many as the maps.
     """
     maps = np.asarray(maps, dtype=np.float64)
-    if maps.ndim != 3 or len(maps) != len(skeleton):
-        raise ValueError(
-            f"maps of shape {maps.shape} were given, but skeleton '{skeleton.name}' wants "
-            f"({len(skeleton)}, height, width). Give the maps of one view."
-        )
+    _check(maps, 3, titles)
     peak = float(maps.max()) if top is None else top
-    panels_wanted = 1 + len(maps)
-    columns = min(columns, panels_wanted)
-    rows = -(-panels_wanted // columns)
-    aspect = image.shape[0] / image.shape[1]
-    plot, panels = look.figure(rows, columns, size=(1.75 * columns, rows * (1.75 * aspect + 0.3)))
-    titles = ["all", *skeleton.keypoints]
-    for panel, title, field in zip(panels, titles, [maps.max(0), *maps], strict=False):
-        _field(panel, image, field, stride, peak)
+    plot, panels = _panels(image, ["all", *titles], columns)
+    for panel, title, field in zip(panels, ["all", *titles], [maps.max(0), *maps], strict=False):
+        strength = np.clip(field / peak if peak > 0 else field * 0, 0, 1)
+        _lay(panel, image, strength, stride, cmap="inferno", vmin=0, vmax=1, alpha=np.sqrt(strength) * 0.85)
         panel.set_title(f"{title} {field.max():.2f}", fontsize=8, loc="left", color=look.INK, pad=2)
-    for panel in panels[panels_wanted:]:
-        panel.set_axis_off()
     return plot
 
 
-def _field(panel: Axes, image: np.ndarray, field: np.ndarray, stride: float, peak: float) -> None:
+def vectors(image: np.ndarray, maps: np.ndarray, titles: Sequence[str], stride: float, *, columns: int = 6) -> Figure:
+    """Fields of directions over the image, one panel each: the colour is the direction, its strength the length.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, as the network sees it.
+        maps: (M, 2, h, w) vectors (x right, y down); length 1 is drawn opaque.
+        titles: M names, such as the limbs of part affinity fields.
+        stride: image pixels per map pixel.
+        columns: panels in a row.
+
+    Raises:
+        ValueError: the titles are not as many as the fields.
+    """
+    maps = np.asarray(maps, dtype=np.float64)
+    _check(maps, 4, titles)
+    plot, panels = _panels(image, titles, columns)
+    rows, across = (np.mgrid[: maps.shape[2], : maps.shape[3]] + 0.5) * stride
+    for panel, title, (x, y) in zip(panels, titles, maps, strict=False):
+        length = np.hypot(x, y)
+        colour = colormaps["hsv"](np.arctan2(y, x) / (2 * np.pi) % 1.0)
+        colour[..., 3] = np.clip(length, 0, 1) * 0.85
+        _lay(panel, image, colour, stride)
+        strong = length > 0.3
+        panel.quiver(
+            across[strong], rows[strong], x[strong], y[strong], angles="xy", scale_units="xy", scale=1 / (1.2 * stride),
+            color="white", width=0.004,
+        )  # fmt: skip
+        panel.set_title(f"{title} {length.max():.2f}", fontsize=8, loc="left", color=look.INK, pad=2)
+    return plot
+
+
+def links(
+    image: np.ndarray, groups: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], *, columns: int = 3
+) -> Figure:
+    """Lines over the image, one panel a group: what votes for what, such as limbs between peaks, or centres and keypoints.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        groups: title to starts (M, 2), ends (M, 2), both image pixels, and strengths (M,) in [0, 1]; starts are dots.
+        columns: panels in a row.
+    """
+    plot, panels = _panels(image, list(groups), columns, width=3.0)
+    for panel, (title, (start, end, strength)) in zip(panels, groups.items(), strict=False):
+        _lay(panel, image)
+        for (x0, y0), (x1, y1), s in zip(start, end, np.clip(strength, 0, 1), strict=True):
+            panel.plot([x0, x1], [y0, y1], color=colormaps["viridis"](s), alpha=0.3 + 0.7 * float(s), linewidth=1.2)
+        panel.plot(*np.reshape(start, (-1, 2)).T, "o", color=look.VERMILLION, markersize=2.5)
+        panel.set_title(f"{title} ({len(start)})", fontsize=8, loc="left", color=look.INK, pad=2)
+    return plot
+
+
+def _check(maps: np.ndarray, axes: int, titles: Sequence[str]) -> None:
+    if maps.ndim != axes or len(maps) != len(titles):
+        raise ValueError(
+            f"maps of shape {maps.shape} were given with {len(titles)} titles, but one title for each map is wanted, and "
+            f"{axes} axes. Give the maps of one view."
+        )
+
+
+def _panels(
+    image: np.ndarray, titles: Sequence[str], columns: int, width: float = 1.75
+) -> tuple[look.Plot, list[Axes]]:
+    """A panel for each title, shaped like the image; panels too many are empty."""
+    columns = min(columns, len(titles))
+    rows = -(-len(titles) // columns)
+    aspect = image.shape[0] / image.shape[1]
+    plot, panels = look.figure(rows, columns, size=(width * columns, rows * (width * aspect + 0.3)))
+    for panel in panels[len(titles) :]:
+        panel.set_axis_off()
+    return plot, panels
+
+
+def _lay(panel: Axes, image: np.ndarray, field: np.ndarray | None = None, stride: float = 1.0, **how: object) -> None:
+    """The image in grey, so that all colour is the network's, and a field (h, w[, 4]) over it."""
     height, width = image.shape[:2]
-    # grey, so that all colour is the network's
     panel.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-    strength = np.clip(field / peak if peak > 0 else field * 0, 0, 1)
-    panel.imshow(
-        strength,
-        cmap="inferno",
-        vmin=0,
-        vmax=1,
-        alpha=np.sqrt(strength) * 0.85,
-        extent=(0, field.shape[1] * stride, field.shape[0] * stride, 0),
-        interpolation="nearest",
-    )
+    if field is not None:
+        extent = (0, field.shape[1] * stride, field.shape[0] * stride, 0)
+        panel.imshow(field, extent=extent, interpolation="nearest", **how)  # type: ignore[arg-type]
     panel.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     panel.spines[:].set_visible(False)
