@@ -149,3 +149,58 @@ def test_the_same_seed_gives_the_same_pixels(tmp_path: Path) -> None:
     assert (one[0, 1].image != one[0, 2].image).any()
     other = PoseDataset(labels, image_regions(labels), SIZE, augment, seed=4)
     assert (one[0, 1].image != other[0, 1].image).any()
+
+
+@pytest.mark.parametrize("kind", ["image", "annotated"])
+def test_only_whole_images_are_clipped_to_their_view(tmp_path: Path, kind: str) -> None:
+    """The model of a box may point to what lies just outside; whoever looks at an image must not learn to."""
+    labels = lit(tmp_path, np.array([[10.3, 50.7], [90.1, 71.4]]))
+    regions = image_regions(labels) if kind == "image" else annotated_regions(labels, 1.25)
+    sample = PoseDataset(labels, regions, SIZE, Augment(scale=(1.5, 1.5)), seed=1)[0, 0]
+    outside = ~((sample.poses.xy >= 0) & (sample.poses.xy < SIZE)).all(-1)
+    assert outside.any()
+    assert (np.isnan(sample.poses.xy[outside]).all(), sample.poses.labelled.all()) == (
+        (True, False) if kind == "image" else (False, True)
+    )
+
+
+def test_windows_clip_too(tmp_path: Path) -> None:
+    """A window of a view is what the network sees of it."""
+    labels = lit(tmp_path, np.array([[40.3, 50.7], [100.1, 71.4]]))
+    dataset = PoseDataset(labels, image_regions(labels), SIZE, Augment(rotate=10), window=(96, 64))
+    shown = [dataset[0, epoch] for epoch in range(30)]
+    assert any(s.poses.labelled.all() for s in shown)
+    assert any(not s.poses.labelled.all() for s in shown)
+    for sample in shown:
+        points = sample.poses.xy[sample.poses.labelled]
+        assert ((points >= 0) & (points < [96, 64])).all()
+        box = sample.poses.box
+        assert ((box >= 0) & (box <= [96, 64, 96, 64])).all()
+
+
+@pytest.mark.parametrize("source", [(333, 517), (517, 333), (64, 48), (1023, 7), (641, 1)])
+@pytest.mark.parametrize("view", [(256, 256), (192, 160), (640, 384)])
+def test_letterboxing_and_its_inverse_are_exact_on_odd_sizes(source: tuple[int, int], view: tuple[int, int]) -> None:
+    """One scale for both axes and no rounded sides: corners land where arithmetic says, and come back to 1e-9 px."""
+    width, height = source
+    matrix = affine.fit_box(np.array([0, 0, width, height]), view)
+    scale = min(view[0] / width, view[1] / height)
+    pad = (np.array(view) - scale * np.array(source)) / 2
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height], [width / 3, height / 7]], dtype=float)
+    seen = affine.apply(matrix, corners)
+    np.testing.assert_allclose(seen, corners * scale + pad, atol=1e-9)
+    assert (seen >= -1e-9).all()
+    assert (seen <= np.array(view) + 1e-9).all()
+    np.testing.assert_allclose(affine.apply(np.linalg.inv(matrix), seen), corners, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [(333, 517), (517, 333)])
+def test_pixels_of_odd_sizes_are_letterboxed_as_their_labels(size: tuple[int, int]) -> None:
+    """The same in pixels: light of known place, seen through the letterbox, has come where the map says."""
+    rows, columns = np.mgrid[: size[1], : size[0]] + 0.5
+    x, y = size[0] - 40.25, size[1] - 31.5
+    image = (250 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 4.0**2))).astype(np.float32)
+    matrix = affine.fit_box(np.array([0, 0, *size]), (256, 256))
+    found = centroid(affine.warp(image, matrix, (256, 256)))
+    # bilinear resampling of a spot of 2 px keeps its centroid to a few hundredths
+    np.testing.assert_allclose(found, affine.apply(matrix, np.array([x, y])), atol=0.03)

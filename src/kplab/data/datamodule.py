@@ -78,6 +78,9 @@ class PoseDataset(Dataset[Sample]):
         poses = poses.transform(view)
         if self.augment is not None:
             pixels, poses = self.augment.change_pixels(pixels, poses, rng)
+        if self.regions.kind == "image":
+            # an annotated box is another matter: a head may well point to what lies just outside the view of one subject
+            poses = poses.clipped(size)
         return Sample(
             pixels, poses, view, int(self.labels.image_id[image_index]), box, float(self.regions.score[index])
         )

@@ -9,6 +9,10 @@ import numpy as np
 
 from kplab.ops import affine
 
+SEEN_SIDE, SEEN_SHARE = 2.0, 0.1
+"""Pixels, and share of its whole box, of which a cut-off subject must keep this much to count as seen without a
+keypoint (as in YOLO's choice of boxes after augmentation)."""
+
 
 @dataclass
 class Poses:
@@ -122,6 +126,35 @@ class Poses:
             visible=self.visible[:, permutation],
             keypoint_score=self.keypoint_score[:, permutation],
         )
+
+    def clipped(self, size: tuple[float, float], corner: tuple[float, float] = (0.0, 0.0)) -> Poses:
+        """What a view shows of the instances.
+
+        Keypoints outside become unlabelled and boxes are cut off. An instance that keeps part of its box but no labelled
+        keypoint becomes ``ignore``; one of which less is left than ``SEEN_SIDE`` or ``SEEN_SHARE`` goes. Crowds and the
+        like, ignored before, go only below ``SEEN_SIDE``: any part of them may show subjects. Areas stay those of the
+        whole subjects, whose size they tell.
+
+        Args:
+            size: (width, height) of the view, pixels of the frame.
+            corner: its upper left corner. The view is half open: a point at x = 0 is in it, one at x = width is not.
+        """
+        low = np.asarray(corner, dtype=np.float64)
+        high = low + size
+        inside = ((self.xy >= low) & (self.xy < high)).all(-1) & self.labelled
+        box = np.concatenate([np.maximum(self.box[:, :2], low), np.minimum(self.box[:, 2:], high)], axis=1)
+        sides, whole = box[:, 2:] - box[:, :2], self.box[:, 2:] - self.box[:, :2]
+        box[~(sides > 0).all(1)] = np.nan
+        seen = (sides >= SEEN_SIDE).all(1) & (self.ignore | (sides.prod(1) >= SEEN_SHARE * whole.prod(1)))
+        found = inside.any(1)
+        out = replace(
+            self,
+            xy=np.where(inside[..., None], self.xy, np.nan),
+            visible=np.where(inside, self.visible, 0).astype(np.uint8),
+            box=box,
+            ignore=self.ignore | ~found,
+        )
+        return out[found | seen]
 
     def extent(self) -> np.ndarray:
         """(N, 4) xyxy hull of the labelled keypoints; NaN where none is labelled."""
