@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from kplab.models.heads.base import Head
+from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +38,14 @@ class Case:
     def most(self) -> int:
         """How many instances to draw in one view."""
         return min(self.head.max_poses or 4, 4)
+
+    def held(self, poses: Poses) -> Poses:
+        """As many of the instances, taken in order, as the head says that it can hold together."""
+        kept: list[int] = []
+        for i in range(len(poses)):
+            if self.head.holds(poses[[*kept, i]]).all():
+                kept.append(i)
+        return poses[kept]
 
     def maps(self, views: int, seed: int = 0) -> list[Tensor]:
         """Random feature maps that take a gradient."""

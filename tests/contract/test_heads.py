@@ -31,7 +31,8 @@ def matched(predicted: Poses, true: Poses) -> tuple[np.ndarray, Poses]:
     """Largest keypoint error of each true instance, pixels, with the predictions assigned to them one to one."""
     assert len(predicted) >= len(true), f"{len(true)} instances, but only {len(predicted)} decoded"
     distance = np.linalg.norm(predicted.xy[:, None] - true.xy[None], axis=-1)
-    cost = np.where(true.labelled, distance, 0).max(-1)
+    # what was not found is NaN, and as wrong as can be
+    cost = np.where(true.labelled, np.nan_to_num(distance, nan=1e6), 0).max(-1)
     rows, columns = linear_sum_assignment(cost)
     order = np.argsort(columns)
     return cost[rows[order], columns[order]], predicted[rows[order]]
@@ -45,7 +46,12 @@ def mirrored(p: Poses, head: Head) -> Poses:
 @few
 @given(data=st.data())
 def test_what_is_encoded_is_decoded(case: Case, data: st.DataObject) -> None:
-    views = [data.draw(poses(K, SIZE, max_instances=case.most)) for _ in range(2)]
+    # a head that holds whole poses only is asked for whole ones half of the time
+    whole = data.draw(st.booleans())
+    drawn = [data.draw(poses(K, SIZE, max_instances=case.most, all_labelled=whole)) for _ in range(2)]
+    views = [case.held(view) for view in drawn]
+    if whole:
+        assert all(len(view) > 0 or len(all_) == 0 for view, all_ in zip(views, drawn, strict=True))
     decoded = case.head.decode(case.head.ideal(case.head.encode(views, SIZE)))
     assert len(decoded) == 2
     for found, true in zip(decoded, views, strict=True):
@@ -54,8 +60,8 @@ def test_what_is_encoded_is_decoded(case: Case, data: st.DataObject) -> None:
         assert (pairs.keypoint_score[true.labelled] > 0.5).all()
         assert ((found.score >= 0) & (found.score <= 1)).all()
         assert (found.keypoint_score <= 1).all()
-        assert np.isfinite(found.xy).all()
-        sure = found.keypoint_score.max(1) > 0.5
+        assert (np.isfinite(found.xy).all(-1) | (found.keypoint_score == 0)).all()
+        sure = (found.keypoint_score > 0.5).any(1)
         assert sure.sum() == len(true), f"{sure.sum()} sure instances for {len(true)}"
 
 
@@ -146,7 +152,7 @@ def test_mirrored_views_mirror_back(case: Case, data: st.DataObject) -> None:
         with pytest.raises(TypeError, match="no flip test"):
             case.head.unflip(None)
         return
-    views = [data.draw(poses(K, SIZE, 1, case.most, all_labelled=True))]
+    views = [case.held(data.draw(poses(K, SIZE, 1, case.most, all_labelled=True)))]
     ideal = case.head.ideal(case.head.encode(views, SIZE))
     back = case.head.unflip(case.head.ideal(case.head.encode([mirrored(views[0], case.head)], SIZE)))
     for a, b in zip(tensors(case.head.unflip(case.head.unflip(ideal))), tensors(ideal), strict=True):

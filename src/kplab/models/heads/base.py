@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -60,6 +61,19 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def ideal(self, targets: Any) -> Any:
         """What a perfect network would say."""
+
+    def holds(self, poses: Poses) -> np.ndarray:
+        """Which true instances of a view the representation can give back; all, unless a head says otherwise.
+
+        Where they all hold, they hold in any part of the scene as well.
+
+        Args:
+            poses: N instances, view pixels.
+
+        Returns:
+            (N,) bool.
+        """
+        return np.ones(len(poses), dtype=bool)
 
     def unflip(self, outputs: Any) -> Any:
         """Outputs of mirrored views, mirrored back and renamed, so that they can be averaged with the plain ones.

@@ -1,0 +1,392 @@
+"""Confidence maps and part affinity fields, stage after stage, parsed into any number of poses: OpenPose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kplab.models.errors import ModelError
+from kplab.models.heads.base import Head
+from kplab.models.heads.multi import boxes_of
+from kplab.models.heads.paf_stages import JointStages, PafFirstStages, conv
+from kplab.models.heads.single import check_level
+from kplab.ops import paf
+from kplab.ops.paf import Limb
+from kplab.structures.poses import Poses
+from kplab.structures.skeleton import Skeleton
+
+#: Cells between two keypoints of one kind from which neither disturbs where the other's peak is read.
+CLEAR = 5.2
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What has a confidence map, and what has a field.
+
+    Args:
+        names: of the P parts: the skeleton's K keypoints, then the virtual ones.
+        sources: for each virtual part the keypoints that it is the mean of.
+        limbs: pairs of parts, in the order in which they are parsed.
+        redundant: for each limb, whether those before it connect its ends already.
+        flip: for each part the one that it becomes in a mirror image.
+        mirror: for each limb the one that it becomes, and 1, or -1 where it becomes that one's reverse.
+    """
+
+    names: tuple[str, ...]
+    sources: tuple[tuple[int, ...], ...]
+    limbs: tuple[Limb, ...]
+    redundant: tuple[bool, ...]
+    flip: tuple[int, ...]
+    mirror: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(
+        cls,
+        skeleton: Skeleton,
+        limbs: Sequence[Sequence[str]] | None = None,
+        virtual: Mapping[str, Sequence[str]] | None = None,
+    ) -> Parts:
+        """Parts of a skeleton.
+
+        Args:
+            limbs: pairs of names, in the order of parsing; None derives them from the skeleton's edges: a spanning tree,
+                breadth first from the best connected keypoint, then the edges that close cycles.
+            virtual: name to the keypoints that it is the mean of, such as a neck of both shoulders.
+
+        Raises:
+            ModelError: a name is unknown; limbs leave something unconnected; limbs or virtual parts have no mirror image.
+        """
+        virtual = virtual or {}
+        names = (*skeleton.keypoints, *virtual)
+        if len(set(names)) != len(names):
+            raise _wrong(skeleton, f"has a keypoint that 'virtual' names again: {', '.join(virtual)}", "Rename it.")
+        index = {name: i for i, name in enumerate(names)}
+
+        def find(name: str, among: int, option: str) -> int:
+            if index.get(name, len(names)) >= among:
+                raise _wrong(
+                    skeleton, f"has no '{name}', which head.{option} names", f"Known: {', '.join(names[:among])}."
+                )
+            return index[name]
+
+        sources = tuple(tuple(find(n, len(skeleton), "virtual") for n in of) for of in virtual.values())
+        mirrored = [{skeleton.flip[s] for s in own} for own in sources]
+        flip = list(skeleton.flip)
+        for name, wanted in zip(virtual, mirrored, strict=True):
+            twins = [i for i, own in enumerate(sources) if set(own) == wanted]
+            if not twins or not wanted:
+                raise _wrong(skeleton, f"gives virtual '{name}' no mirror image", "Average both sides, or name both.")
+            flip.append(len(skeleton) + twins[0])
+
+        if limbs is None:
+            edges = [*skeleton.edges, *((len(skeleton) + v, s) for v, own in enumerate(sources) for s in own)]
+            chosen = paf.limbs_of(edges, len(names))
+        else:
+            pairs = [(find(str(a), len(names), "limbs"), find(str(b), len(names), "limbs")) for a, b in limbs]
+            chosen = [pair for pair in pairs if pair[0] != pair[1]]
+        piece, redundant = paf.pieces(chosen, len(names))
+        if len(set(piece)) > 1:
+            groups = ["+".join(n for n, p in zip(names, piece, strict=True) if p == one) for one in sorted(set(piece))]
+            raise _wrong(
+                skeleton,
+                f"falls into {len(groups)} pieces that no limb connects: {', '.join(groups[:4])}"
+                + (", ..." if len(groups) > 4 else ""),
+                "Name limbs that connect all keypoints, head.limbs=[[a,b],...], or add edges to the skeleton.",
+            )
+        return cls(
+            names, sources, tuple(chosen), tuple(redundant), tuple(flip), _mirror_images(skeleton, names, chosen, flip)
+        )
+
+    def locate(self, xy: np.ndarray) -> np.ndarray:
+        """(N, K, 2) keypoints to (N, P, 2) parts; a virtual one is NaN unless all that it is the mean of are labelled."""
+        virtual = [xy[:, list(own)].mean(1, keepdims=True) for own in self.sources]
+        return np.concatenate([xy, *virtual], axis=1)
+
+
+def _mirror_images(
+    skeleton: Skeleton, names: Sequence[str], limbs: Sequence[Limb], flip: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
+    """For each limb its mirror image's number, and whether that one runs the other way."""
+    seat = {limb: i for i, limb in enumerate(limbs)}
+    out = []
+    for a, b in limbs:
+        ahead, back = (flip[a], flip[b]), (flip[b], flip[a])
+        if ahead not in seat and back not in seat:
+            raise _wrong(
+                skeleton,
+                f"has a limb {names[a]}-{names[b]} without its mirror image {names[ahead[0]]}-{names[ahead[1]]}",
+                "Add that one to its edges, or to head.limbs.",
+            )
+        out.append((seat[ahead], 1) if ahead in seat else (seat[back], -1))
+    return tuple(out)
+
+
+def _wrong(skeleton: Skeleton, what: str, remedy: str) -> ModelError:
+    return ModelError(f"head 'paf': skeleton '{skeleton.name}' {what}. {remedy}")
+
+
+class PafHead(Head):
+    """Confidence maps of P parts and the background, and a field for each of L limbs, refined over stages.
+
+    Targets are ``{"heat": (B, P + 1, h, w), "paf": (B, 2 L, h, w)}`` with weights 0 or 1 a cell, ``{"heat_weight":
+    (B, P + 1, h, w), "paf_weight": (B, L, h, w)}``; outputs are ``{"heat": [...], "paf": [...]}``, a tensor a stage,
+    without an activation. Channels 2 l and 2 l + 1 of the fields are x and y of limb l.
+
+    Where an instance is ignored, its box counts in no channel; where a keypoint is unlabelled, its instance's box counts
+    neither in its own channel nor in those of its limbs nor in the background's. Boxes are widened by the reach of a
+    target, so that a prediction in the box costs nothing.
+
+    Args:
+        layout: ``joint`` (CVPR 2017: both branches in each stage) or ``paf_first`` (TPAMI 2019: fields, then maps).
+        stages: number of stages of fields and of maps; the same for ``joint``, of which the paper has [6, 6]; [4, 2] is the
+            later paper's.
+        width: channels of the stages and of the features that they share; 128 in both papers.
+        norm: batch normalisation; the papers have none, and start from a trained network.
+        level: which of the neck's maps; 0 is the finest. The papers read stride 8.
+        sigma: of the Gaussians, cells. The published code has 7 pixels at stride 8, that is 0.875.
+        limb_width: half the thickness of a limb in the fields, cells; 1 is published.
+        limbs: see ``Parts.of``.
+        virtual: see ``Parts.of``; they take part in maps and limbs, and are left out of poses.
+        bridges: limbs that close a cycle also join two parts of a person that share no keypoint. False, as published:
+            they only add single keypoints to a person.
+        peak: height above which a local maximum is a candidate.
+        max_peaks: candidates of a part; the highest ones.
+        samples: of the field, along the line between two candidates.
+        min_paf: what the field must say along the line for a sample to be kept.
+        min_kept: more than this fraction of the samples must be kept; the score is the mean of those.
+        long_limb: fraction of the map's height beyond which a limb costs: score + min(long_limb h / length - 1, 0), as
+            the Matlab code has with 0.5; None: never.
+        min_keypoints: poses with fewer are left out; 3 or 4 is published. At 1, a lone peak is a pose of a very low score.
+        min_score: poses of which (sum of peaks and limbs) / (number of parts) is lower are left out; 0.4 (C++) and 0.2
+            are published.
+        max_people: poses of a view; the best ones.
+
+    Source: Cao et al., "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields", CVPR 2017; Cao et al.,
+    "OpenPose", TPAMI 2019.
+    """
+
+    limb_index: Tensor
+    heat_flip: Tensor
+    paf_flip: Tensor
+    paf_sign: Tensor
+
+    def __init__(
+        self,
+        *,
+        in_channels: list[int],
+        strides: list[int],
+        size: tuple[int, int],
+        skeleton: Skeleton,
+        layout: str = "paf_first",
+        stages: Sequence[int] = (2, 1),
+        width: int = 64,
+        norm: bool = True,
+        level: int = 0,
+        sigma: float = 1.0,
+        limb_width: float = 1.0,
+        limbs: Sequence[Sequence[str]] | None = None,
+        virtual: Mapping[str, Sequence[str]] | None = None,
+        bridges: bool = True,
+        peak: float = 0.1,
+        max_peaks: int = 60,
+        samples: int = 10,
+        min_paf: float = 0.05,
+        min_kept: float = 0.8,
+        long_limb: float | None = None,
+        min_keypoints: int = 1,
+        min_score: float = 0.2,
+        max_people: int = 100,
+    ) -> None:
+        super().__init__()
+        _check(layout, stages, sigma, limb_width, samples, width)
+        self.skeleton, self.size = skeleton, size
+        self.parts = Parts.of(skeleton, limbs, virtual)
+        self.sigma, self.limb_width = sigma, limb_width
+        self.rules = paf.Rules(peak, max_peaks, samples, min_paf, min_kept, long_limb, bridges)
+        self.min_keypoints, self.min_score, self.max_people = min_keypoints, min_score, max_people
+        self.level = check_level("paf", level, strides)
+        self.stride = strides[self.level]
+        fields, maps = 2 * len(self.parts.limbs), len(self.parts.names) + 1
+        self.project = nn.Sequential(
+            conv(in_channels[self.level], 2 * width, 3, norm, nn.ReLU), conv(2 * width, width, 3, norm, nn.ReLU)
+        )
+        self.refine: JointStages | PafFirstStages
+        if layout == "joint":
+            self.refine = JointStages(width, width, fields, maps, stages[0], norm)
+        else:
+            self.refine = PafFirstStages(width, width, fields, maps, (stages[0], stages[1]), norm)
+        mirror = np.array(self.parts.mirror, dtype=np.int64).reshape(-1, 2)
+        channels = np.stack([2 * mirror[:, 0], 2 * mirror[:, 0] + 1], axis=1).ravel()
+        signs = np.stack([-mirror[:, 1], mirror[:, 1]], axis=1).ravel()
+        for name, values in (
+            ("limb_index", np.array(self.parts.limbs, dtype=np.int64).reshape(-1, 2)),
+            ("heat_flip", np.array([*self.parts.flip, maps - 1])),
+            ("paf_flip", channels),
+            ("paf_sign", signs.astype(np.float32)[:, None, None]),
+        ):
+            self.register_buffer(name, torch.from_numpy(values), persistent=False)
+
+    def encode(self, poses: list[Poses], size: tuple[int, int]) -> dict[str, Tensor]:
+        """Maps around un-rounded positions, and where they count."""
+        shape = (size[0] // self.stride, size[1] // self.stride)
+        views = [self._encode(view, shape) for view in poses]
+        return {key: torch.stack([view[key] for view in views]) for key in views[0]}
+
+    def _encode(self, poses: Poses, shape: tuple[int, int]) -> dict[str, Tensor]:
+        located = self._cells(self.parts.locate(poses.xy))
+        uv = located[torch.from_numpy(~poses.ignore).to(self.device)]
+        heat = paf.confidence_maps(uv, self.sigma, shape)
+        heat = torch.cat([heat, 1 - heat.amax(0, keepdim=True)])
+        fields = paf.affinity_fields(uv, self.limb_index, self.limb_width, shape).flatten(0, 1)
+
+        # a hair wider, so that rounding cannot leave a cell of a target uncovered
+        reach = max(paf.REACH * self.sigma, self.limb_width) + 0.01
+        boxes = paf.cover(self._cells(boxes_of(poses)), reach, shape).float()
+        ignored = torch.from_numpy(poses.ignore).to(self.device)[:, None]
+        unknown = located.isnan().any(-1) | ignored
+        open_limb = unknown[:, self.limb_index].any(-1)
+        unknown = torch.cat([unknown, unknown.any(1, keepdim=True)], dim=1)
+
+        def weight(of: Tensor) -> Tensor:
+            return (torch.einsum("nc,nhw->chw", of.float(), boxes) == 0).float()
+
+        return {"heat": heat, "paf": fields, "heat_weight": weight(unknown), "paf_weight": weight(open_limb)}
+
+    def _cells(self, xy: np.ndarray) -> Tensor:
+        """View pixels to cells, on the head's device."""
+        return torch.from_numpy(xy / self.stride).to(self.device, torch.float32)
+
+    def forward(self, maps: list[Tensor], targets: Any | None = None) -> dict[str, list[Tensor]]:
+        """Fields and maps of every stage from the neck's maps."""
+        fields, heat = self.refine(self.project(maps[self.level]))
+        return {"heat": heat, "paf": fields}
+
+    def loss(self, outputs: dict[str, list[Tensor]], targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Squared error of every stage of both branches, in units of the energy of what is to be learnt.
+
+        sum_cells w (p - t)**2 / max(sum_cells w t**2, floor), the sums over the batch, and t**2 without the background
+
+        Fields of zeros cost 1, and so do maps of zeros besides what the background costs, whatever the size of the map,
+        sigma, and the number of people. The floor is the energy of one whole subject, of limbs as long as they are thick,
+        so that views of nobody have a finite loss. (The papers sum over cells, with the same weight for both branches.)
+        """
+        heat, field = targets["heat"], targets["paf"]
+        weight, field_weight = targets["heat_weight"], targets["paf_weight"].repeat_interleave(2, dim=1)
+        energy = (weight * heat**2)[:, :-1].sum().clamp_min(math.pi * self.sigma**2 * len(self.parts.names))
+        field_energy = (field_weight * field**2).sum().clamp_min(4 * self.limb_width**2 * max(len(self.parts.limbs), 1))
+        losses = {
+            f"paf_{stage + 1}": (field_weight * (out - field) ** 2).sum() / field_energy
+            for stage, out in enumerate(outputs["paf"])
+        }
+        for stage, out in enumerate(outputs["heat"]):
+            losses[f"heat_{stage + 1}"] = (weight * (out - heat) ** 2).sum() / energy
+        return losses
+
+    def decode(self, outputs: dict[str, list[Tensor]]) -> list[Poses]:
+        """The people of the last stage's maps.
+
+        A pose's score is the sum of its peaks and of the limbs that joined them, over the number of both in a whole
+        subject (2 P - 1): how good and how complete it is. The papers rank by the same sum, and COCO submissions multiply
+        it by the number of keypoints besides.
+        """
+        return [
+            self._parse(heat[:-1], fields.unflatten(0, (-1, 2)))
+            for heat, fields in zip(outputs["heat"][-1], outputs["paf"][-1], strict=True)
+        ]
+
+    def _parse(self, heat: Tensor, fields: Tensor) -> Poses:
+        part, uv, height = paf.find_peaks(heat, self.rules.peak, self.rules.max_peaks)
+        limb, pair, value = paf.connect(fields, self.limb_index, part, uv, self.rules)
+        parts = part.cpu().numpy()
+        owner, evidence = paf.assemble(
+            parts.tolist(), limb.tolist(), pair.tolist(), value.clamp(0, 1).tolist(), self.parts.redundant, self.rules.bridges
+        )  # fmt: skip
+        people, row = np.unique(np.array(owner, dtype=np.int64), return_inverse=True)
+        peaks = height.double().clamp(0, 1).cpu().numpy()
+        points = np.full((len(people), len(self.parts.names), 2), np.nan)
+        scores = np.zeros(points.shape[:2])
+        points[row, parts] = uv.double().cpu().numpy() * self.stride
+        scores[row, parts] = peaks
+        total = np.bincount(row, peaks, len(people)) + np.array(evidence)[people]
+        count = np.bincount(row, minlength=len(people))
+        keypoints = np.isfinite(points[:, : len(self.skeleton), 0]).sum(1)
+        good = (keypoints >= max(self.min_keypoints, 1)) & (total >= self.min_score * count)
+        best = np.flatnonzero(good)[np.argsort(-total[good], kind="stable")][: self.max_people]
+        whole = 2 * len(self.parts.names) - 1
+        return Poses.make(
+            points[best, : len(self.skeleton)],
+            score=total[best] / whole,
+            keypoint_score=scores[best, : len(self.skeleton)],
+        )
+
+    def ideal(self, targets: dict[str, Tensor]) -> dict[str, list[Tensor]]:
+        """The targets' maps, from the first stage on."""
+        return {
+            "heat": [targets["heat"]] * len(self.refine.heat),
+            "paf": [targets["paf"]] * len(self.refine.paf),
+        }
+
+    def unflip(self, outputs: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
+        """Mirrored and renamed; the x of fields turns round, and all of a limb that is stored the other way."""
+        return {
+            "heat": [heat.flip(-1)[:, self.heat_flip] for heat in outputs["heat"]],
+            "paf": [fields.flip(-1)[:, self.paf_flip] * self.paf_sign for fields in outputs["paf"]],
+        }
+
+    def holds(self, poses: Poses) -> np.ndarray:
+        """Which instances the maps can keep apart and in one piece.
+
+        One whose labelled keypoints are not all connected by limbs is read as several; a keypoint within 3 sigma (or
+        ``CLEAR`` cells) of another instance's same one is drawn into it; a field is averaged where two instances' same
+        limbs meet, and what hangs on a limb may be taken for another's where their ends meet.
+        """
+        uv = self._cells(self.parts.locate(poses.xy)).double()
+        limbs = self.parts.limbs
+        whole = np.zeros(len(poses), dtype=bool)
+        for n, there in enumerate((~uv.isnan().any(-1)).tolist()):
+            number = np.cumsum(there) - 1
+            found = [i for i, (a, b) in enumerate(limbs) if there[a] and there[b]]
+            owner, _ = paf.assemble(
+                np.flatnonzero(there).tolist(),
+                found,
+                [(int(number[limbs[i][0]]), int(number[limbs[i][1]])) for i in found],
+                [1.0] * len(found),
+                self.parts.redundant,
+                self.rules.bridges,
+            )
+            keypoints = sum(there[: len(self.skeleton)])
+            whole[n] = len(set(owner)) == 1 and keypoints >= self.min_keypoints
+        apart = (uv[:, None] - uv[None]).norm(dim=-1)
+        start, end = uv[:, self.limb_index[:, 0]], uv[:, self.limb_index[:, 1]]
+        start, end = torch.where(start.isnan(), end, start), torch.where(end.isnan(), start, end)
+        between = paf.segment_distance(start[:, None], end[:, None], start[None], end[None])
+        near = (apart < max(3 * self.sigma, CLEAR)).any(-1) | (between < 2 * self.limb_width + 2).any(-1)
+        near.fill_diagonal_(False)
+        return whole & ~near.any(1).cpu().numpy()
+
+
+def _check(layout: str, stages: Sequence[int], sigma: float, limb_width: float, samples: int, width: int) -> None:
+    """Options that make no sense, told."""
+    if layout not in ("joint", "paf_first"):
+        raise ModelError(f"head 'paf' has the layouts joint and paf_first, but got '{layout}'. Change head.layout.")
+    if len(stages) != 2 or min(stages) < 1 or (layout == "joint" and stages[0] != stages[1]):
+        wanted = (
+            "two equal numbers, e.g. [2,2]" if layout == "joint" else "numbers of fields' and maps' stages, e.g. [2,1]"
+        )
+        raise ModelError(f"head 'paf' with layout {layout} wants {wanted}, but got {list(stages)}. Change head.stages.")
+    for name, value, least in (("sigma", sigma, 0.5), ("limb_width", limb_width, 0.5)):
+        if value < least:
+            raise ModelError(
+                f"head 'paf' wants head.{name} >= {least}, in cells of the map, but got {value}: "
+                "narrower ones fall between the cells. 1 is usual."
+            )
+    if samples < 2 or width < 4:
+        raise ModelError(
+            f"head 'paf' wants samples >= 2 and width >= 4, but got {samples} and {width}. 10 and 64 are usual."
+        )

@@ -1,0 +1,363 @@
+"""Confidence maps and part affinity fields, and people read out of them.
+
+Continuous coordinates as in ``ops.affine``; everything here is in cells of the map. A part is a keypoint, or a virtual one
+such as the neck; a limb is a pair of parts. P parts, L limbs, N people, M peaks.
+
+Source: Cao et al., "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields", CVPR 2017; "OpenPose", TPAMI 2019.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kplab.ops.heatmap import gaussian_map
+
+Limb = tuple[int, int]
+
+#: Gaussians are cut to nothing below this height, as in the published code (exponent 4.6052) ...
+CUT = 0.01
+#: ... which is so many sigma from their centre.
+REACH = math.sqrt(-2 * math.log(CUT))
+#: Ends of a limb so close, in cells, leave no room for a field between them: they connect without one.
+NEAR = 1.0
+#: What a cell of length costs a limb when candidates are ranked: among equals the shorter one wins.
+LENGTH_COST = 1e-3
+
+
+# ---------------------------------------------------------------- limbs
+
+
+def limbs_of(edges: Sequence[Limb], parts: int) -> list[Limb]:
+    """Edges in an order to parse them in, each pointing away from the root: a spanning tree first, then the others.
+
+    The tree is breadth first from the part with most edges (the first of several), so that people grow from the middle,
+    where parts are found best.
+
+    Args:
+        edges: pairs of parts; doubled ones count once.
+        parts: P.
+
+    >>> limbs_of([(2, 1), (0, 1), (2, 0), (2, 3)], 4)
+    [(2, 1), (2, 0), (2, 3), (0, 1)]
+    """
+    links = list(dict.fromkeys((min(e), max(e)) for e in edges))
+    around: list[list[int]] = [[] for _ in range(parts)]
+    for a, b in edges:
+        around[a].append(b)
+        around[b].append(a)
+    seen: set[int] = set()
+    tree: list[Limb] = []
+    for root in sorted(range(parts), key=lambda part: -len(around[part])):
+        if root in seen:
+            continue
+        seen.add(root)
+        queue = [root]
+        for part in queue:
+            new = [other for other in dict.fromkeys(around[part]) if other not in seen]
+            seen.update(new)
+            queue += new
+            tree += [(part, other) for other in new]
+    in_tree = {(min(limb), max(limb)) for limb in tree}
+    return tree + [link for link in links if link not in in_tree]
+
+
+def pieces(limbs: Sequence[Limb], parts: int) -> tuple[list[int], list[bool]]:
+    """Which parts hang together, and which limbs are redundant.
+
+    Returns:
+        the piece of each part, named by one of its parts, and for each limb whether those before it connect its ends
+        already.
+    """
+    piece = list(range(parts))
+    redundant = []
+    for a, b in limbs:
+        redundant.append(piece[a] == piece[b])
+        if piece[a] != piece[b]:
+            old, new = piece[b], piece[a]
+            piece = [new if p == old else p for p in piece]
+    return piece, redundant
+
+
+# ---------------------------------------------------------------- targets
+
+
+def confidence_maps(uv: Tensor, sigma: float, size: tuple[int, int]) -> Tensor:
+    """A Gaussian around each part of each person; where people meet, the higher one.
+
+    S_p(c) = max_n exp(-|c - u_np|**2 / (2 sigma**2)), 0 where that is below ``CUT``
+
+    Args:
+        uv: (N, P, 2) cells, not rounded; NaN where there is none.
+        sigma: cells. (The papers print exp(-d**2 / sigma**2); their code has the form above.)
+        size: (width, height) of the map, cells.
+
+    Returns:
+        (P, height, width) in [0, 1].
+    """
+    maps = gaussian_map(uv, sigma, size)
+    nothing = maps.new_zeros(1, *maps.shape[1:])
+    return torch.cat([nothing, torch.where(maps >= CUT, maps, 0.0)]).amax(0)
+
+
+def affinity_fields(uv: Tensor, limbs: Tensor, width: float, size: tuple[int, int]) -> Tensor:
+    """The direction of each limb, in the cells that it covers; where people's limbs overlap, the mean over these people.
+
+    With v = (b - a) / |b - a|, limb a-b covers the cells c with 0 <= v.(c - a) <= |b - a| and |v x (c - a)| <= width.
+
+    Args:
+        uv: (N, P, 2) cells; NaN where there is none. A limb needs both ends, and a length.
+        limbs: (L, 2) int64 parts.
+        width: half the thickness of a limb, cells.
+        size: (width, height) of the map, cells.
+
+    Returns:
+        (L, 2, height, width): (x, y) of a vector of length 1 at most.
+    """
+    start, end = uv[:, limbs[:, 0]], uv[:, limbs[:, 1]]
+    length = (end - start).norm(dim=-1)
+    unit = (end - start) / length[..., None]
+    x = torch.arange(size[0], device=uv.device, dtype=uv.dtype) + 0.5 - start[..., 0, None]
+    y = torch.arange(size[1], device=uv.device, dtype=uv.dtype) + 0.5 - start[..., 1, None]
+    ux, uy = unit[..., 0, None], unit[..., 1, None]
+    along = (uy * y)[..., :, None] + (ux * x)[..., None, :]
+    across = (ux * y)[..., :, None] - (uy * x)[..., None, :]
+    # comparisons with NaN are false, so limbs without an end or a length cover nothing
+    covered = (along >= 0) & (along <= length[..., None, None]) & (across.abs() <= width)
+    total = torch.einsum("nlhw,nlc->lchw", covered.to(uv.dtype), unit.nan_to_num())
+    return total / covered.sum(0).clamp_min(1)[:, None]
+
+
+def cover(boxes: Tensor, margin: float, size: tuple[int, int]) -> Tensor:
+    """The cells whose centres lie in each box.
+
+    Args:
+        boxes: (N, 4) xyxy, cells; NaN covers nothing.
+        margin: added on each side, cells.
+        size: (width, height) of the map, cells.
+
+    Returns:
+        (N, height, width) bool.
+    """
+    x = torch.arange(size[0], device=boxes.device, dtype=boxes.dtype) + 0.5
+    y = torch.arange(size[1], device=boxes.device, dtype=boxes.dtype) + 0.5
+    x0, y0, x1, y1 = boxes[..., None].unbind(1)
+    columns = (x >= x0 - margin) & (x <= x1 + margin)
+    rows = (y >= y0 - margin) & (y <= y1 + margin)
+    return rows[:, :, None] & columns[:, None, :]
+
+
+# ---------------------------------------------------------------- parsing
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How people are read out of maps.
+
+    Args:
+        peak: height above which a local maximum is a candidate.
+        max_peaks: candidates of a part, at most; the highest ones.
+        samples: of the field, along the line between two candidates.
+        min_paf: what the field must say at a sample, along the line, for it to be kept.
+        min_kept: more than this fraction of the samples must be kept.
+        long_limb: fraction of the map's height from which longer limbs are penalised; None: never.
+        bridges: redundant limbs also join two parts of a person, and not only single candidates to a person.
+    """
+
+    peak: float = 0.1
+    max_peaks: int = 60
+    samples: int = 10
+    min_paf: float = 0.05
+    min_kept: float = 0.8
+    long_limb: float | None = None
+    bridges: bool = True
+
+
+def find_peaks(maps: Tensor, threshold: float, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Local maxima of each map among their eight neighbours, to a fraction of a cell.
+
+    Along each axis the parabola through the logs of three cells is exact for a Gaussian (as in DARK, whose mixed
+    derivative is 0 for it); beside the border the three cells sit further in. Of a plateau the first cell counts.
+
+    Args:
+        maps: (P, H, W).
+        threshold: candidates are higher than this, and than 0.
+        most: candidates of a part, at most; the highest ones.
+
+    Returns:
+        (M,) int64 part, ascending, the highest first; (M, 2) (x, y) in cells; (M,) height of the cell.
+    """
+    count, height, width = maps.shape
+    stride = width + 2
+    flat = F.pad(maps, (1, 1, 1, 1), value=-math.inf).flatten()
+    index = torch.nonzero(flat > max(threshold, 0.0)).squeeze(1)
+    steps = torch.tensor([-stride - 1, -stride, -stride + 1, -1, 1, stride - 1, stride, stride + 1], device=maps.device)
+    around, here = flat[index[:, None] + steps], flat[index]
+    top = (around[:, :4] < here[:, None]).all(1) & (around[:, 4:] <= here[:, None]).all(1)
+    index, here = index[top], here[top]
+
+    order = here.argsort(descending=True, stable=True)
+    order = order[(index[order] // (stride * (height + 2))).argsort(stable=True)]
+    index, here = index[order], here[order]
+    part = index // (stride * (height + 2))
+    kept = ranks(part, count) < most
+    index, here, part = index[kept], here[kept], part[kept]
+
+    row, column = index // stride % (height + 2) - 1, index % stride - 1
+    x = column + 0.5 + _log_parabola(flat, index, 1, column, width)
+    y = row + 0.5 + _log_parabola(flat, index, stride, row, height)
+    return part, torch.stack([x, y], dim=-1), here
+
+
+def _log_parabola(flat: Tensor, index: Tensor, step: int, position: Tensor, cells: int) -> Tensor:
+    """How far from a cell, at most one cell, the top of the parabola through three logs along an axis lies."""
+    if cells < 3:
+        return flat.new_zeros(index.shape)
+    shift = position.clamp(1, cells - 2) - position
+    seat = index + shift * step
+    # what is far below a peak is noise, and may be negative
+    before, middle, after = (flat[seat + d * step].clamp_min(CUT / 10).log() for d in (-1, 0, 1))
+    curve = before - 2 * middle + after
+    bent = curve < 0
+    top = shift + (before - after) / 2 / torch.where(bent, curve, -1.0)
+    return torch.where(bent, top.clamp(-1, 1), 0.0)
+
+
+def ranks(part: Tensor, parts: int) -> Tensor:
+    """(M,) place of each candidate among those of its part, in their order; any order of parts."""
+    order = part.argsort(stable=True)
+    number = torch.bincount(part, minlength=parts)
+    first = number.cumsum(0) - number
+    rank = torch.empty_like(part)
+    rank[order] = torch.arange(len(part), device=part.device) - first[part[order]]
+    return rank
+
+
+def connect(fields: Tensor, limbs: Tensor, part: Tensor, uv: Tensor, rules: Rules) -> tuple[Tensor, Tensor, Tensor]:
+    """Every pair of candidates that the field between them supports.
+
+    The score of a pair is the mean of field . direction over the kept samples, which lie at even steps on the line, off
+    its ends by a cell (by a quarter of a short line), where the field of a limb fades out. Pairs closer than ``NEAR``
+    connect whatever the field says, with a score of at least ``min_paf``.
+
+    Args:
+        fields: (L, 2, H, W).
+        limbs: (L, 2) int64 parts.
+        part: (M,) int64 of the candidates, in any order.
+        uv: (M, 2) cells.
+        rules: of sampling and acceptance.
+
+    Returns:
+        (Q,) int64 limb, ascending, the best pair of a limb first; (Q, 2) int64 candidates at its ends; (Q,) score.
+    """
+    if not len(part) or not len(limbs):
+        return part.new_zeros(0), part.new_zeros(0, 2), uv.new_zeros(0)
+    height, width = fields.shape[-2:]
+    parts = int(torch.maximum(limbs.max(), part.max())) + 1
+    rank = ranks(part, parts)
+    most = int(rank.max()) + 1
+    table = part.new_full((parts, most), -1)
+    table[part, rank] = torch.arange(len(part), device=part.device)
+    first, second = table[limbs[:, 0]], table[limbs[:, 1]]  # (L, S) each; -1, where a part has fewer, is masked below
+    start, line = uv[first][:, :, None], uv[second][:, None] - uv[first][:, :, None]
+    length = line.norm(dim=-1)  # (L, S, S)
+
+    off = (1 / length.clamp_min(1e-6)).clamp_max(0.25)[..., None]
+    places = off + (1 - 2 * off) * torch.linspace(0, 1, rules.samples, device=uv.device, dtype=uv.dtype)
+    points = start[..., None, :] + line[..., None, :] * places[..., None]
+    # without align_corners -1 and 1 are the outer borders of a map, so cell centres are where ops.affine has them
+    grid = (points * (2 / points.new_tensor([width, height])) - 1).flatten(1, 2)
+    field = F.grid_sample(fields, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    unit = (line / length.clamp_min(1e-6)[..., None]).flatten(1, 2)
+    along = field[:, 0] * unit[..., 0, None] + field[:, 1] * unit[..., 1, None]
+    kept = along > rules.min_paf
+    number = kept.sum(-1)
+    score = ((along * kept).sum(-1) / number.clamp_min(1)).view_as(length)
+
+    near = length <= NEAR
+    score = torch.where(near, score.clamp_min(rules.min_paf), score)
+    good = near | (number.view_as(length) > rules.min_kept * rules.samples)
+    if rules.long_limb is not None:
+        score = score + (rules.long_limb * height / length.clamp_min(1e-6) - 1).clamp_max(0)
+        good = good & (score > 0)
+    good = good & (first >= 0)[:, :, None] & (second >= 0)[:, None]
+
+    limb, i, j = torch.nonzero(good, as_tuple=True)
+    score, length = score[limb, i, j], length[limb, i, j]
+    order = (score - LENGTH_COST * length).argsort(descending=True, stable=True)
+    order = order[limb[order].argsort(stable=True)]
+    pair = torch.stack([first[limb, i], second[limb, j]], dim=-1)
+    return limb[order], pair[order], score[order]
+
+
+def assemble(
+    part: Sequence[int],
+    limb: Sequence[int],
+    pair: Sequence[Sequence[int]],
+    score: Sequence[float],
+    redundant: Sequence[bool],
+    bridges: bool = True,
+) -> tuple[list[int], list[float]]:
+    """People out of candidates and the connections between them.
+
+    Connections are taken limb by limb in the given order, each if neither end is used by this limb yet (greedy matching).
+    At first each candidate is a person; a connection joins the people at its ends if they share no part. One of a
+    redundant limb never joins two single candidates, and without ``bridges`` it only joins a single one to a person.
+
+    Args:
+        part: M parts of the candidates.
+        limb: Q limbs of the connections, in the order to take them.
+        pair: Q pairs of candidates.
+        score: Q scores.
+        redundant: for each limb, whether those before it connect its ends already (see ``pieces``).
+        bridges: see above.
+
+    Returns:
+        M people, each named by one of its candidates, and for each of these names the sum of the scores that made it.
+    """
+    person = list(range(len(part)))
+    members = [[i] for i in person]
+    mask = [1 << p for p in part]
+    evidence = [0.0] * len(part)
+    used: set[tuple[int, int]] = set()
+    for number, (i, j), value in zip(limb, pair, score, strict=True):
+        if (number, i) in used or (number, j) in used:
+            continue
+        used |= {(number, i), (number, j)}
+        p, q = person[i], person[j]
+        if p == q or mask[p] & mask[q]:
+            continue
+        single = (len(members[p]) == 1) + (len(members[q]) == 1)
+        if redundant[number] and (single == 2 or (single == 0 and not bridges)):
+            continue
+        for k in members[q]:
+            person[k] = p
+        members[p] += members[q]
+        mask[p] |= mask[q]
+        evidence[p] += evidence[q] + value
+    return person, evidence
+
+
+# ---------------------------------------------------------------- what maps can hold
+
+
+def segment_distance(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """Distance between the segments a-b and c-d, which may be points: (..., 2) each to (...); NaN stays NaN."""
+
+    def to_segment(p: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        line = end - start
+        t = ((p - start) * line).sum(-1) / (line**2).sum(-1).clamp_min(1e-12)
+        return (p - start - t.clamp(0, 1)[..., None] * line).norm(dim=-1)
+
+    def side(p: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        line, off = end - start, p - start
+        return line[..., 0] * off[..., 1] - line[..., 1] * off[..., 0]
+
+    apart = torch.stack([to_segment(a, c, d), to_segment(b, c, d), to_segment(c, a, b), to_segment(d, a, b)]).amin(0)
+    crossing = (side(c, a, b) * side(d, a, b) < 0) & (side(a, c, d) * side(b, c, d) < 0)
+    return torch.where(crossing, 0.0, apart)
