@@ -68,7 +68,7 @@ class Backbone(nn.Module):
         self.name = name
         self.net = _create(name, pretrained, size, options)
         if checkpoint:
-            _load(self.net, name, Path(checkpoint))
+            load_weights(self.net, name, Path(checkpoint))
         info = cast(FeatureInfo, self.net.feature_info)
         self.channels: list[int] = info.channels()
         self.strides: list[int] = info.reduction()
@@ -164,7 +164,7 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _load(net: nn.Module, name: str, path: Path) -> None:
+def load_weights(net: nn.Module, name: str, path: Path) -> None:
     """Fill a feature network from a file: every tensor must be found, and fit; what the network lacks is left.
 
     Names are compared without their dots, because timm's feature wrappers flatten ``stages.0`` to ``stages_0``.

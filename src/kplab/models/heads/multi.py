@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from kplab.models.errors import ModelError
 from kplab.structures.poses import Poses
@@ -35,8 +37,18 @@ def boxes_of(poses: Poses, how: str = "annotated", margin: float = 0.1) -> np.nd
     sides = hull[:, 2:] - hull[:, :2]
     padding = np.maximum(margin * sides.max(1, initial=0.0), LEAST_PADDING)[:, None]
     hull = np.concatenate([hull[:, :2] - padding, hull[:, 2:] + padding], axis=1)
-    has_box = (poses.box[:, 2:] > poses.box[:, :2]).all(1)  # false for NaN
+    has_box: np.ndarray = (poses.box[:, 2:] > poses.box[:, :2]).all(1)  # false for NaN
     has_hull = poses.labelled.any(1)
     hull_first = has_hull & ~poses.ignore & (how == "keypoints")
     own = np.where(has_box[:, None], poses.box, np.nan)
     return np.where((hull_first | ~has_box)[:, None], hull, own)
+
+
+def padded(rows: list[np.ndarray], device: torch.device) -> Tensor:
+    """Stack B arrays (n_i, ...) to (B, M, ...), M the largest n_i and at least 1; what is added is 0 or False."""
+    longest = max(1, *(len(r) for r in rows))
+    out = np.zeros((len(rows), longest, *rows[0].shape[1:]), dtype=rows[0].dtype)
+    for i, r in enumerate(rows):
+        out[i, : len(r)] = r
+    tensor = torch.from_numpy(out).to(device)
+    return tensor.float() if tensor.is_floating_point() else tensor

@@ -1,0 +1,400 @@
+"""One-stage, anchor-free: every cell of every map may speak for one subject, with its box and its keypoints."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kplab.models.csp import Conv
+from kplab.models.errors import ModelError
+from kplab.models.heads.base import Head
+from kplab.models.heads.multi import boxes_of, padded
+from kplab.ops.assignment import task_aligned
+from kplab.ops.boxes import complete_iou, distance_logits, distance_loss, expected_distance
+from kplab.ops.nms import box_nms, oks_nms
+from kplab.structures.poses import Poses
+from kplab.structures.skeleton import Skeleton
+
+#: Predictions of a view that suppression looks at, the surest first.
+CANDIDATES = 1000
+#: What a perfect network says when it is sure.
+SURE = 20.0
+
+
+class Said(NamedTuple):
+    """Outputs of all A anchors, level after level.
+
+    Attributes:
+        box: (B, A, 4, bins) logits of the distances to the left, upper, right and lower side.
+        score: (B, A) logits.
+        xy: (B, A, K, 2) keypoints less the anchor, cells; or None.
+        visible: (B, A, K) logits; or None.
+        anchors: (A, 2) centres of the cells, view pixels.
+        stride: (A,) pixels a cell.
+    """
+
+    box: Tensor
+    score: Tensor
+    xy: Tensor | None
+    visible: Tensor | None
+    anchors: Tensor
+    stride: Tensor
+
+
+class YoloHead(Head):
+    """YOLOv8's head: for each cell of all of the neck's maps a score, a box and K keypoints.
+
+    Outputs are one dict a map: ``box`` (B, 4 * bins, h, w) logits of the distances from the cell's centre to the sides;
+    ``score`` (B, 1, h, w) logits; ``xy`` (B, 2 K, h, w), keypoints less the cell's centre in cells, that is 2 t - 0.5 of
+    the layer's own t; ``visible`` (B, K, h, w) logits. A keypoint is at (2 t + i) * stride, i the cell's index.
+
+    ``visible`` learns whether a keypoint is labelled, for COCO's 1 and 2 are one to it: it does not tell what is hidden.
+
+    Args:
+        keypoints: false makes a detector: no keypoints are learnt, and predicted poses have a score and a box only.
+        boxes: ``annotated`` or ``keypoints``: what is boxed, see ``multi.boxes_of``.
+        margin: of hulls of keypoints, fraction of their longer side.
+        bins: of a distance's distribution; a box reaches bins - 1 cells from its anchor at most.
+        top_k: anchors that learn one instance.
+        box_gain: of the box's 1 - CIoU.
+        dfl_gain: of the distributions' cross entropy.
+        score_gain: of the score's cross entropy.
+        keypoint_gain: of 1 - OKS.
+        visible_gain: of the cross entropy of ``visible``.
+        distance_gain: of the keypoints' mean distance over the square root of the box's area; not in YOLOv8. 1 - OKS has
+            next to no gradient far from a keypoint with a small sigma, and this has the same everywhere.
+        nms: ``box``: of predictions whose boxes overlap, the surest stays; ``oks``: of those whose keypoints are alike.
+        nms_threshold: IoU or OKS above which two are one.
+        confidence: least score of a prediction.
+        max_detections: in a view.
+
+    Source: Jocher et al., YOLOv8, 2023; Maji et al., "YOLO-Pose", 2022.
+    """
+
+    flip: Tensor
+    sigmas: Tensor
+
+    def __init__(
+        self,
+        *,
+        in_channels: list[int],
+        strides: list[int],
+        size: tuple[int, int],
+        skeleton: Skeleton,
+        keypoints: bool = True,
+        boxes: str = "annotated",
+        margin: float = 0.1,
+        bins: int = 16,
+        top_k: int = 10,
+        box_gain: float = 7.5,
+        dfl_gain: float = 1.5,
+        score_gain: float = 0.5,
+        keypoint_gain: float = 12.0,
+        visible_gain: float = 1.0,
+        distance_gain: float = 0.0,
+        nms: str = "box",
+        nms_threshold: float = 0.7,
+        confidence: float = 0.001,
+        max_detections: int = 100,
+    ) -> None:
+        super().__init__()
+        if nms not in ("box", "oks") or (nms == "oks" and not keypoints):
+            raise ModelError(
+                f"head 'yolo' suppresses by box, or by oks where it has keypoints, but got nms '{nms}' with "
+                f"keypoints {keypoints}. Use head.nms=box."
+            )
+        if not (0 < nms_threshold <= 1 and 0 <= confidence < 1 and max_detections > 0 and top_k > 0 and bins > 1):
+            raise ModelError(
+                "head 'yolo' wants nms_threshold in (0, 1], confidence in [0, 1), max_detections and top_k > 0 and bins "
+                f"> 1, but got {nms_threshold}, {confidence}, {max_detections}, {top_k} and {bins}. "
+                "0.7, 0.001, 100, 10 and 16 are usual."
+            )
+        boxes_of(Poses.empty(len(skeleton)), boxes, margin)  # refuses what it doesn't know
+        self.skeleton, self.size, self.strides = skeleton, size, list(strides)
+        self.keypoints, self.boxes, self.margin, self.bins, self.top_k = keypoints, boxes, margin, bins, top_k
+        self.gains = {
+            "box": box_gain, "dfl": dfl_gain, "score": score_gain, "keypoint": keypoint_gain, "visible": visible_gain,
+            "distance": distance_gain,
+        }  # fmt: skip
+        self.nms, self.nms_threshold = nms, nms_threshold
+        self.confidence, self.max_detections = confidence, max_detections
+        first, points = in_channels[0], 3 * len(skeleton)
+        self.to_box = nn.ModuleList(branch(c, max(16, first // 4, 4 * 16), 4 * bins) for c in in_channels)
+        self.to_score = nn.ModuleList(branch(c, first, 1) for c in in_channels)
+        self.to_keypoints = nn.ModuleList(
+            branch(c, max(first // 4, points), points) for c in in_channels if self.keypoints
+        )
+        for box, score, stride in zip(self.to_box, self.to_score, strides, strict=True):
+            nn.init.constant_(last_bias(box), 1.0)
+            # as if five subjects were spread over a view's cells
+            nn.init.constant_(last_bias(score), min(0.0, math.log(5 * stride**2 / (size[0] * size[1]))))
+        self.register_buffer("flip", torch.from_numpy(skeleton.flip_array), persistent=False)
+        self.register_buffer("sigmas", torch.tensor(skeleton.sigmas, dtype=torch.float32), persistent=False)
+
+    def encode(self, poses: list[Poses], size: tuple[int, int]) -> dict[str, Any]:
+        """True boxes and keypoints, padded to the same number a view; which anchor learns them depends on predictions.
+
+        Returns:
+            ``box`` (B, M, 4), ``xy`` (B, M, K, 2), ``labelled`` (B, M, K), ``exists`` (B, M), ``ignored`` (B, I, 4) and
+            ``size``, view pixels.
+        """
+        parts: dict[str, list[np.ndarray]] = {"box": [], "xy": [], "labelled": [], "exists": [], "ignored": []}
+        for view in poses:
+            box = boxes_of(view, self.boxes, self.margin)
+            boxed = np.isfinite(box).all(1)
+            learnt = boxed & ~view.ignore
+            parts["box"].append(box[learnt])
+            parts["xy"].append(np.nan_to_num(view.xy[learnt]))
+            parts["labelled"].append(view.labelled[learnt])
+            parts["exists"].append(np.ones(learnt.sum(), dtype=bool))
+            parts["ignored"].append(box[boxed & view.ignore])
+        return {**{name: padded(rows, self.device) for name, rows in parts.items()}, "size": size}
+
+    def forward(self, maps: list[Tensor], targets: Any | None = None) -> list[dict[str, Tensor]]:
+        """One dict of outputs a map, finest first."""
+        out = []
+        for i, m in enumerate(maps):
+            level = {"box": self.to_box[i](m), "score": self.to_score[i](m)}
+            if self.keypoints:
+                raw = self.to_keypoints[i](m).unflatten(1, (-1, 3))
+                level |= {"xy": (2 * raw[:, :, :2] - 0.5).flatten(1, 2), "visible": raw[:, :, 2]}
+            out.append(level)
+        return out
+
+    def loss(self, outputs: list[dict[str, Tensor]], targets: dict[str, Any]) -> dict[str, Tensor]:
+        """YOLOv8's five losses, times their gains; w is the score that an anchor ought to give, S = max(sum w, 1).
+
+        box = sum w (1 - CIoU) / S, dfl = sum w DFL / S, score = sum BCE(score, w) / S over all anchors;
+        keypoint = mean of 1 - OKS, with the box's area, and visible = mean of BCE(visible, labelled), over positives.
+
+        Anchors in an ignored box that learn nobody are left out of the score's loss.
+        """
+        said = self.said(outputs)
+        boxes = self.boxes_said(said)
+        assigned = task_aligned(
+            said.score.sigmoid(), boxes, said.anchors, targets["box"], targets["exists"], self.top_k,
+            least_side=2.0 * self.strides[0],
+        )  # fmt: skip
+        positive = assigned.instance >= 0
+        low, high = targets["ignored"][:, :, None, :2], targets["ignored"][:, :, None, 2:]
+        ignored = ((said.anchors > low) & (said.anchors < high)).all(-1).any(1)
+        scale = assigned.score.sum().clamp_min(1)
+        entropy = F.binary_cross_entropy_with_logits(said.score, assigned.score, reduction="none")
+        losses = {"score": (entropy * (positive | ~ignored)).sum() / scale}
+
+        view, anchor = positive.nonzero(as_tuple=True)
+        instance, weight = assigned.instance[positive], assigned.score[positive]
+        true = targets["box"][view, instance]
+        centre, stride = said.anchors[anchor], said.stride[anchor, None]
+        distance = torch.cat([centre - true[:, :2], true[:, 2:] - centre], dim=-1) / stride
+        losses["box"] = ((1 - complete_iou(boxes[positive], true)) * weight).sum() / scale
+        losses["dfl"] = (distance_loss(said.box[positive], distance).mean(-1) * weight).sum() / scale
+        if said.xy is not None and said.visible is not None:
+            true_xy, labelled = targets["xy"][view, instance], targets["labelled"][view, instance].float()
+            # in cells, as the network says them
+            wanted = (true_xy - centre[:, None]) / stride[..., None]
+            area = (true[:, 2:] - true[:, :2]).prod(-1) / stride[:, 0] ** 2
+            count = max(len(instance), 1)
+            losses["keypoint"] = keypoint_loss(said.xy[positive], wanted, labelled, area, self.sigmas).sum() / count
+            if self.gains["distance"]:
+                away = (said.xy[positive] - wanted).norm(dim=-1) / (area[:, None] + 1e-9).sqrt()
+                losses["distance"] = (away * labelled).sum() / labelled.sum().clamp_min(1)
+            doubt = F.binary_cross_entropy_with_logits(said.visible[positive], labelled, reduction="sum")
+            losses["visible"] = doubt / (count * labelled.shape[1])
+        return {name: self.gains[name] * value for name, value in losses.items()}
+
+    def decode(self, outputs: list[dict[str, Tensor]]) -> list[Poses]:
+        """The predictions that survive suppression, the surest first.
+
+        A keypoint's score is that of its instance times sigmoid(visible): how likely both are there. Without keypoints
+        all are NaN.
+        """
+        said = self.said(outputs)
+        score, anchor = said.score.sigmoid().topk(min(CANDIDATES, len(said.anchors)), dim=1)
+        boxes = self.boxes_said(said)
+        found = []
+        for i, sure in enumerate(score > self.confidence):
+            chosen = anchor[i, sure]
+            found.append(self._survivors(said, i, chosen, boxes[i, chosen], score[i, sure]))
+        return found
+
+    def _survivors(self, said: Said, view: int, chosen: Tensor, boxes: Tensor, score: Tensor) -> Poses:
+        """Poses of one view out of its candidates, given by their anchors."""
+        if self.nms == "box":
+            kept = box_nms(boxes, score, self.nms_threshold)[: self.max_detections]
+            chosen, boxes, score = chosen[kept], boxes[kept], score[kept]
+        box, sure = boxes.double().cpu().numpy(), score.double().cpu().numpy()
+        xy = np.full((len(chosen), len(self.skeleton), 2), np.nan)
+        keypoint_score = np.zeros(xy.shape[:2])
+        if said.xy is not None and said.visible is not None:
+            offset = said.xy[view, chosen] * said.stride[chosen, None, None]
+            xy = (said.anchors[chosen, None] + offset).double().cpu().numpy()
+            keypoint_score = (said.visible[view, chosen].sigmoid() * score[:, None]).double().cpu().numpy()
+        poses = Poses.make(xy, score=sure, keypoint_score=keypoint_score, box=box)
+        if self.nms == "box":
+            return poses
+        area = (box[:, 2:] - box[:, :2]).prod(1)
+        return poses[oks_nms(xy, sure, area, self.skeleton.sigma_array, self.nms_threshold, self.max_detections)]
+
+    def ideal(self, targets: dict[str, Any]) -> list[dict[str, Tensor]]:
+        """Every instance is told by ``top_k`` anchors near its centre, or by as many as are nearer to it than to others."""
+        shapes = [(targets["size"][1] // s, targets["size"][0] // s) for s in self.strides]
+        anchors, stride = grid(shapes, self.strides, self.device)
+        views, count, points = len(targets["box"]), len(anchors), len(self.skeleton)
+        said = Said(
+            box=torch.zeros(views, count, 4, self.bins, device=self.device),
+            score=torch.full((views, count), -SURE, device=self.device),
+            xy=torch.zeros(views, count, points, 2, device=self.device) if self.keypoints else None,
+            visible=torch.full((views, count, points), -SURE, device=self.device) if self.keypoints else None,
+            anchors=anchors,
+            stride=stride,
+        )
+        for i in range(views):
+            true = targets["box"][i, targets["exists"][i]]
+            speaks, owner = speakers(true, anchors, stride * (self.bins - 1.01), 2.0 * self.strides[0], self.top_k)
+            box, centre, cell = true[owner], anchors[speaks], stride[speaks, None]
+            distance = torch.cat([centre - box[:, :2], box[:, 2:] - centre], dim=-1) / cell
+            said.box[i, speaks] = distance_logits(distance, self.bins)
+            said.score[i, speaks] = SURE
+            if said.xy is not None and said.visible is not None:
+                labelled = targets["labelled"][i, owner]
+                offset = (targets["xy"][i, owner] - centre[:, None]) / cell[..., None]
+                said.xy[i, speaks] = offset * labelled[..., None]
+                said.visible[i, speaks] = torch.where(labelled, SURE, -SURE)
+        return self._levels(said, shapes)
+
+    def unflip(self, outputs: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Mirrored and renamed: left and right distances change places, offsets from the cell's centre their sign."""
+        out = []
+        for level in outputs:
+            m = {name: value.flip(-1) for name, value in level.items()}
+            m["box"] = m["box"].unflatten(1, (4, self.bins))[:, [2, 1, 0, 3]].flatten(1, 2)
+            if self.keypoints:
+                sign = torch.tensor([-1.0, 1.0], device=m["xy"].device)[:, None, None]
+                m["xy"] = (m["xy"].unflatten(1, (-1, 2))[:, self.flip] * sign).flatten(1, 2)
+                m["visible"] = m["visible"][:, self.flip]
+            out.append(m)
+        return out
+
+    def said(self, outputs: list[dict[str, Tensor]]) -> Said:
+        """Maps to rows of anchors."""
+
+        def rows(name: str, *shape: int) -> Tensor | None:
+            if name not in outputs[0]:
+                return None
+            return torch.cat([level[name].flatten(2).transpose(1, 2) for level in outputs], dim=1).unflatten(-1, shape)
+
+        shapes = [(level["score"].shape[2], level["score"].shape[3]) for level in outputs]
+        anchors, stride = grid(shapes, self.strides, outputs[0]["score"].device)
+        box, score = cast(Tensor, rows("box", 4, self.bins)), cast(Tensor, rows("score", 1))
+        return Said(box, score.squeeze(-1), rows("xy", -1, 2), rows("visible", -1), anchors, stride)
+
+    def boxes_said(self, said: Said) -> Tensor:
+        """(B, A, 4) xyxy, view pixels."""
+        reach = expected_distance(said.box) * said.stride[:, None]
+        return torch.cat([said.anchors - reach[..., :2], said.anchors + reach[..., 2:]], dim=-1)
+
+    def _levels(self, said: Said, shapes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        """Rows of anchors to maps."""
+        rows = {"box": said.box.flatten(2), "score": said.score[..., None]}
+        if said.xy is not None and said.visible is not None:
+            rows |= {"xy": said.xy.flatten(2), "visible": said.visible}
+        lengths = [h * w for h, w in shapes]
+        parts = {name: value.transpose(1, 2).split(lengths, dim=-1) for name, value in rows.items()}
+        return [{n: p[i].unflatten(-1, shape).contiguous() for n, p in parts.items()} for i, shape in enumerate(shapes)]
+
+
+class FullConv(nn.Conv2d):
+    """A 1x1 convolution in full precision: bfloat16 holds an offset of 100 pixels to half a pixel only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', H, W)."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+def branch(before: int, width: int, after: int) -> nn.Sequential:
+    """Two 3x3 convolutions and a linear layer."""
+    return nn.Sequential(Conv(before, width, 3), Conv(width, width, 3), FullConv(width, after, kernel_size=1))
+
+
+def last_bias(layers: nn.Module) -> Tensor:
+    """The bias of a branch's linear layer."""
+    return cast(Tensor, cast(nn.Sequential, layers)[-1].bias)
+
+
+def grid(shapes: list[tuple[int, int]], strides: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Centres of all cells (A, 2), pixels, rows of a map one after another, and the stride (A,) of each."""
+    centres, steps = [], []
+    for (height, width), stride in zip(shapes, strides, strict=True):
+        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        centres.append((torch.stack([x, y], dim=-1).reshape(-1, 2) + 0.5) * stride)
+        steps.append(torch.full((height * width,), float(stride)))
+    return torch.cat(centres).to(device), torch.cat(steps).to(device)
+
+
+def keypoint_loss(xy: Tensor, true_xy: Tensor, labelled: Tensor, area: Tensor, sigmas: Tensor) -> Tensor:
+    """1 - OKS of each pair, with any area.
+
+    f mean_k (1 - exp(-d_k**2 / (8 sigma_k**2 area))) m_k,  f = K / sum m
+
+    Args:
+        xy: (n, K, 2) predicted, any unit.
+        true_xy: (n, K, 2) same unit; anything finite where unlabelled.
+        labelled: (n, K) 1 or 0.
+        area: (n,) squares of that unit.
+        sigmas: (K,) dimensionless.
+
+    Returns:
+        (n,) in [0, 1]; 0 where nothing is labelled.
+    """
+    squared = ((xy - true_xy) ** 2).sum(-1)
+    away = -torch.expm1(-squared / (8 * sigmas**2 * (area[:, None] + 1e-9)))
+    factor = labelled.shape[1] / (labelled.sum(1) + 1e-9)
+    return factor * (away * labelled).mean(1)
+
+
+def speakers(boxes: Tensor, anchors: Tensor, reach: Tensor, least_side: float, most: int) -> tuple[Tensor, Tensor]:
+    """Which anchors a perfect network lets speak, and for whom.
+
+    Each instance has one anchor at least if there are as many, the one that suits all best; the others speak for whom
+    they suit best. An anchor suits an instance if it lies in its box, can reach the box's sides, and is near its centre.
+
+    Args:
+        boxes: (M, 4) xyxy, pixels.
+        anchors: (A, 2) pixels.
+        reach: (A,) longest distance to a side of a box that the anchor can say, pixels.
+        least_side: as of ``task_aligned``.
+        most: anchors of one instance.
+
+    Returns:
+        (n,) anchors and (n,) instances.
+    """
+    if not len(boxes):
+        nobody = torch.zeros(0, dtype=torch.long, device=anchors.device)
+        return nobody, nobody
+    away = anchors - (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+    half = (boxes[:, None, 2:] - boxes[:, None, :2]) / 2
+    outside = (away.abs() >= half.clamp_min(least_side / 2)).any(-1)
+    too_far = (away.abs() + half).amax(-1) > reach
+    # pixels; being unable to say the box weighs more than any distance, and being outside more than that
+    cost = (away.norm(dim=-1) + 1e5 * too_far + 1e7 * outside).double().cpu().numpy()
+    owner = np.where(outside.cpu().numpy().all(0), -1, cost.argmin(0))
+    rows, columns = linear_sum_assignment(cost)
+    owner[columns] = rows
+    own = np.full_like(cost, np.inf)
+    own[rows, columns] = -1.0
+    mine = owner == np.arange(len(boxes))[:, None]
+    # who can't say the box would say another one
+    own = np.where(mine & np.isinf(own) & (cost < 1e5), cost, own)
+    nearest = np.argsort(own, axis=1, kind="stable")[:, :most]
+    said = np.isfinite(np.take_along_axis(own, nearest, axis=1))
+    instance = np.broadcast_to(np.arange(len(boxes))[:, None], nearest.shape)[said]
+    where = anchors.device
+    return torch.from_numpy(nearest[said]).to(where), torch.from_numpy(instance.copy()).to(where)
