@@ -1,0 +1,349 @@
+"""Instances as the cells of their boxes' centres, from which keypoints are regressed and moved to peaks of heatmaps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kplab.models.errors import ModelError
+from kplab.models.heads.base import Head
+from kplab.models.heads.multi import boxes_of
+from kplab.models.heads.single import check_level
+from kplab.ops import centernet
+from kplab.structures.poses import Poses
+from kplab.structures.skeleton import Skeleton
+
+Maps = dict[str, Tensor]
+
+
+class CenterNetHead(Head):
+    """Six branches on one of the neck's maps, each a 3x3 and a 1x1 convolution.
+
+    Outputs, in cells of the map, J being K or 1 (``offsets``):
+    ``centre`` (B, 1, h, w) and ``heatmap`` (B, K, h, w): logits of where instances' centres and keypoints are;
+    ``size`` (B, 1, 2, h, w): width and height of the box centred in a cell;
+    ``offset`` (B, 1, 2, h, w): from the centre of a cell to the centre of the box;
+    ``keypoints`` (B, K, 2, h, w): from the centre of a cell to the keypoints of the instance;
+    ``heatmap_offset`` (B, J, 2, h, w): from the centre of a cell to the keypoint in it.
+
+    The released code counts from the corners of cells: the same but for a constant 0.5, and mirroring is no negation there.
+    The last convolutions run in float32: bfloat16 knows an offset of 40 cells to a quarter of a cell only.
+
+    Targets are ``heatmap`` and ``counted`` (B, 1 + K, h, w), the centre first, and those of N instances in B views:
+    ``view`` (N,), ``cell`` (N, 1 + K, 2) (column, row) of the centre and the keypoints, ``labelled`` (N, K), and ``size``,
+    ``offset``, ``keypoints`` and ``heatmap_offset`` (N, points, 2) to be said in these cells.
+
+    Ignored instances (crowds, unlabelled subjects): both heatmaps don't count inside their boxes. (The released code means
+    to leave their centre alone, but then draws it as a positive, and takes their keypoints for background.) A keypoint
+    that is unlabelled on a labelled instance doesn't count inside the instance's box and as far around it as its
+    Gaussian would reach. Positives of other instances count everywhere.
+
+    Instances whose centres share a cell can't be told apart, nor can keypoints of one type that share a cell.
+
+    Args:
+        level: which of the neck's maps; 0 is the finest.
+        hidden: channels of each branch; published are 64 with a ResNet, 256 with DLA and Hourglass.
+        radius: of the Gaussians: ``released``, with the wrong root that published figures stand on, or ``corrected``.
+        overlap: least intersection over union of boxes that the radius stands for.
+        boxes: ``annotated``, or ``keypoints``: the padded hull of the labelled ones, which stays tight when views are
+            turned by any angle. (The box of a turned box keeps its centre, but grows.)
+        offsets: ``per_keypoint``, or ``shared`` as published: one map of offsets for all types, which errs by up to a
+            cell where keypoints of two types share one.
+        size_weight: of the box's size, in cells, in the loss.
+        offset_weight: of both offsets.
+        keypoint_weight: of the regressed keypoints.
+        heatmap_weight: of the keypoints' heatmaps.
+        most: poses decoded in a view at most.
+        min_score: poses that score less are left out.
+        snap_score: peaks of a keypoint's heatmap must score more to be snapped to.
+        snap_reach: how far a keypoint may snap, fraction of its box's longer side.
+
+    Source: Zhou et al., "Objects as Points", 2019, and its released code.
+    """
+
+    max_poses = None
+    flip: Tensor
+
+    def __init__(
+        self,
+        *,
+        in_channels: list[int],
+        strides: list[int],
+        size: tuple[int, int],
+        skeleton: Skeleton,
+        level: int = 0,
+        hidden: int = 64,
+        radius: str = "released",
+        overlap: float = 0.7,
+        boxes: str = "annotated",
+        offsets: str = "per_keypoint",
+        size_weight: float = 0.1,
+        offset_weight: float = 1.0,
+        keypoint_weight: float = 1.0,
+        heatmap_weight: float = 1.0,
+        most: int = 100,
+        min_score: float = 0.01,
+        snap_score: float = 0.1,
+        snap_reach: float = 0.3,
+    ) -> None:
+        super().__init__()
+        for option, got, known in (
+            ("radius", radius, ("released", "corrected")),
+            ("boxes", boxes, ("annotated", "keypoints")),
+            ("offsets", offsets, ("per_keypoint", "shared")),
+        ):
+            if got not in known:
+                raise ModelError(f"head 'centernet' knows {option} {' and '.join(known)}, but got '{got}'.")
+        if hidden < 1 or most < 1:
+            raise ModelError(
+                f"head 'centernet' wants hidden and most of at least 1, but got {hidden} and {most}. "
+                "64 and 100 are usual."
+            )
+        if not 0 < overlap < 1:
+            raise ModelError(f"head 'centernet' wants overlap between 0 and 1, but got {overlap}. 0.7 is usual.")
+        self.skeleton, self.size = skeleton, size
+        self.level = check_level("centernet", level, strides)
+        self.stride = strides[self.level]
+        self.corrected, self.overlap = radius == "corrected", overlap
+        self.boxes, self.shared = boxes, offsets == "shared"
+        self.weights = {
+            "centre": 1.0,
+            "size": size_weight,
+            "offset": offset_weight,
+            "keypoints": keypoint_weight,
+            "heatmap": heatmap_weight,
+            "heatmap_offset": offset_weight,
+        }
+        self.most, self.min_score, self.snap_score, self.snap_reach = most, min_score, snap_score, snap_reach
+        k = len(skeleton)
+        self.points = {"size": 1, "offset": 1, "keypoints": k, "heatmap_offset": 1 if self.shared else k}
+        width, start = in_channels[self.level], math.log(0.1 / 0.9)  # a tenth everywhere: hardly a cell is positive
+        self.branches = nn.ModuleDict(
+            {
+                "centre": _Branch(width, hidden, 1, start, None),
+                "heatmap": _Branch(width, hidden, k, start, None),
+                **{name: _Branch(width, hidden, 2 * n, 0.0, 0.001) for name, n in self.points.items()},
+            }
+        )
+        self.register_buffer("flip", torch.from_numpy(skeleton.flip_array), persistent=False)
+
+    def encode(self, poses: list[Poses], size: tuple[int, int]) -> Maps:
+        """Heatmaps with a Gaussian for each centre and keypoint, and what is to be said in the cells that hold them.
+
+        Boxes are clipped to the view before their centres are taken. Keypoints outside the view are unlabelled. An
+        instance without a labelled keypoint in the view is ignored.
+        """
+        shape = (size[0] // self.stride, size[1] // self.stride)
+        every = _in_view(Poses.concat(poses), size)
+        view = np.repeat(np.arange(len(poses)), [len(p) for p in poses])
+        box, shown, points, cell = self._laid_out(every, size)
+        positive, labelled = shown[:, 0], shown[:, 1:]
+        extent = box[:, 2:] - box[:, :2]
+        radius = np.zeros(len(every), dtype=np.int64)
+        radius[positive] = centernet.gaussian_radius(np.ceil(extent[positive]), self.overlap, self.corrected)
+        # where what isn't shown may be: all of an ignored instance, the unlabelled keypoints of a positive one
+        own = every.box / self.stride
+        anywhere = np.concatenate([np.fmin(box, own)[:, :2], np.fmax(box, own)[:, 2:]], axis=1)
+        anywhere += radius[:, None] * np.array([-1, -1, 1, 1])
+        heatmap, counted = self._heatmaps(view, cell, radius, shown, anywhere, len(poses), shape)
+        sparse = {
+            "view": view,
+            "cell": cell,
+            "size": extent[:, None],
+            "offset": (points - cell - 0.5)[:, :1],
+            "keypoints": points[:, 1:] - cell[:, :1] - 0.5,
+            "heatmap_offset": (points - cell - 0.5)[:, 1:],
+            "labelled": labelled,
+        }
+        return {
+            "heatmap": heatmap,
+            "counted": counted,
+            **{name: self._tensor(values[positive]) for name, values in sparse.items()},
+        }
+
+    def _laid_out(self, poses: Poses, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Where N instances are on the map.
+
+        Args:
+            poses: clipped to the view, view pixels.
+            size: (width, height) of the view.
+
+        Returns:
+            (N, 4) boxes, cells; (N, 1 + K) bool, whether there is a centre to learn from, and which keypoints; (N, 1 + K, 2)
+            where these are, cells; and (N, 1 + K, 2) int64 in which cell (column, row).
+        """
+        box = np.clip(boxes_of(poses, self.boxes), 0, [*size, *size]) / self.stride
+        positive = ~poses.ignore & poses.labelled.any(1) & (box[:, 2:] > box[:, :2]).all(1)
+        shown = np.concatenate([positive[:, None], poses.labelled & positive[:, None]], axis=1)
+        points = np.concatenate([(box[:, None, :2] + box[:, None, 2:]) / 2, poses.xy / self.stride], axis=1)
+        points = np.where(shown[..., None], points, 0)
+        last = np.array([size[0] // self.stride - 1, size[1] // self.stride - 1])
+        # a point on the far border belongs to the last cell
+        return box, shown, points, np.clip(np.floor(points), 0, last).astype(np.int64)
+
+    def _heatmaps(
+        self,
+        view: np.ndarray,
+        cell: np.ndarray,
+        radius: np.ndarray,
+        shown: np.ndarray,
+        anywhere: np.ndarray,
+        views: int,
+        shape: tuple[int, int],
+    ) -> tuple[Tensor, Tensor]:
+        """The highest Gaussian of each cell, and which cells count; both (B, 1 + K, h, w)."""
+        heatmap = torch.zeros(views, cell.shape[1], shape[1], shape[0], device=self.device)
+        counted = torch.ones_like(heatmap, dtype=torch.bool)
+        for i in np.unique(view):
+            rows = view == i
+            there = self._tensor(shown[rows])
+            drawn = centernet.gaussians(self._tensor(cell[rows]), self._tensor(radius[rows])[:, None], shape)
+            heatmap[i] = (drawn * there[..., None, None]).amax(0)
+            area = centernet.covered(self._tensor(anywhere[rows]), shape).float().flatten(1)
+            spoilt = ((~there).float().T @ area).view_as(counted[i]) > 0
+            counted[i] = ~spoilt | (heatmap[i] == 1)
+        return heatmap, counted
+
+    def forward(self, maps: list[Tensor], targets: Any | None = None) -> Maps:
+        """What the branches say of the neck's map."""
+        said = {name: branch(maps[self.level]) for name, branch in self.branches.items()}
+        return {name: m.unflatten(1, (-1, 2)) if name in self.points else m for name, m in said.items()}
+
+    def loss(self, outputs: Maps, targets: Maps) -> dict[str, Tensor]:
+        """Penalty-reduced focal losses of the heatmaps, and absolute errors in the cells of the instances.
+
+        centre + 0.1 size + offset + keypoints + heatmap + heatmap_offset with the usual weights; all are means over the
+        whole batch.
+        """
+        heatmap, counted = targets["heatmap"], targets["counted"]
+        losses = {
+            "centre": centernet.focal(outputs["centre"], heatmap[:, :1], counted[:, :1]),
+            "heatmap": centernet.focal(outputs["heatmap"], heatmap[:, 1:], counted[:, 1:]),
+        }
+        for name in self.points:
+            view, channel, row, column, valid = self._places(name, targets)
+            said = outputs[name][view, channel, :, row, column]
+            losses[name] = centernet.masked_l1(said, targets[name], valid)
+        return {name: self.weights[name] * value for name, value in losses.items()}
+
+    def decode(self, outputs: Maps) -> list[Poses]:
+        """The highest peaks of the centre's heatmap, each with its box and its keypoints.
+
+        A keypoint is where its instance's centre says, or snapped to a peak of the keypoint's heatmap (see
+        ``ops.centernet.snap``). It scores what that peak does; where it isn't snapped, the score of the centre times
+        the highest score of the keypoint's heatmap within a cell of it. The instance scores what its centre does.
+        """
+        heatmap = outputs["heatmap"].sigmoid()
+        score, cell, _ = centernet.top_peaks(outputs["centre"].sigmoid()[:, 0], self.most)
+        peak_score, peak_cell, around = centernet.top_peaks(heatmap, self.most)
+        view = torch.arange(len(heatmap), device=heatmap.device)[:, None, None]
+        channel = torch.arange(heatmap.shape[1], device=heatmap.device)
+
+        def said(name: str, channel: Tensor, cell: Tensor) -> Tensor:
+            return outputs[name][view, channel, :, cell[..., 1], cell[..., 0]]
+
+        here = cell[:, :, None]
+        centre = (here + 0.5 + said("offset", channel[:1], here)).squeeze(2)
+        half = said("size", channel[:1], here).squeeze(2).clamp_min(0) / 2
+        box = torch.cat([centre - half, centre + half], dim=-1)
+        guess = here + 0.5 + said("keypoints", channel, here)
+        kind = channel[:1] if self.shared else channel
+        peak = peak_cell + 0.5 + said("heatmap_offset", kind[:, None], peak_cell)
+        uv, keypoint_score, snapped = centernet.snap(guess, box, peak, peak_score, self.snap_score, self.snap_reach)
+
+        last = torch.tensor(heatmap.shape[:-3:-1], device=heatmap.device) - 1
+        column, row = torch.minimum(guess.long().clamp_min(0), last).unbind(-1)
+        unsure = score[..., None] * around[view, channel, row, column]
+        keypoint_score = torch.where(snapped, keypoint_score, unsure)
+        found = [t.double().cpu().numpy() for t in (uv * self.stride, score, keypoint_score, box * self.stride)]
+        return [
+            Poses.make(xy[keep], score=s[keep], keypoint_score=each[keep], box=b[keep])
+            for xy, s, each, b in zip(*found, strict=True)
+            for keep in [s >= self.min_score]
+        ]
+
+    def ideal(self, targets: Maps) -> Maps:
+        """What costs least: heatmaps high in the cells of centres and keypoints and low elsewhere, and the offsets there.
+
+        The mean offset where several share a cell.
+        """
+        sure = math.log((1 - centernet.LEAST) / centernet.LEAST)
+        logits = torch.where(targets["heatmap"] == 1, sure, -sure)
+        maps = {"centre": logits[:, :1], "heatmap": logits[:, 1:]}
+        for name, points in self.points.items():
+            view, channel, row, column, valid = self._places(name, targets)
+            counting = torch.cat([targets[name], torch.ones_like(targets[name][..., :1])], dim=-1)
+            total = logits.new_zeros(len(logits), points, *logits.shape[-2:], 3)
+            total.index_put_((view, channel, row, column), counting * valid[..., None], accumulate=True)
+            maps[name] = (total[..., :2] / total[..., 2:].clamp_min(1)).movedim(-1, 2)
+        return maps
+
+    def holds(self, poses: Poses) -> np.ndarray:
+        """Which instances share no cell that can tell of one only: of their centre, and of a keypoint."""
+        every = _in_view(poses, self.size)
+        _, shown, _, cell = self._laid_out(every, self.size)
+        number = np.where(shown, cell[..., 1] * self.size[0] + cell[..., 0], -1)
+        with_others = (number[:, None] == number[None]) & (shown & ~np.eye(len(poses), dtype=bool)[..., None])
+        alone = ~with_others.any((1, 2))
+        if self.shared:
+            _, index, count = np.unique(number[:, 1:], return_inverse=True, return_counts=True)
+            alone &= ((count[index] == 1) | ~shown[:, 1:]).all(1)
+        return alone & shown[:, 0]
+
+    def unflip(self, outputs: Maps) -> Maps:
+        """Mirrored and renamed, and every offset's x negated, so that all branches can be averaged."""
+        sign = outputs["centre"].new_tensor([-1.0, 1.0])[:, None, None]
+        back = {name: m.flip(-1) for name, m in outputs.items()}
+        back = {name: m if m.shape[1] == 1 else m[:, self.flip] for name, m in back.items()}
+        return {name: m * sign if name in self.points and name != "size" else m for name, m in back.items()}
+
+    def _places(self, name: str, targets: Maps) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """(view, channel, row, column) in a branch's maps of its sparse targets, and (N, points) bool which count."""
+        labelled = targets["labelled"]
+        view, cell = targets["view"][:, None], targets["cell"]
+        channel = torch.arange(labelled.shape[1], device=labelled.device)
+        if name in ("size", "offset"):
+            cell, channel, valid = cell[:, :1], channel[:1], torch.ones_like(labelled[:, :1])
+        elif name == "keypoints":
+            cell, valid = cell[:, :1], labelled
+        else:
+            cell, channel, valid = cell[:, 1:], channel[:1] if self.shared else channel, labelled
+        return view, channel, cell[..., 1], cell[..., 0], valid
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        """On the head's device; floats as float32."""
+        return torch.from_numpy(values).to(self.device, torch.float32 if values.dtype.kind == "f" else None)
+
+
+class _Branch(nn.Module):
+    """A 3x3 convolution in the network's precision and a 1x1 convolution in float32."""
+
+    def __init__(self, channels: int, hidden: int, out: int, bias: float, std: float | None) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Conv2d(channels, hidden, kernel_size=3, padding=1), nn.ReLU(inplace=True))
+        self.last = nn.Conv2d(hidden, out, kernel_size=1)
+        if std is not None:
+            nn.init.normal_(self.last.weight, std=std)
+        nn.init.constant_(cast(Tensor, self.last.bias), bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, out, h, w) float32."""
+        hidden = self.hidden(features)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.last(hidden.float())
+
+
+def _in_view(poses: Poses, size: tuple[int, int]) -> Poses:
+    """Keypoints outside the view are unlabelled, boxes clipped to it."""
+    seen = poses.labelled & ((poses.xy >= 0) & (poses.xy <= size)).all(-1)
+    return replace(
+        poses,
+        xy=np.where(seen[..., None], poses.xy, np.nan),
+        visible=np.where(seen, poses.visible, 0),
+        box=np.clip(poses.box, 0, [*size, *size]),
+    )

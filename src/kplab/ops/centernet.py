@@ -1,0 +1,172 @@
+"""The parts of CenterNet that are formulas: radii and targets, losses, peaks, snapping.
+
+Continuous coordinates as in ``ops.affine``: the cell in row i, column j of a map stands for its centre (j + 0.5, i + 0.5)
+and holds the points from (j, i) on.
+
+Source of all: Zhou et al., "Objects as Points", 2019, and its released code.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+#: Heatmap scores are kept so far from 0 and 1 that their logarithms are finite.
+LEAST = 1e-4
+
+
+def gaussian_radius(size: np.ndarray, overlap: float = 0.7, corrected: bool = False) -> np.ndarray:
+    """How far a box's corners may be off while it still overlaps the true one, in three cases of which the least counts.
+
+    With b = h + w, a and c by case, the root r of a r**2 - b' r + c = 0:
+    both corners shifted alike   a = 1,    b' = b,         c = w h (1 - o) / (1 + o)
+    box inside the true one      a = 4,    b' = 2 b,       c = (1 - o) w h
+    box around the true one      a = 4 o,  b' = -2 o b,    c = (o - 1) w h
+
+    The released code takes (b' + sqrt(b'**2 - 4 a c)) / 2: not divided by a, and the larger root. Published figures stand
+    on that, and on radii more than three times as large as the formula means.
+
+    Args:
+        size: (..., 2) of boxes, cells.
+        overlap: least intersection over union o.
+        corrected: the roots that the formula means; otherwise the released code's.
+
+    Returns:
+        (...) cells.
+
+    Source: Law and Deng, "CornerNet", 2018; released code of CenterNet.
+    """
+    b, area = size.sum(-1), size.prod(-1)
+    cases = [
+        (1.0, b, area * (1 - overlap) / (1 + overlap)),
+        (4.0, 2 * b, area * (1 - overlap)),
+        (4 * overlap, -2 * overlap * b, area * (overlap - 1)),
+    ]
+    radii = []
+    for a, middle, c in cases:
+        root = np.sqrt(middle**2 - 4 * a * c)
+        # around the true box the two roots have different signs, otherwise both are positive
+        sign = -1 if corrected and a != 4 * overlap else 1
+        radii.append((middle + sign * root) / (2 * a if corrected else 2))
+    return np.minimum.reduce(radii)
+
+
+def gaussians(cell: Tensor, radius: Tensor, size: tuple[int, int]) -> Tensor:
+    """Gaussians of height 1 around cells, cut off beyond a square.
+
+    exp(-d**2 / (2 sigma**2)), sigma = (2 r + 1) / 6, for cells at most r columns and r rows away
+
+    Args:
+        cell: (..., 2) int64 (column, row).
+        radius: (...) r in whole cells, at least 0; broadcasts with the leading axes of ``cell``.
+        size: (width, height) of the map.
+
+    Returns:
+        (..., height, width), exactly 1 in the cells and less elsewhere.
+    """
+    axes = []
+    for axis, cells in enumerate(size):
+        away = torch.arange(cells, device=cell.device) - cell[..., axis, None]
+        reach = radius[..., None]
+        height = torch.exp(-(away**2) * 18 / (2 * reach + 1) ** 2)
+        axes.append(torch.where(away.abs() <= reach, height, torch.zeros_like(height)))
+    return axes[1][..., :, None] * axes[0][..., None, :]
+
+
+def covered(box: Tensor, size: tuple[int, int]) -> Tensor:
+    """The cells in which a point of a box can lie.
+
+    Args:
+        box: (..., 4) xyxy, cells.
+        size: (width, height) of the map.
+
+    Returns:
+        (..., height, width) bool; nothing for a box of NaN.
+    """
+    low, high = box[..., :2].floor(), box[..., 2:].floor()
+    axes = []
+    for axis, cells in enumerate(size):
+        index = torch.arange(cells, device=box.device)
+        axes.append((index >= low[..., axis, None]) & (index <= high[..., axis, None]))
+    return axes[1][..., :, None] & axes[0][..., None, :]
+
+
+def focal(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+    """Penalty-reduced focal loss of heatmaps.
+
+    -sum((1 - p)**2 log p [t = 1] + (1 - t)**4 p**2 log(1 - p) [t < 1]) / max(N, 1), N the number of cells with t = 1
+    in the whole batch
+
+    Args:
+        logits: (...) of p, which is kept ``LEAST`` away from 0 and 1.
+        target: (...) t in [0, 1].
+        counted: (...) bool: cells that count.
+    """
+    p = logits.sigmoid().clamp(LEAST, 1 - LEAST)
+    positive = (target == 1) & counted
+    hit = (1 - p) ** 2 * p.log()
+    miss = (1 - target) ** 4 * p**2 * (1 - p).log()
+    total = torch.where(positive, hit, torch.where(counted, miss, torch.zeros_like(miss))).sum()
+    return -total / positive.sum().clamp_min(1)
+
+
+def masked_l1(said: Tensor, true: Tensor, counted: Tensor) -> Tensor:
+    """Absolute error, mean over the coordinates that count: sum |p - t| / (n + 1e-4).
+
+    Args:
+        said: (..., 2).
+        true: (..., 2), finite.
+        counted: (...) bool: points that count.
+    """
+    off = (said - true).abs().sum(-1)
+    return torch.where(counted, off, torch.zeros_like(off)).sum() / (said.shape[-1] * counted.sum() + 1e-4)
+
+
+def top_peaks(maps: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The highest cells that no neighbour exceeds.
+
+    Args:
+        maps: (..., H, W) at least 0.
+        count: how many; fewer where the map has fewer cells.
+
+    Returns:
+        (..., count) scores, falling, 0 where there are no more peaks; (..., count, 2) int64 (column, row); and (..., H, W)
+        the highest of each cell and its eight neighbours.
+    """
+    height, width = maps.shape[-2:]
+    flat = maps.reshape(-1, 1, height, width)
+    around = F.max_pool2d(flat, kernel_size=3, stride=1, padding=1).reshape(maps.shape)
+    peaks = torch.where(maps == around, maps, torch.zeros_like(maps)).flatten(-2)
+    score, index = peaks.topk(min(count, height * width), dim=-1)
+    return score, torch.stack([index % width, index // width], dim=-1), around
+
+
+def snap(
+    guess: Tensor, box: Tensor, peak: Tensor, score: Tensor, threshold: float = 0.1, reach: float = 0.3
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Move each guessed keypoint to the nearest peak of its heatmap, if that belongs to the instance.
+
+    The nearest of the peaks that score more than ``threshold`` is taken if it lies in the instance's box, and not further
+    from the guess than ``reach`` times the box's longer side. Otherwise the guess stands.
+
+    Args:
+        guess: (B, N, K, 2) guessed keypoints.
+        box: (B, N, 4) xyxy of the instances.
+        peak: (B, K, P, 2) peaks of the keypoints' heatmaps, same frame.
+        score: (B, K, P) of the peaks.
+
+    Returns:
+        (B, N, K, 2) keypoints, (B, N, K) score of the peak taken, and (B, N, K) bool where one was taken.
+    """
+    distance = (guess.transpose(1, 2)[:, :, :, None] - peak[:, :, None]).norm(dim=-1)  # (B, K, N, P)
+    distance = torch.where(score[:, :, None] > threshold, distance, torch.inf)
+    least, index = distance.min(-1)
+    nearest = peak.gather(2, index[..., None].expand(-1, -1, -1, 2)).transpose(1, 2)
+    value = score.gather(2, index).transpose(1, 2)
+    low, high = box[:, :, None, :2], box[:, :, None, 2:]
+    inside = ((nearest >= low) & (nearest <= high)).all(-1)
+    longest = (high - low).amax(-1)
+    taken = inside & (least.transpose(1, 2) <= reach * longest)
+    return torch.where(taken[..., None], nearest, guess), value, taken
