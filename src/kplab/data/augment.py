@@ -1,4 +1,4 @@
-"""Augmentation: one random affine map folded into the view, then albumentations on the pixels.
+"""Augmentation: one random affine map folded into the view, then albumentations on the pixels; and mosaics of four images.
 
 Rotation, scale, shift and mirroring are composed with the view's own map, so that an image is resampled once and turning
 it never cuts corners off that a crop had already thrown away. Everything else is a list of albumentations transforms;
@@ -34,10 +34,12 @@ class Augment:
         scale: (low, high) factor on the subject's size, log-uniform.
         shift: fraction of the view's width and height; uniform in [-shift, shift].
         flip: how often the view is mirrored; left and right keypoints swap names.
+        mosaic: how often a view is put together of four images (``data.mosaic``); for whole images only.
+        mosaic_off: so many last epochs of a training see no mosaics, as they are no pictures that anyone will predict.
         transforms: albumentations transforms on the uint8 view, e.g. colour, blur, noise, ``CoarseDropout``.
 
     Raises:
-        ValueError: a transform would mirror the image behind the skeleton's back.
+        ValueError: an option can't be, or a transform would mirror the image behind the skeleton's back.
     """
 
     def __init__(
@@ -47,10 +49,17 @@ class Augment:
         scale: Sequence[float] = (1.0, 1.0),
         shift: float = 0.0,
         flip: float = 0.0,
+        mosaic: float = 0.0,
+        mosaic_off: int = 10,
         transforms: Sequence[Any] = (),
     ) -> None:
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
             raise ValueError(f"augment.scale is {list(scale)}, but wants [low, high] with 0 < low <= high.")
+        if not 0 <= mosaic <= 1 or mosaic_off < 0:
+            raise ValueError(
+                f"augment.mosaic is {mosaic} and augment.mosaic_off is {mosaic_off}, but a probability lies between 0 "
+                "and 1, and a number of epochs is 0 or more."
+            )
         mirroring = [type(t).__name__ for t in transforms if type(t).__name__ in MIRRORING]
         if mirroring:
             raise ValueError(
@@ -59,6 +68,7 @@ class Augment:
             )
         self.rotate, self.rotate_prob, self.scale = rotate, rotate_prob, (float(scale[0]), float(scale[1]))
         self.shift, self.flip = shift, flip
+        self.mosaic, self.mosaic_off = mosaic, mosaic_off
         parameters = A.KeypointParams(format="xy", remove_invisible=False)
         with warnings.catch_warnings():
             # transforms of colour alone have no use for keypoints, and albumentations says so

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import cv2
 import lightning.pytorch as pl
@@ -12,7 +13,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kplab.data.augment import Augment
+from kplab.data.formats import DataError
 from kplab.data.images import read_image
+from kplab.data.mosaic import TILES, Tile, mosaic
 from kplab.data.regions import Regions
 from kplab.ops import affine
 from kplab.structures.labels import Labels
@@ -34,6 +37,10 @@ class PoseDataset(Dataset[Sample]):
         seed: of the augmentation.
         window: (width, height) of a part of the view, cut at random around one of its subjects, at the view's scale: for
             training convolutional heads on large views of which most is background. None: the whole view.
+        epochs: of the training, of which the last ``augment.mosaic_off`` see no mosaics; None: all see them.
+
+    Raises:
+        DataError: mosaics are asked for, but the regions are not whole images.
     """
 
     def __init__(
@@ -44,9 +51,17 @@ class PoseDataset(Dataset[Sample]):
         augment: Augment | None = None,
         seed: int = 0,
         window: tuple[int, int] | None = None,
+        epochs: int | None = None,
     ) -> None:
         self.labels, self.regions, self.size, self.augment, self.seed = labels, regions, size, augment, seed
         self.window = window
+        self.mosaic = augment.mosaic if augment is not None else 0.0
+        self.mosaic_until = np.inf if augment is None or epochs is None else epochs - augment.mosaic_off
+        if self.mosaic and regions.kind != "image":
+            raise DataError(
+                f"augment.mosaic={self.mosaic:g} puts whole images together, but regions are '{regions.kind}'. "
+                "Use regions=image or augment.mosaic=0."
+            )
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -60,30 +75,42 @@ class PoseDataset(Dataset[Sample]):
 
     def __getitem__(self, item: tuple[int, int] | int) -> Sample:
         index, epoch = item if isinstance(item, tuple) else (item, 0)
-        image_index = int(self.regions.image[index])
-        box = self.regions.box[index]
-        image = read_image(self.labels.path(image_index))
-        poses = self.poses_of(index)
-        view = affine.fit_box(box, self.size, self.regions.padding)
-        size = self.size
         rng = np.random.default_rng([self.seed, epoch, index])
-        if self.window is not None:
-            view, size = cut(poses.transform(view), self.window, rng) @ view, self.window
+        size = self.size if self.window is None else self.window
+        tiles, own = [self.tile(index, rng)], 0
+        if self.mosaic and epoch < self.mosaic_until and rng.random() < self.mosaic:
+            tiles += [self.tile(int(i), rng) for i in rng.integers(len(self), size=TILES - 1)]
+            order = rng.permutation(TILES)
+            tiles, own = [tiles[i] for i in order], int(np.flatnonzero(order == 0)[0])
+            centre = rng.uniform(0, size)
+        change = np.eye(3)
         if self.augment is not None:
             change, flipped = self.augment.draw(rng, size)
-            view = change @ view
             if flipped:
-                poses = poses.renamed(self.labels.skeleton.flip_array)
-        pixels = affine.warp(image, view, size)
-        poses = poses.transform(view)
+                tiles = [replace(t, poses=t.poses.renamed(self.labels.skeleton.flip_array)) for t in tiles]
+        if len(tiles) > 1:
+            pixels, poses, maps = mosaic(tiles, size, centre, change)
+            view = maps[own]
+        else:
+            view = change @ tiles[0].view
+            pixels, poses = affine.warp(tiles[0].image, view, size), tiles[0].poses.transform(view)
         if self.augment is not None:
             pixels, poses = self.augment.change_pixels(pixels, poses, rng)
         if self.regions.kind == "image":
             # an annotated box is another matter: a head may well point to what lies just outside the view of one subject
             poses = poses.clipped(size)
-        return Sample(
-            pixels, poses, view, int(self.labels.image_id[image_index]), box, float(self.regions.score[index])
-        )
+        region = self.regions
+        image_id = int(self.labels.image_id[region.image[index]])
+        return Sample(pixels, poses, view, image_id, region.box[index], float(region.score[index]))
+
+    def tile(self, index: int, rng: np.random.Generator) -> Tile:
+        """Region ``index`` before augmentation: its image, and the map to the plain view or a window of it."""
+        image = read_image(self.labels.path(int(self.regions.image[index])))
+        poses = self.poses_of(index)
+        view = affine.fit_box(self.regions.box[index], self.size, self.regions.padding)
+        if self.window is not None:
+            view = cut(poses.transform(view), self.window, rng) @ view
+        return Tile(image, poses, view)
 
 
 def cut(poses: Poses, window: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
