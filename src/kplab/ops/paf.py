@@ -197,7 +197,8 @@ def find_peaks(maps: Tensor, threshold: float, most: int) -> tuple[Tensor, Tenso
     flat = F.pad(maps, (1, 1, 1, 1), value=-math.inf).flatten()
     index = torch.nonzero(flat > max(threshold, 0.0)).squeeze(1)
     steps = torch.tensor([-stride - 1, -stride, -stride + 1, -1, 1, stride - 1, stride, stride + 1], device=maps.device)
-    around, here = flat[index[:, None] + steps], flat[index]
+    around = flat.index_select(0, (index[:, None] + steps).flatten()).view(-1, 8)
+    here = flat[index]
     top = (around[:, :4] < here[:, None]).all(1) & (around[:, 4:] <= here[:, None]).all(1)
     index, here = index[top], here[top]
 
@@ -257,42 +258,84 @@ def connect(fields: Tensor, limbs: Tensor, part: Tensor, uv: Tensor, rules: Rule
     """
     if not len(part) or not len(limbs):
         return part.new_zeros(0), part.new_zeros(0, 2), uv.new_zeros(0)
-    height, width = fields.shape[-2:]
-    parts = int(torch.maximum(limbs.max(), part.max())) + 1
-    rank = ranks(part, parts)
-    most = int(rank.max()) + 1
-    table = part.new_full((parts, most), -1)
-    table[part, rank] = torch.arange(len(part), device=part.device)
-    first, second = table[limbs[:, 0]], table[limbs[:, 1]]  # (L, S) each; -1, where a part has fewer, is masked below
-    start, line = uv[first][:, :, None], uv[second][:, None] - uv[first][:, :, None]
-    length = line.norm(dim=-1)  # (L, S, S)
+    limb, pair = _pairs(limbs, part)
+    start = uv.index_select(0, pair[:, 0])
+    line = uv.index_select(0, pair[:, 1]) - start
+    length = torch.hypot(line[:, 0], line[:, 1])
+    near = length <= NEAR
+    off = (1 / length.clamp_min(1e-6)).clamp_max(0.25)[:, None]
+    steps = torch.linspace(0, 1, rules.samples, device=uv.device, dtype=uv.dtype)
+    needed = math.floor(rules.min_kept * rules.samples + 1e-9) + 1
 
-    off = (1 / length.clamp_min(1e-6)).clamp_max(0.25)[..., None]
-    places = off + (1 - 2 * off) * torch.linspace(0, 1, rules.samples, device=uv.device, dtype=uv.dtype)
-    points = start[..., None, :] + line[..., None, :] * places[..., None]
-    # without align_corners -1 and 1 are the outer borders of a map, so cell centres are where ops.affine has them
-    grid = (points * (2 / points.new_tensor([width, height])) - 1).flatten(1, 2)
-    field = F.grid_sample(fields, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    unit = (line / length.clamp_min(1e-6)[..., None]).flatten(1, 2)
-    along = field[:, 0] * unit[..., 0, None] + field[:, 1] * unit[..., 1, None]
+    # most pairs are of two people, with nothing between them: where as many samples fail as are too many, so does the pair
+    probes = rules.samples - needed + 1
+    few = steps[[(2 * i + 1) * rules.samples // (2 * probes) for i in range(probes)]]
+    kept = _along(fields, limb, start, line, off + (1 - 2 * off) * few) > rules.min_paf
+    hopeful = torch.nonzero(kept.any(-1) | near).squeeze(1)
+    limb, pair, start, line = limb[hopeful], pair[hopeful], start[hopeful], line[hopeful]
+    length, near, off = length[hopeful], near[hopeful], off[hopeful]
+
+    along = _along(fields, limb, start, line, off + (1 - 2 * off) * steps)
     kept = along > rules.min_paf
     number = kept.sum(-1)
-    score = ((along * kept).sum(-1) / number.clamp_min(1)).view_as(length)
-
-    near = length <= NEAR
+    score = (along * kept).sum(-1) / number.clamp_min(1)
     score = torch.where(near, score.clamp_min(rules.min_paf), score)
-    good = near | (number.view_as(length) > rules.min_kept * rules.samples)
+    good = near | (number >= needed)
     if rules.long_limb is not None:
-        score = score + (rules.long_limb * height / length.clamp_min(1e-6) - 1).clamp_max(0)
+        score = score + (rules.long_limb * fields.shape[-2] / length.clamp_min(1e-6) - 1).clamp_max(0)
         good = good & (score > 0)
-    good = good & (first >= 0)[:, :, None] & (second >= 0)[:, None]
 
-    limb, i, j = torch.nonzero(good, as_tuple=True)
-    score, length = score[limb, i, j], length[limb, i, j]
     order = (score - LENGTH_COST * length).argsort(descending=True, stable=True)
+    order = order[good[order]]
     order = order[limb[order].argsort(stable=True)]
-    pair = torch.stack([first[limb, i], second[limb, j]], dim=-1)
     return limb[order], pair[order], score[order]
+
+
+def _pairs(limbs: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+    """Every pair of candidates for every limb: (Q,) limb and (Q, 2) candidates."""
+    parts = int(torch.maximum(limbs.max(), part.max())) + 1
+    rank = ranks(part, parts)
+    table = part.new_full((parts, int(rank.max()) + 1), -1)
+    table[part, rank] = torch.arange(len(part), device=part.device)
+    first, second = table[limbs[:, 0]], table[limbs[:, 1]]
+    limb, i, j = torch.nonzero((first >= 0)[:, :, None] & (second >= 0)[:, None], as_tuple=True)
+    return limb, torch.stack([first[limb, i], second[limb, j]], dim=-1)
+
+
+def _along(fields: Tensor, limb: Tensor, start: Tensor, line: Tensor, places: Tensor) -> Tensor:
+    """What fields say in the direction of lines, bilinear between cells; beyond the outer centres the border's value.
+
+    Args:
+        fields: (L, 2, H, W).
+        limb: (Q,) int64, whose field to read.
+        start: (Q, 2) cells.
+        line: (Q, 2) cells, from the start to the end.
+        places: (Q, S) where to read: 0 at the start, 1 at the end.
+
+    Returns:
+        (Q, S).
+    """
+    height, width = fields.shape[-2:]
+    x = (start[:, 0, None] + line[:, 0, None] * places - 0.5).clamp(0, width - 1)
+    y = (start[:, 1, None] + line[:, 1, None] * places - 0.5).clamp(0, height - 1)
+    x0, y0 = x.floor(), y.floor()
+    dx, dy = x - x0, y - y0
+    left = x0.long() + width * y0.long() + (2 * height * width) * limb[:, None]
+    across = (x0 < width - 1).long()
+    down = width * (y0 < height - 1).long()
+    flat = fields.flatten()
+
+    def at(seat: Tensor) -> Tensor:
+        return flat.index_select(0, seat.flatten()).view_as(seat)
+
+    def read(seat: Tensor) -> Tensor:
+        lower = seat + down
+        return torch.lerp(
+            torch.lerp(at(seat), at(seat + across), dx), torch.lerp(at(lower), at(lower + across), dx), dy
+        )
+
+    unit = line / torch.hypot(line[:, 0], line[:, 1]).clamp_min(1e-6)[:, None]
+    return read(left) * unit[:, 0, None] + read(left + height * width) * unit[:, 1, None]
 
 
 def assemble(
