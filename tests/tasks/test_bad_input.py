@@ -181,6 +181,41 @@ def test_views_that_do_not_fit_the_network(config: Config) -> None:
         train(config("size=[70,64]"))
 
 
+def test_a_flip_test_that_the_head_has_not(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told before the training, not after it; and by a prediction that asks for one."""
+    from kplab.config import ConfigError
+    from kplab.models.heads.base import Head
+    from kplab.models.heads.heatmap import HeatmapHead
+
+    monkeypatch.setattr(HeatmapHead, "unflip", Head.unflip)
+    with pytest.raises(ConfigError, match=r"'HeatmapHead' has no unflip.*Use flip_test=false"):
+        train(config())
+    assert not list(Path(config().runs).glob("*"))
+    run = train(config("flip_test=false", "trainer.max_epochs=1", "test_on=[]"))
+    assert run is not None
+    runs = f"runs={run.folder.parent}"
+    assert main(["predict", f"run={run.name}", "split=test", "flip_test=true", runs]) == 2
+    assert "Use flip_test=false" in capsys.readouterr().err
+    assert main(["predict", f"run={run.name}", "split=test", runs]) == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (["regions=annotated"], "puts whole images together, but regions is 'annotated'. Use regions=image"),
+        ([], "holds 1 pose per view, but augment.mosaic=0.5 shows four images in one"),
+        (["augment.mosaic=1.5"], "a probability lies between 0 and 1"),
+    ],
+)
+def test_mosaics_that_can_not_be(config: Config, override: list[str], message: str) -> None:
+    """They are of whole images, for heads that hold the subjects of four."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(config("augment=mosaic", "augment.mosaic=0.5", *override))
+    assert not list(Path(config().runs).glob("*"))
+
+
 def test_predicting_a_folder_without_images(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing to do is an error that says what would be something."""
     run = train(config("trainer.max_epochs=1", "test_on=[]"))

@@ -21,6 +21,8 @@ class Sample:
         image_id: which image.
         box: (4,) float64 xyxy, the region in source pixels (not padded).
         score: confidence of the region: 1 where it is given.
+
+    A mosaic (training only) shows more images than one: view, image_id and box are those of the item that it was made for.
     """
 
     image: np.ndarray

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
 
     from kplab.data.datamodule import PoseDataModule, PoseDataset
+    from kplab.models.heads.base import Head
     from kplab.models.pose_model import PoseModel
 
 #: Splits up to this size are decoded whole before training; of larger ones the headers are read (`kplab data` decodes all).
@@ -137,7 +138,10 @@ def data_of(config: DictConfig, max_poses: int | None) -> Data:
         raise DataError(f"dataset '{config.dataset.name}' has no split 'train', but: {', '.join(splits)}.")
     size = (int(config.size[0]), int(config.size[1]))
     augment = made(config.augment, "augment")
+    epochs = epochs_of(config)
     notes = []
+    if augment.mosaic and epochs is not None and epochs <= augment.mosaic_off:
+        notes.append(f"no mosaics: augment.mosaic_off={augment.mosaic_off} of {epochs} epochs are without them")
     datasets: dict[str, PoseDataset] = {}
     for name, labels in splits.items():
         # one reader's notes are about its whole source, however many splits were made of it
@@ -146,7 +150,8 @@ def data_of(config: DictConfig, max_poses: int | None) -> Data:
         report.raise_if_errors()
         notes += [f"{name}: {warning}" for warning in report.warnings]
         regions = make_regions(labels, config.regions, config.padding)
-        check_regions(regions, labels, name, config, max_poses)
+        learning = name == "train"
+        check_regions(regions, labels, name, config, max_poses, mosaic=learning and augment.mosaic > 0)
         left_out = len(labels.poses) - int(labels.poses.ignore.sum()) - len(regions)
         if regions.kind == "annotated" and left_out:
             notes.append(f"{name}: {left_out} instances without a labelled keypoint or box are left out")
@@ -154,17 +159,44 @@ def data_of(config: DictConfig, max_poses: int | None) -> Data:
             notes.append(
                 f"{name}: {int(labels.poses.ignore.sum())} crowds or unlabelled subjects are neither trained on nor scored"
             )
-        learning = name == "train"
         window = (int(config.window[0]), int(config.window[1])) if learning and config.window is not None else None
-        datasets[name] = PoseDataset(labels, regions, size, augment if learning else None, config.seed, window)
+        datasets[name] = PoseDataset(labels, regions, size, augment if learning else None, config.seed, window, epochs)
     module = PoseDataModule(datasets["train"], datasets.get("val"), config.batch_size, config.workers, config.seed)
     return Data(splits, module, datasets["train"], datasets.get("val"), notes)
 
 
-def check_regions(regions: Regions, labels: Labels, split: str, config: DictConfig, max_poses: int | None) -> None:
+def epochs_of(config: DictConfig) -> int | None:
+    """How many epochs a training has; None where only time or steps end it."""
+    epochs = config.trainer.get("max_epochs")
+    return None if epochs is None or epochs < 0 else int(epochs)
+
+
+def check_flip_test(head: Head, flip_test: bool) -> None:
+    """Refuse a flip test that the head can't do.
+
+    Raises:
+        ConfigError: it has no ``unflip`` of its own.
+    """
+    from kplab.models.heads.base import Head
+
+    if flip_test and type(head).unflip is Head.unflip:
+        raise ConfigError(
+            f"flip_test is true, but head '{type(head).__name__}' has no unflip, which would turn outputs of the mirrored "
+            "image back. Use flip_test=false."
+        )
+
+
+def check_regions(
+    regions: Regions, labels: Labels, split: str, config: DictConfig, max_poses: int | None, mosaic: bool = False
+) -> None:
     """Refuse what a head can't hold, and splits with nothing to learn or score."""
     where = f"dataset {config.dataset.name}, split {split}"
     most = regions.most_poses(labels)
+    if max_poses is not None and mosaic:
+        raise DataError(
+            f"the head holds {max_poses} pose per view, but augment.mosaic={config.augment.mosaic} shows four images in "
+            f"one ({where}). Use augment.mosaic=0, or a head that holds any number of poses."
+        )
     if max_poses is not None and most > max_poses:
         kind = config.head.get("_target_", "head").rsplit(".", 1)[-1]
         raise DataError(

@@ -93,6 +93,7 @@ def predict_dataset(
     workers: int | None = None,
 ) -> dict[int, Poses]:
     """Image id to predicted poses, source pixels; images without a region have an empty Poses."""
+    build.check_flip_test(model.head, flip_test)
     dataset = PoseDataset(labels, regions, model.size)
     workers = usual_workers() if workers is None else workers
     batches = loader(

@@ -57,6 +57,7 @@ def train(config: DictConfig) -> Run | None:
     # deterministic mode would also fill every new tensor, which costs a third of the speed and changes no result
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     model = build.model_of(config)
+    build.check_flip_test(model.head, config.flip_test)
     data = build.data_of(config, model.head.max_poses)
     if not chief:
         folder = Path(os.environ.get(FOLDER_VARIABLE, config.runs))

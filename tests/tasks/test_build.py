@@ -1,0 +1,63 @@
+"""From a config to samples: crowds and unlabelled people on the way, and mosaics that end in time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+
+from kplab.config import compose
+from kplab.tasks import build
+
+Config = Callable[..., DictConfig]
+
+
+@pytest.mark.parametrize("size", [(256, 192), (192, 256)])
+def test_crowds_and_unlabelled_people_arrive_to_be_ignored(real_data: Path, size: tuple[int, int]) -> None:
+    """Each annotation of COCO without a keypoint is an ignored instance of its sample, its box in view pixels."""
+    config = compose("train", ["dataset=coco_mini", "regions=image", f"size=[{size[0]},{size[1]}]", "augment=none"])
+    data = build.data_of(config, None)
+    for split, dataset in (("train", data.train), ("val", data.val)):
+        assert dataset is not None
+        document = json.loads((real_data / f"coco_mini/annotations/person_keypoints_{split}2017.json").read_text())
+        unlabelled = [a for a in document["annotations"] if a["iscrowd"] or not any(a["keypoints"][2::3])]
+        crowds = [a for a in unlabelled if a["iscrowd"]]
+        assert crowds
+        assert len(unlabelled) > len(crowds)
+        note = f"{split}: {len(unlabelled)} crowds or unlabelled subjects are neither trained on nor scored"
+        assert note in data.notes
+        seen = 0
+        sides = {i["id"]: np.array([i["width"], i["height"]]) for i in document["images"]}
+        with_some = {a["image_id"] for a in unlabelled}
+        for index in np.flatnonzero(np.isin(dataset.labels.image_id, list(with_some))):
+            sample = dataset[int(index)]
+            source = sides[sample.image_id]
+            scale = min(np.array(size) / source)
+            margin = (size - scale * source) / 2
+            own = np.array([a["bbox"] for a in unlabelled if a["image_id"] == sample.image_id])
+            box = np.concatenate([own[:, :2], own[:, :2] + own[:, 2:]], axis=1) * scale + np.tile(margin, 2)
+            box = np.clip(box, 0, np.tile(size, 2))  # some boxes end beyond the picture
+            box = box[(box[:, 2:] - box[:, :2] >= 2).all(1)]
+            ignored = sample.poses[sample.poses.ignore]
+            assert not ignored.labelled.any()
+            np.testing.assert_allclose(ignored.box, box, atol=1e-9)
+            seen += len(box)
+        assert seen > 0.8 * len(unlabelled), "few are too small for these views"
+
+
+def test_no_mosaics_in_the_last_epochs_of_the_trainer(config: Config) -> None:
+    """The trainer's number of epochs reaches the dataset; too short a training says that it has none."""
+    mosaic = ("augment=mosaic", "augment.mosaic_off=3")
+    data = build.data_of(config(*mosaic, "trainer.max_epochs=8"), None)
+    assert data.train.mosaic_until == 5
+    assert data.notes == []
+    assert data.val is not None
+    assert data.val.mosaic == 0
+    short = build.data_of(config(*mosaic, "trainer.max_epochs=3"), None)
+    assert "no mosaics: augment.mosaic_off=3 of 3 epochs are without them" in short.notes
+    endless = build.data_of(config(*mosaic, "trainer.max_epochs=-1"), None)
+    assert endless.train.mosaic_until == np.inf
