@@ -237,11 +237,6 @@ def train_faults(config: DictConfig) -> list[str]:
         )
     if config.regions not in ("image", "annotated"):
         faults.append(f"regions is '{config.regions}'. Use image or annotated.")
-    if config.augment.get("mosaic") and config.regions != "image":
-        faults.append(
-            f"augment.mosaic is {config.augment.mosaic}, which puts whole images together, but regions is "
-            f"'{config.regions}'. Use regions=image or augment.mosaic=0."
-        )
     for key, low in (("batch_size", 1), ("padding", 1e-6), ("validate_every", 1)):
         if config[key] < low:
             faults.append(f"{key} is {config[key]}, but must be at least {low}.")

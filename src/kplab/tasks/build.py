@@ -192,7 +192,7 @@ def check_regions(
     """Refuse what a head can't hold, and splits with nothing to learn or score."""
     where = f"dataset {config.dataset.name}, split {split}"
     most = regions.most_poses(labels)
-    if max_poses is not None and mosaic:
+    if max_poses is not None and mosaic and regions.kind == "image":
         raise DataError(
             f"the head holds {max_poses} pose per view, but augment.mosaic={config.augment.mosaic} shows four images in "
             f"one ({where}). Use augment.mosaic=0, or a head that holds any number of poses."
