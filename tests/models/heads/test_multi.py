@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from kplab.models.errors import ModelError
-from kplab.models.heads.multi import boxes_of
+from kplab.models.heads.multi import boxes_of, padded
 from kplab.ops import affine
 from kplab.structures.poses import Poses
 
@@ -58,3 +59,11 @@ def test_no_instances_and_wrong_words() -> None:
     assert boxes_of(Poses.empty(3)).shape == (0, 4)
     with pytest.raises(ModelError, match="annotated or keypoints, but got 'hull'"):
         boxes_of(POSES, "hull")
+
+
+def test_rows_are_padded_to_the_longest_and_one_at_least() -> None:
+    rows = [np.ones((2, 3)), np.zeros((0, 3)), 2 * np.ones((1, 3))]
+    assert padded(rows, torch.device("cpu")).sum(-1).tolist() == [[3, 3], [0, 0], [6, 0]]
+    flags = padded([np.zeros(0, dtype=bool)] * 2, torch.device("cpu"))
+    assert flags.dtype == torch.bool
+    assert flags.tolist() == [[False], [False]]

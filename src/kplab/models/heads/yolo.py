@@ -209,6 +209,7 @@ class YoloHead(Head):
             losses["visible"] = doubt / (count * labelled.shape[1])
         return {name: self.gains[name] * value for name, value in losses.items()}
 
+    @torch.no_grad()
     def decode(self, outputs: list[dict[str, Tensor]]) -> list[Poses]:
         """The predictions that survive suppression, the surest first.
 
@@ -382,9 +383,10 @@ def speakers(boxes: Tensor, anchors: Tensor, reach: Tensor, least_side: float, m
     away = anchors - (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
     half = (boxes[:, None, 2:] - boxes[:, None, :2]) / 2
     outside = (away.abs() >= half.clamp_min(least_side / 2)).any(-1)
-    too_far = (away.abs() + half).amax(-1) > reach
+    # sides are neither behind the anchor nor out of its reach
+    mute = (away.abs() > half).any(-1) | ((away.abs() + half).amax(-1) > reach)
     # pixels; being unable to say the box weighs more than any distance, and being outside more than that
-    cost = (away.norm(dim=-1) + 1e5 * too_far + 1e7 * outside).double().cpu().numpy()
+    cost = (away.norm(dim=-1) + 1e5 * mute + 1e7 * outside).double().cpu().numpy()
     owner = np.where(outside.cpu().numpy().all(0), -1, cost.argmin(0))
     rows, columns = linear_sum_assignment(cost)
     owner[columns] = rows
