@@ -47,7 +47,7 @@ def heatmaps(
     return plot
 
 
-def vectors(image: np.ndarray, maps: np.ndarray, titles: Sequence[str], stride: float, *, columns: int = 6) -> Figure:
+def vectors(image: np.ndarray, maps: np.ndarray, titles: Sequence[str], stride: float, *, columns: int = 4) -> Figure:
     """Fields of directions over the image, one panel each: the colour is the direction, its strength the length.
 
     Args:
@@ -62,7 +62,7 @@ def vectors(image: np.ndarray, maps: np.ndarray, titles: Sequence[str], stride: 
     """
     maps = np.asarray(maps, dtype=np.float64)
     _check(maps, 4, titles)
-    plot, panels = _panels(image, titles, columns)
+    plot, panels = _panels(image, titles, columns, width=2.6)
     rows, across = (np.mgrid[: maps.shape[2], : maps.shape[3]] + 0.5) * stride
     for panel, title, (x, y) in zip(panels, titles, maps, strict=False):
         length = np.hypot(x, y)
@@ -92,7 +92,7 @@ def links(
     for panel, (title, (start, end, strength)) in zip(panels, groups.items(), strict=False):
         _lay(panel, image)
         for (x0, y0), (x1, y1), s in zip(start, end, np.clip(strength, 0, 1), strict=True):
-            panel.plot([x0, x1], [y0, y1], color=colormaps["viridis"](s), alpha=0.3 + 0.7 * float(s), linewidth=1.2)
+            panel.plot([x0, x1], [y0, y1], color=colormaps["viridis"](s), alpha=0.3 + 0.7 * float(s), linewidth=0.9)
         panel.plot(*np.reshape(start, (-1, 2)).T, "o", color=look.VERMILLION, markersize=2.5)
         panel.set_title(f"{title} ({len(start)})", fontsize=8, loc="left", color=look.INK, pad=2)
     return plot
