@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import nn
@@ -58,3 +59,57 @@ def adam_steps(
     """
     optimizer = torch.optim.Adam(parameter_groups(model, 0.0), lr=lr)
     return optimizer, LambdaLR(optimizer, lambda step: factor ** sum(step >= d * steps for d in drops))
+
+
+def sgd_linear(
+    model: nn.Module,
+    steps: int,
+    lr: float = 0.01,
+    momentum: float = 0.937,
+    weight_decay: float = 5e-4,
+    warmup: float = 0.01,
+    final: float = 0.01,
+    bias_start: float = 10.0,
+    momentum_start: float = 0.8,
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """SGD with Nesterov's momentum, and a learning rate that falls linearly: YOLOv8's recipe.
+
+    In the warm-up, the rate rises linearly to the falling line from 0, that of biases falls to it from ``bias_start``
+    times ``lr``, and the momentum rises from ``momentum_start``.
+
+    Args:
+        steps: of the whole training.
+        lr: at its height.
+        warmup: fraction of the steps; YOLOv8 takes 3 epochs.
+        final: fraction of ``lr`` at the end.
+
+    Source: Jocher et al., YOLOv8, 2023.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm)]
+    scales = {id(m.weight) for m in norms if m.weight is not None}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    kernels = [p for p in parameters if p.ndim > 1]
+    biases = [p for p in parameters if p.ndim <= 1 and id(p) not in scales]
+    groups = [
+        {"params": kernels, "weight_decay": weight_decay},
+        {"params": [p for p in parameters if id(p) in scales], "weight_decay": 0.0},
+        {"params": biases, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum_start, nesterov=True)
+    rising = max(1, round(warmup * steps))
+
+    def factor(step: int, start: float) -> float:
+        falling = 1 - (1 - final) * min(1.0, step / max(1, steps))
+        done = min(1.0, step / rising)
+        return start + (falling - start) * done
+
+    def with_momentum(step: int) -> float:
+        # the schedule is the one thing that is called every step
+        done = min(1.0, step / rising)
+        for group in optimizer.param_groups:
+            group["momentum"] = momentum_start + (momentum - momentum_start) * done
+        return factor(step, 0.0)
+
+    return optimizer, LambdaLR(
+        optimizer, [with_momentum, partial(factor, start=0.0), partial(factor, start=bias_start)]
+    )

@@ -1,0 +1,73 @@
+"""Schedules by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from kplab.tasks.optimize import sgd_linear
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+
+
+def test_sgd_linear_is_yolos_recipe() -> None:
+    """Kernels decay, norms and biases don't; rates and momentum at the start, in the warm-up, at its end, and at the end."""
+    net = model()
+    optimizer, schedule = sgd_linear(net, 1000, lr=0.01, momentum=0.937, weight_decay=5e-4, warmup=0.1, final=0.01)
+    shapes = [[tuple(p.shape) for p in g["params"]] for g in optimizer.param_groups]
+    assert shapes == [[(4, 3, 3, 3), (2, 4, 1, 1)], [(4,)], [(4,), (4,), (2,)]]
+    assert optimizer.param_groups[1]["params"][0] is net[1].weight
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [5e-4, 0, 0]
+    assert all(g["nesterov"] for g in optimizer.param_groups)
+    seen = []
+    for _ in range(1001):
+        seen.append([(g["lr"], g["momentum"]) for g in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+
+    def falling(step: int) -> float:
+        return 0.01 * (1 - 0.99 * step / 1000)
+
+    for step, kernels, biases, momentum in (
+        (0, 0.0, 0.1, 0.8),
+        (50, falling(50) / 2, (0.1 + falling(50)) / 2, 0.8685),
+        (100, falling(100), falling(100), 0.937),
+        (600, falling(600), falling(600), 0.937),
+        (1000, 1e-4, 1e-4, 0.937),
+    ):
+        assert [s[0] for s in seen[step]] == pytest.approx([kernels, kernels, biases], abs=1e-12)
+        assert [s[1] for s in seen[step]] == pytest.approx([momentum] * 3, abs=1e-12)
+
+
+def test_a_resumed_sgd_linear_goes_on_as_if_nothing_had_happened() -> None:
+    straight, first, second = (sgd_linear(model(), 100, warmup=0.2) for _ in range(3))
+    for optimizer, schedule in (straight, first):
+        for _ in range(10):
+            optimizer.step()
+            schedule.step()
+    second[0].load_state_dict(first[0].state_dict())
+    second[1].load_state_dict(first[1].state_dict())
+    for optimizer, schedule in (straight, second):
+        for _ in range(3):
+            optimizer.step()
+            schedule.step()
+    for a, b in zip(straight[0].param_groups, second[0].param_groups, strict=True):
+        assert (a["lr"], a["momentum"]) == (b["lr"], b["momentum"])
+
+
+def test_it_goes_downhill() -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(3, 1)
+    x = torch.randn(64, 3)
+    y = x @ torch.tensor([[1.0], [-2.0], [0.5]]) + 3
+    optimizer, schedule = sgd_linear(net, 300, lr=0.02, warmup=0.1)
+    for _ in range(300):
+        loss = ((net(x) - y) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    assert float(loss.detach()) < 1e-4
