@@ -37,7 +37,7 @@ def boxes_of(poses: Poses, how: str = "annotated", margin: float = 0.1) -> np.nd
     sides = hull[:, 2:] - hull[:, :2]
     padding = np.maximum(margin * sides.max(1, initial=0.0), LEAST_PADDING)[:, None]
     hull = np.concatenate([hull[:, :2] - padding, hull[:, 2:] + padding], axis=1)
-    has_box: np.ndarray = (poses.box[:, 2:] > poses.box[:, :2]).all(1)  # false for NaN
+    has_box = np.all(poses.box[:, 2:] > poses.box[:, :2], axis=1)  # false for NaN
     has_hull = poses.labelled.any(1)
     hull_first = has_hull & ~poses.ignore & (how == "keypoints")
     own = np.where(has_box[:, None], poses.box, np.nan)
