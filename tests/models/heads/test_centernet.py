@@ -95,6 +95,12 @@ def test_corrected_radius_makes_narrower_targets() -> None:
         assert int((head(radius=option).encode([WHOLE], SIZE)["heatmap"][0, 0] > 0).sum()) == cells
 
 
+def test_radius_is_that_of_the_box_rounded_up_to_cells() -> None:
+    """10.9 x 10.9 cells: 0.27332 x 11 is 3.007, of which 3; 0.27332 x 10.9 would be 2."""
+    square = person((20, 20, 63.6, 63.6), (30, 30), (40, 40), (50, 50))
+    assert int((head().encode([square], SIZE)["heatmap"][0, 0] > 0).sum()) == 49
+
+
 def test_hidden_keypoints_are_trained_like_visible_ones() -> None:
     seen = WHOLE
     hidden = Poses.make(seen.xy, np.ones((1, 3)), box=seen.box)
@@ -336,6 +342,22 @@ def test_where_there_is_no_box_the_hull_of_keypoints_stands_in() -> None:
     bare = Poses.make(np.array([[(40.0, 20.0), (80.0, 60.0), NAN]]))
     (found,) = head().decode(head().ideal(head().encode([bare], SIZE)))
     np.testing.assert_allclose(found.box, [[36, 16, 84, 64]], atol=1e-4)
+
+
+def test_padded_hulls_are_clipped_to_the_view() -> None:
+    bare = Poses.make(np.array([[(2.0, 20.0), (158.0, 60.0), NAN]]))
+    (found,) = head().decode(head().ideal(head().encode([bare], SIZE)))
+    np.testing.assert_allclose(found.box, [[0, 4.4, 160, 75.6]], atol=1e-4)
+
+
+def test_unlabelled_keypoints_are_free_in_the_annotated_box_also_where_another_is_trained_on() -> None:
+    """A hull of 56..84 x 36..64 px, padded, in a box of cells 10..30 x 5..20; radius 1 of (7, 7) cells."""
+    pose = person((40, 20, 120, 80), (60, 40), (80, 60), NAN)
+    t = head(boxes="keypoints").encode([pose], SIZE)
+    assert t["size"][0, 0].tolist() == [7, 7]
+    wanted = torch.ones(24, 40, dtype=torch.bool)
+    wanted[4:22, 9:32] = False
+    assert torch.equal(t["counted"][0, 3], wanted)
 
 
 def test_boxes_of_keypoints_stay_tight_in_turned_views() -> None:
