@@ -38,6 +38,19 @@ FAMILIES: dict[str, list[str]] = {
         "flip_test=false",
         "trainer.max_epochs=200",
     ],
+    "paf": [
+        # mirrored pictures were never seen, so the flip test would average with nonsense
+        "head=paf",
+        "head.layout=joint",
+        "head.stages=[2,2]",
+        "head.width=48",
+        "neck=fpn",
+        "neck.levels=[8]",
+        "neck.channels=64",
+        "flip_test=false",
+        "optimizer.lr=3e-3",
+        "trainer.max_epochs=180",
+    ],
     "yolo": [
         # mirrored pictures were never seen, so the flip test would average with nonsense
         "head=yolo", "head.distance_gain=20", "neck=fpn", "neck.levels=[8,16,32]", "neck.channels=64", "flip_test=false",
