@@ -281,3 +281,16 @@ def test_the_bar_at_a_terminal_tells_the_time_left_of_the_whole_training(config:
     assert told
     assert all({"left", "train/loss_step"} <= set(t) for t in told[1:])
     assert told[-1]["left"] == "0 s"
+
+
+def test_a_training_that_never_validates_leaves_its_checkpoint(config: Config, tmp_path: Path) -> None:
+    """No validation split, and fewer epochs than `validate_every`: the last weights are kept, and scored."""
+    split = [
+        f"dataset.split.manifest={tmp_path}/two.json",
+        "~dataset.split.fractions.val",
+        "dataset.split.fractions.train=0.75",
+    ]
+    run = train(config(*split, "validate_every=7"))
+    assert run is not None
+    assert (run.folder / "checkpoints" / "last.ckpt").is_file()
+    assert (run.folder / "scores" / "dots-test.json").is_file()

@@ -175,7 +175,15 @@ def fit(config: DictConfig, model: Any, data: build.Data, folder: Path, run: Run
     watching: list[pl.Callback] = [callbacks.progress()]
     mode = "max" if config.monitor.endswith("AP") else "min"
     # last.ckpt is written first: should the disk fill up, the newer state is the one that is whole
-    watching.append(ModelCheckpoint(checkpoints, filename="last", save_top_k=1, enable_version_counter=False))
+    watching.append(
+        ModelCheckpoint(
+            checkpoints,
+            filename="last",
+            save_top_k=1,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,  # whether or not the epoch is validated
+        )
+    )
     if val is not None:
         watching.append(
             ModelCheckpoint(
