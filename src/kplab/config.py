@@ -34,6 +34,7 @@ class Train:
     seed: int = 0
     size: list[int] = field(default_factory=list)
     window: list[int] | None = None
+    window_anywhere: float = 0.0
     regions: str = "annotated"
     padding: float = 1.25
     batch_size: int = 32
@@ -240,6 +241,8 @@ def train_faults(config: DictConfig) -> list[str]:
     for key, low in (("batch_size", 1), ("padding", 1e-6), ("validate_every", 1)):
         if config[key] < low:
             faults.append(f"{key} is {config[key]}, but must be at least {low}.")
+    if not 0 <= config.window_anywhere <= 1:
+        faults.append(f"window_anywhere is {config.window_anywhere}, but is a share between 0 and 1.")
     if config.ema is not None and not 0 < config.ema < 1:
         faults.append(f"ema is {config.ema}, but must lie between 0 and 1, or be null.")
     skeleton = config.dataset.get("skeleton") or {}

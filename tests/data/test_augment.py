@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kplab.data.augment import MIRRORING, Augment
-from kplab.data.datamodule import PoseDataset
+from kplab.data.datamodule import PoseDataset, cut
 from kplab.data.regions import annotated_regions, image_regions
 from kplab.ops import affine
 from kplab.structures.labels import Labels, make_labels
@@ -204,3 +204,17 @@ def test_pixels_of_odd_sizes_are_letterboxed_as_their_labels(size: tuple[int, in
     found = centroid(affine.warp(image, matrix, (256, 256)))
     # bilinear resampling of a spot of 2 px keeps its centroid to a few hundredths
     np.testing.assert_allclose(found, affine.apply(matrix, np.array([x, y])), atol=0.03)
+
+
+def test_windows_lie_around_subjects_or_anywhere() -> None:
+    """Around a subject its centre is within a third of the window; anywhere, the window stays inside the view."""
+    rng = np.random.default_rng(0)
+    one = Poses.make(np.array([[[90.0, 30.0], [110.0, 50.0]]]))
+    for _ in range(50):
+        x, y = affine.apply(cut(one, (400, 200), (60, 40), rng), np.array([100.0, 40.0]))
+        assert 10 - 1e-9 <= x <= 50 + 1e-9
+        assert 20 / 3 - 1e-9 <= y <= 100 / 3 + 1e-9
+    corners = np.array([affine.apply(cut(one, (400, 200), (60, 40), rng, 1.0), np.zeros(2)) for _ in range(200)])
+    assert (corners <= 0).all()
+    assert (corners >= [-340, -160]).all()
+    assert (corners.min(0) < [-300, -140]).all()

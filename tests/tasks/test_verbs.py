@@ -18,7 +18,8 @@ from kplab.metrics.compare import CardMismatch
 from kplab.metrics.score import Scores
 from kplab.runs.run import Run
 from kplab.tasks.compare import compare_runs
-from kplab.tasks.pictures import caption, ranked
+from kplab.structures.poses import Poses
+from kplab.tasks.pictures import around, caption, ranked
 from kplab.tasks.train import train
 
 Config = Callable[..., DictConfig]
@@ -136,3 +137,12 @@ def test_pictures_tell_of_what_was_missed(run: Run, capsys: pytest.CaptureFixtur
     for kind in ("typical", "worst"):
         assert (run.folder / "pictures" / f"tiny-{kind}.png").is_file()
         assert f"tiny-{kind}.png" in said
+
+
+def test_pictures_are_cut_to_the_subjects() -> None:
+    """With a quarter of the longer side around them, and never beyond the image."""
+    boxes = np.array([[40.0, 40.0, 60.0, 50.0], [70.0, 45.0, 80.0, 60.0], [np.nan] * 4])
+    poses = Poses.make(np.full((3, 1, 2), 50.0), box=boxes)
+    assert around(poses, np.array([200, 100])) == (30, 30, 90, 70)
+    assert around(poses, np.array([85, 65])) == (30, 30, 85, 65)
+    assert around(Poses.empty(1), np.array([85, 65])) == (0, 0, 85, 65)

@@ -37,6 +37,7 @@ class PoseDataset(Dataset[Sample]):
         seed: of the augmentation.
         window: (width, height) of a part of the view, cut at random around one of its subjects, at the view's scale: for
             training convolutional heads on large views of which most is background. None: the whole view.
+        window_anywhere: how often a window lies anywhere in the view instead, so that all of the background is seen.
         epochs: of the training, of which the last ``augment.mosaic_off`` see no mosaics; None: all see them.
 
     Raises:
@@ -52,9 +53,10 @@ class PoseDataset(Dataset[Sample]):
         seed: int = 0,
         window: tuple[int, int] | None = None,
         epochs: int | None = None,
+        window_anywhere: float = 0.0,
     ) -> None:
         self.labels, self.regions, self.size, self.augment, self.seed = labels, regions, size, augment, seed
-        self.window = window
+        self.window, self.window_anywhere = window, window_anywhere
         self.mosaic = augment.mosaic if augment is not None else 0.0
         self.mosaic_until = np.inf if augment is None or epochs is None else epochs - augment.mosaic_off
         if self.mosaic and regions.kind != "image":
@@ -109,12 +111,21 @@ class PoseDataset(Dataset[Sample]):
         poses = self.poses_of(index)
         view = affine.fit_box(self.regions.box[index], self.size, self.regions.padding)
         if self.window is not None:
-            view = cut(poses.transform(view), self.window, rng) @ view
+            view = cut(poses.transform(view), self.size, self.window, rng, self.window_anywhere) @ view
         return Tile(image, poses, view)
 
 
-def cut(poses: Poses, window: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def cut(
+    poses: Poses, size: tuple[int, int], window: tuple[int, int], rng: np.random.Generator, anywhere: float = 0.0
+) -> np.ndarray:
     """Map a view to a window around a subject drawn at random, up to a third of the window off its centre.
+
+    Args:
+        poses: of the view.
+        size: (width, height) of the view.
+        window: (width, height) of the part.
+        rng: where the randomness comes from.
+        anywhere: how often the window lies anywhere inside the view instead.
 
     Returns:
         (3, 3) view pixels to window pixels; the view's corner where there is no subject.
@@ -122,6 +133,8 @@ def cut(poses: Poses, window: tuple[int, int], rng: np.random.Generator) -> np.n
     hulls = poses.extent()
     hulls = hulls[np.isfinite(hulls).all(1)]
     side = np.array(window, dtype=np.float64)
+    if anywhere and rng.random() < anywhere:
+        return affine.translation(*-rng.uniform(0, np.maximum(np.array(size) - side, 0)))
     centre = side / 2
     if len(hulls):
         hull = hulls[rng.integers(len(hulls))]

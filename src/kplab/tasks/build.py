@@ -160,7 +160,9 @@ def data_of(config: DictConfig, max_poses: int | None) -> Data:
                 f"{name}: {int(labels.poses.ignore.sum())} crowds or unlabelled subjects are neither trained on nor scored"
             )
         window = (int(config.window[0]), int(config.window[1])) if learning and config.window is not None else None
-        datasets[name] = PoseDataset(labels, regions, size, augment if learning else None, config.seed, window, epochs)
+        datasets[name] = PoseDataset(
+            labels, regions, size, augment if learning else None, config.seed, window, epochs, config.window_anywhere
+        )
     module = PoseDataModule(datasets["train"], datasets.get("val"), config.batch_size, config.workers, config.seed)
     return Data(splits, module, datasets["train"], datasets.get("val"), notes)
 
