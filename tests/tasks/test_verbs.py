@@ -17,8 +17,8 @@ from kplab.cli import main
 from kplab.metrics.compare import CardMismatch
 from kplab.metrics.score import Scores
 from kplab.runs.run import Run
-from kplab.tasks.compare import compare_runs
 from kplab.structures.poses import Poses
+from kplab.tasks.compare import compare_runs
 from kplab.tasks.pictures import around, caption, ranked
 from kplab.tasks.train import train
 
