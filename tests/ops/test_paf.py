@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kplab.ops import paf
-from kplab.ops.paf import Rules
+from kplab.ops import paf, paf_parsing
+from kplab.ops.paf_parsing import Rules
 
 NAN = math.nan
 #: Nose, neck, arms, legs, eyes and ears of the published order, with the two redundant limbs at the end.
@@ -38,13 +38,13 @@ def read(
 
 
 def parse(maps: Tensor, fields: Tensor, limbs: list[tuple[int, int]], rules: Rules) -> list[dict[int, np.ndarray]]:
-    part, uv, _ = paf.find_peaks(maps, rules.peak, rules.max_peaks)
-    return group(part, uv, paf.connect(fields, torch.tensor(limbs), part, uv, rules), limbs, rules.bridges)
+    part, uv, _ = paf_parsing.find_peaks(maps, rules.peak, rules.max_peaks)
+    return group(part, uv, paf_parsing.connect(fields, torch.tensor(limbs), part, uv, rules), limbs, rules.bridges)
 
 
 def group(part: Tensor, uv: Tensor, found: tuple[Tensor, ...], limbs: list[tuple[int, int]], bridges: bool = True):  # type: ignore[no-untyped-def]
     _, redundant = paf.pieces(limbs, int(torch.tensor(limbs).max()) + 1)
-    owner, _ = paf.assemble(part.tolist(), *(f.tolist() for f in found), redundant, bridges)  # type: ignore[arg-type]
+    owner, _ = paf_parsing.assemble(part.tolist(), *(f.tolist() for f in found), redundant, bridges)  # type: ignore[arg-type]
     people: dict[int, dict[int, np.ndarray]] = {}
     for person, p, xy in zip(owner, part.tolist(), uv.numpy(), strict=True):
         people.setdefault(person, {})[p] = xy
@@ -181,7 +181,7 @@ def test_peaks_are_found_to_a_fraction_of_a_cell() -> None:
     random = torch.Generator().manual_seed(0)
     uv = torch.rand(500, 1, 1, 2, generator=random) * torch.tensor([20.0, 16.0])
     for point in uv:
-        part, found, height = paf.find_peaks(paf.confidence_maps(point, 1.0, (20, 16)), 0.1, 9)
+        part, found, height = paf_parsing.find_peaks(paf.confidence_maps(point, 1.0, (20, 16)), 0.1, 9)
         assert part.tolist() == [0]
         assert (found - point[0]).abs().max() < 1e-4
         assert math.exp(-0.25) - 1e-6 <= float(height) <= 1
@@ -189,7 +189,7 @@ def test_peaks_are_found_to_a_fraction_of_a_cell() -> None:
 
 def test_a_peak_between_cells_is_one_peak() -> None:
     for x, y in [(8.0, 8.5), (8.5, 8.0), (8.0, 8.0)]:
-        part, found, _ = paf.find_peaks(paf.confidence_maps(torch.tensor([[[x, y]]]), 1.0, (20, 16)), 0.1, 9)
+        part, found, _ = paf_parsing.find_peaks(paf.confidence_maps(torch.tensor([[[x, y]]]), 1.0, (20, 16)), 0.1, 9)
         assert len(part) == 1
         assert found[0].tolist() == pytest.approx([x, y], abs=1e-4)
 
@@ -198,7 +198,7 @@ def test_peaks_are_the_maxima_that_scipy_finds() -> None:
     from scipy.ndimage import maximum_filter
 
     maps = torch.rand(5, 30, 40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    part, found, height = paf.find_peaks(maps, 0.6, 10_000)
+    part, found, height = paf_parsing.find_peaks(maps, 0.6, 10_000)
     wanted = (maximum_filter(maps.numpy(), (1, 3, 3), mode="constant", cval=-1) == maps.numpy()) & (maps.numpy() > 0.6)
     cell = found.floor()
     assert len(part) == wanted.sum()
@@ -209,7 +209,7 @@ def test_peaks_are_the_maxima_that_scipy_finds() -> None:
         for p, (c, r) in zip(part.tolist(), cell.long().tolist(), strict=True)
     )
     # the best of each part, in order
-    best, _, some = paf.find_peaks(maps, 0.6, 3)
+    best, _, some = paf_parsing.find_peaks(maps, 0.6, 3)
     assert best.tolist() == [p for p in range(5) for _ in range(3)]
     assert some.tolist() == [h for p in range(5) for h in height[part == p][:3].tolist()]
     assert all((height[part == p].diff() <= 0).all() for p in range(5))
@@ -217,8 +217,8 @@ def test_peaks_are_the_maxima_that_scipy_finds() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 1.0])
 def test_flat_maps_have_one_peak_at_most(value: float) -> None:
-    assert len(paf.find_peaks(torch.full((2, 5, 7), value), 0.1, 9)[0]) == (2 if value == 1 else 0)
-    assert len(paf.find_peaks(torch.full((2, 1, 1), value), 0.1, 9)[0]) == (2 if value == 1 else 0)
+    assert len(paf_parsing.find_peaks(torch.full((2, 5, 7), value), 0.1, 9)[0]) == (2 if value == 1 else 0)
+    assert len(paf_parsing.find_peaks(torch.full((2, 1, 1), value), 0.1, 9)[0]) == (2 if value == 1 else 0)
 
 
 # ---------------------------------------------------------------- connections
@@ -264,7 +264,9 @@ def test_scores_are_those_of_every_pair_one_by_one(rules: Rules) -> None:
     part = random.integers(0, 3, 40)
     uv = random.uniform(0, [28, 20], (40, 2))
     uv[1] = uv[0] + 0.3
-    limb, pair, score = paf.connect(fields, torch.tensor(limbs), torch.from_numpy(part), torch.from_numpy(uv), rules)
+    limb, pair, score = paf_parsing.connect(
+        fields, torch.tensor(limbs), torch.from_numpy(part), torch.from_numpy(uv), rules
+    )
     wanted = independent_scores(fields.numpy(), limbs, part, uv, rules)
     found = {(c, i, j): s for c, (i, j), s in zip(limb.tolist(), pair.tolist(), score.tolist(), strict=True)}
     assert found.keys() == wanted.keys()
@@ -279,9 +281,9 @@ def test_the_mean_is_of_kept_samples() -> None:
     fields[0, 0, :, :16] = 0.6
     part, uv = torch.tensor([0, 1]), torch.tensor([[0.5, 4.0], [18.0, 4.0]])
     rules = Rules(samples=12, min_kept=0.5)
-    _, _, score = paf.connect(fields, torch.tensor([(0, 1)]), part, uv, rules)
+    _, _, score = paf_parsing.connect(fields, torch.tensor([(0, 1)]), part, uv, rules)
     assert float(score) > 0.59, "the dropped samples would pull the mean to 0.55"
-    assert len(paf.connect(fields, torch.tensor([(0, 1)]), part, uv, Rules(samples=12, min_kept=0.95))[0]) == 0
+    assert len(paf_parsing.connect(fields, torch.tensor([(0, 1)]), part, uv, Rules(samples=12, min_kept=0.95))[0]) == 0
 
 
 def test_x_and_y_are_not_mixed_up() -> None:
@@ -338,12 +340,12 @@ def test_every_person_of_a_clear_scene_is_recovered(scene: tuple[list[tuple[int,
 @given(scenes(), st.randoms(use_true_random=False))
 def test_the_order_of_peaks_does_not_matter(scene: tuple[list[tuple[int, int]], Tensor], random) -> None:  # type: ignore[no-untyped-def]
     limbs, people = scene
-    part, uv, _ = paf.find_peaks(paf.confidence_maps(people, 1.0, (92, 32)), 0.1, 60)
+    part, uv, _ = paf_parsing.find_peaks(paf.confidence_maps(people, 1.0, (92, 32)), 0.1, 60)
     fields = paf.affinity_fields(people, torch.tensor(limbs), 1.0, (92, 32))
     order = list(range(len(part)))
     random.shuffle(order)
     part, uv = part[order], uv[order]
-    same(group(part, uv, paf.connect(fields, torch.tensor(limbs), part, uv, Rules()), limbs), people, 0.01)
+    same(group(part, uv, paf_parsing.connect(fields, torch.tensor(limbs), part, uv, Rules()), limbs), people, 0.01)
 
 
 def test_crossing_limbs_are_told_apart_while_little_of_them_overlaps() -> None:
@@ -403,7 +405,7 @@ def test_redundant_limbs_bridge_a_gap_where_they_may() -> None:
 
 def test_people_who_share_a_part_are_never_joined() -> None:
     # 0-1 and 0'-1' exist; a false connection 0'-1 comes later by another limb's way
-    owner, evidence = paf.assemble(
+    owner, evidence = paf_parsing.assemble(
         [0, 0, 1, 1, 2], [0, 0, 1, 1, 2], [(0, 2), (1, 3), (2, 4), (3, 4), (1, 4)], [0.9, 0.8, 0.7, 0.6, 0.5],
         [False, False, False, True],
     )  # fmt: skip
@@ -415,7 +417,9 @@ def test_people_who_share_a_part_are_never_joined() -> None:
 
 def test_matching_is_greedy_within_a_limb() -> None:
     """0.9 + 0.1 is taken before 0.8 + 0.7, as published."""
-    owner, _ = paf.assemble([0, 0, 1, 1], [0] * 4, [(0, 2), (0, 3), (1, 2), (1, 3)], [0.9, 0.8, 0.7, 0.1], [False])
+    owner, _ = paf_parsing.assemble(
+        [0, 0, 1, 1], [0] * 4, [(0, 2), (0, 3), (1, 2), (1, 3)], [0.9, 0.8, 0.7, 0.1], [False]
+    )
     assert owner[0] == owner[2]
     assert owner[1] == owner[3]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from kplab.ops.boxes import complete_iou
@@ -70,3 +72,44 @@ def task_aligned(
     aligned, overlap = aligned * mine, overlap * mine
     wanted = aligned * overlap.amax(-1, keepdim=True) / (aligned.amax(-1, keepdim=True) + 1e-9)
     return Assignment(torch.where(positive, winner, -1), wanted.amax(1))
+
+
+def speakers(boxes: Tensor, anchors: Tensor, reach: Tensor, least_side: float, most: int) -> tuple[Tensor, Tensor]:
+    """Which anchors a perfect network lets speak, and for whom.
+
+    Each instance has one anchor at least if there are as many, the one that suits all best; the others speak for whom
+    they suit best. An anchor suits an instance if it lies in its box, can reach the box's sides, and is near its centre.
+
+    Args:
+        boxes: (M, 4) xyxy, pixels.
+        anchors: (A, 2) pixels.
+        reach: (A,) longest distance to a side of a box that the anchor can say, pixels.
+        least_side: as of ``task_aligned``.
+        most: anchors of one instance.
+
+    Returns:
+        (n,) anchors and (n,) instances.
+    """
+    if not len(boxes):
+        nobody = torch.zeros(0, dtype=torch.long, device=anchors.device)
+        return nobody, nobody
+    away = anchors - (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+    half = (boxes[:, None, 2:] - boxes[:, None, :2]) / 2
+    outside = (away.abs() >= half.clamp_min(least_side / 2)).any(-1)
+    # sides are neither behind the anchor nor out of its reach
+    mute = (away.abs() > half).any(-1) | ((away.abs() + half).amax(-1) > reach)
+    # pixels; being unable to say the box weighs more than any distance, and being outside more than that
+    cost = (away.norm(dim=-1) + 1e5 * mute + 1e7 * outside).double().cpu().numpy()
+    owner = np.where(outside.cpu().numpy().all(0), -1, cost.argmin(0))
+    rows, columns = linear_sum_assignment(cost)
+    owner[columns] = rows
+    own = np.full_like(cost, np.inf)
+    own[rows, columns] = -1.0
+    mine = owner == np.arange(len(boxes))[:, None]
+    # who can't say the box would say another one
+    own = np.where(mine & np.isinf(own) & (cost < 1e5), cost, own)
+    nearest = np.argsort(own, axis=1, kind="stable")[:, :most]
+    said = np.isfinite(np.take_along_axis(own, nearest, axis=1))
+    instance = np.broadcast_to(np.arange(len(boxes))[:, None], nearest.shape)[said]
+    where = anchors.device
+    return torch.from_numpy(nearest[said]).to(where), torch.from_numpy(instance.copy()).to(where)

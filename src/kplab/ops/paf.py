@@ -1,7 +1,7 @@
-"""Confidence maps and part affinity fields, and people read out of them.
+"""Confidence maps, part affinity fields, and which limbs a skeleton has.
 
 Continuous coordinates as in ``ops.affine``; everything here is in cells of the map. A part is a keypoint, or a virtual one
-such as the neck; a limb is a pair of parts. P parts, L limbs, N people, M peaks.
+such as the neck; a limb is a pair of parts. P parts, L limbs, N people.
 
 Source: Cao et al., "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields", CVPR 2017; "OpenPose", TPAMI 2019.
 """
@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kplab.ops.heatmap import gaussian_map
 
@@ -24,10 +22,6 @@ Limb = tuple[int, int]
 CUT = 0.01
 #: ... which is so many sigma from their centre.
 REACH = math.sqrt(-2 * math.log(CUT))
-#: Ends of a limb so close, in cells, leave no room for a field between them: they connect without one.
-NEAR = 1.0
-#: What a cell of length costs a limb when candidates are ranked: among equals the shorter one wins.
-LENGTH_COST = 1e-3
 
 
 # ---------------------------------------------------------------- limbs
@@ -150,240 +144,6 @@ def cover(boxes: Tensor, margin: float, size: tuple[int, int]) -> Tensor:
     columns = (x >= x0 - margin) & (x <= x1 + margin)
     rows = (y >= y0 - margin) & (y <= y1 + margin)
     return rows[:, :, None] & columns[:, None, :]
-
-
-# ---------------------------------------------------------------- parsing
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How people are read out of maps.
-
-    Args:
-        peak: height above which a local maximum is a candidate.
-        max_peaks: candidates of a part, at most; the highest ones.
-        samples: of the field, along the line between two candidates.
-        min_paf: what the field must say at a sample, along the line, for it to be kept.
-        min_kept: more than this fraction of the samples must be kept.
-        long_limb: fraction of the map's height from which longer limbs are penalised; None: never.
-        bridges: redundant limbs also join two parts of a person, and not only single candidates to a person.
-    """
-
-    peak: float = 0.1
-    max_peaks: int = 60
-    samples: int = 10
-    min_paf: float = 0.05
-    min_kept: float = 0.8
-    long_limb: float | None = None
-    bridges: bool = True
-
-
-def find_peaks(maps: Tensor, threshold: float, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Local maxima of each map among their eight neighbours, to a fraction of a cell.
-
-    Along each axis the parabola through the logs of three cells is exact for a Gaussian (as in DARK, whose mixed
-    derivative is 0 for it); beside the border the three cells sit further in. Of a plateau the first cell counts.
-
-    Args:
-        maps: (P, H, W).
-        threshold: candidates are higher than this, and than 0.
-        most: candidates of a part, at most; the highest ones.
-
-    Returns:
-        (M,) int64 part, ascending, the highest first; (M, 2) (x, y) in cells; (M,) height of the cell.
-    """
-    count, height, width = maps.shape
-    stride = width + 2
-    flat = F.pad(maps, (1, 1, 1, 1), value=-math.inf).flatten()
-    index = torch.nonzero(flat > max(threshold, 0.0)).squeeze(1)
-    steps = torch.tensor([-stride - 1, -stride, -stride + 1, -1, 1, stride - 1, stride, stride + 1], device=maps.device)
-    around = flat.index_select(0, (index[:, None] + steps).flatten()).view(-1, 8)
-    here = flat[index]
-    top = (around[:, :4] < here[:, None]).all(1) & (around[:, 4:] <= here[:, None]).all(1)
-    index, here = index[top], here[top]
-
-    order = here.argsort(descending=True, stable=True)
-    order = order[(index[order] // (stride * (height + 2))).argsort(stable=True)]
-    index, here = index[order], here[order]
-    part = index // (stride * (height + 2))
-    kept = ranks(part, count) < most
-    index, here, part = index[kept], here[kept], part[kept]
-
-    row, column = index // stride % (height + 2) - 1, index % stride - 1
-    x = column + 0.5 + _log_parabola(flat, index, 1, column, width)
-    y = row + 0.5 + _log_parabola(flat, index, stride, row, height)
-    return part, torch.stack([x, y], dim=-1), here
-
-
-def _log_parabola(flat: Tensor, index: Tensor, step: int, position: Tensor, cells: int) -> Tensor:
-    """How far from a cell, at most one cell, the top of the parabola through three logs along an axis lies."""
-    if cells < 3:
-        return flat.new_zeros(index.shape)
-    shift = position.clamp(1, cells - 2) - position
-    seat = index + shift * step
-    # what is far below a peak is noise, and may be negative
-    before, middle, after = (flat[seat + d * step].clamp_min(CUT / 10).log() for d in (-1, 0, 1))
-    curve = before - 2 * middle + after
-    bent = curve < 0
-    top = shift + (before - after) / 2 / torch.where(bent, curve, -1.0)
-    return torch.where(bent, top.clamp(-1, 1), 0.0)
-
-
-def ranks(part: Tensor, parts: int) -> Tensor:
-    """(M,) place of each candidate among those of its part, in their order; any order of parts."""
-    order = part.argsort(stable=True)
-    number = torch.bincount(part, minlength=parts)
-    first = number.cumsum(0) - number
-    rank = torch.empty_like(part)
-    rank[order] = torch.arange(len(part), device=part.device) - first[part[order]]
-    return rank
-
-
-def connect(fields: Tensor, limbs: Tensor, part: Tensor, uv: Tensor, rules: Rules) -> tuple[Tensor, Tensor, Tensor]:
-    """Every pair of candidates that the field between them supports.
-
-    The score of a pair is the mean of field . direction over the kept samples, which lie at even steps on the line, off
-    its ends by a cell (by a quarter of a short line), where the field of a limb fades out. Pairs closer than ``NEAR``
-    connect whatever the field says, with a score of at least ``min_paf``.
-
-    Args:
-        fields: (L, 2, H, W).
-        limbs: (L, 2) int64 parts.
-        part: (M,) int64 of the candidates, in any order.
-        uv: (M, 2) cells.
-        rules: of sampling and acceptance.
-
-    Returns:
-        (Q,) int64 limb, ascending, the best pair of a limb first; (Q, 2) int64 candidates at its ends; (Q,) score.
-    """
-    if not len(part) or not len(limbs):
-        return part.new_zeros(0), part.new_zeros(0, 2), uv.new_zeros(0)
-    limb, pair = _pairs(limbs, part)
-    start = uv.index_select(0, pair[:, 0])
-    line = uv.index_select(0, pair[:, 1]) - start
-    length = torch.hypot(line[:, 0], line[:, 1])
-    near = length <= NEAR
-    off = (1 / length.clamp_min(1e-6)).clamp_max(0.25)[:, None]
-    steps = torch.linspace(0, 1, rules.samples, device=uv.device, dtype=uv.dtype)
-    needed = math.floor(rules.min_kept * rules.samples + 1e-9) + 1
-
-    # most pairs are of two people, with nothing between them: where as many samples fail as are too many, so does the pair
-    probes = rules.samples - needed + 1
-    few = steps[[(2 * i + 1) * rules.samples // (2 * probes) for i in range(probes)]]
-    kept = _along(fields, limb, start, line, off + (1 - 2 * off) * few) > rules.min_paf
-    hopeful = torch.nonzero(kept.any(-1) | near).squeeze(1)
-    limb, pair, start, line = limb[hopeful], pair[hopeful], start[hopeful], line[hopeful]
-    length, near, off = length[hopeful], near[hopeful], off[hopeful]
-
-    along = _along(fields, limb, start, line, off + (1 - 2 * off) * steps)
-    kept = along > rules.min_paf
-    number = kept.sum(-1)
-    score = (along * kept).sum(-1) / number.clamp_min(1)
-    score = torch.where(near, score.clamp_min(rules.min_paf), score)
-    good = near | (number >= needed)
-    if rules.long_limb is not None:
-        score = score + (rules.long_limb * fields.shape[-2] / length.clamp_min(1e-6) - 1).clamp_max(0)
-        good = good & (score > 0)
-
-    order = (score - LENGTH_COST * length).argsort(descending=True, stable=True)
-    order = order[good[order]]
-    order = order[limb[order].argsort(stable=True)]
-    return limb[order], pair[order], score[order]
-
-
-def _pairs(limbs: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
-    """Every pair of candidates for every limb: (Q,) limb and (Q, 2) candidates."""
-    parts = int(torch.maximum(limbs.max(), part.max())) + 1
-    rank = ranks(part, parts)
-    table = part.new_full((parts, int(rank.max()) + 1), -1)
-    table[part, rank] = torch.arange(len(part), device=part.device)
-    first, second = table[limbs[:, 0]], table[limbs[:, 1]]
-    limb, i, j = torch.nonzero((first >= 0)[:, :, None] & (second >= 0)[:, None], as_tuple=True)
-    return limb, torch.stack([first[limb, i], second[limb, j]], dim=-1)
-
-
-def _along(fields: Tensor, limb: Tensor, start: Tensor, line: Tensor, places: Tensor) -> Tensor:
-    """What fields say in the direction of lines, bilinear between cells; beyond the outer centres the border's value.
-
-    Args:
-        fields: (L, 2, H, W).
-        limb: (Q,) int64, whose field to read.
-        start: (Q, 2) cells.
-        line: (Q, 2) cells, from the start to the end.
-        places: (Q, S) where to read: 0 at the start, 1 at the end.
-
-    Returns:
-        (Q, S).
-    """
-    height, width = fields.shape[-2:]
-    x = (start[:, 0, None] + line[:, 0, None] * places - 0.5).clamp(0, width - 1)
-    y = (start[:, 1, None] + line[:, 1, None] * places - 0.5).clamp(0, height - 1)
-    x0, y0 = x.floor(), y.floor()
-    dx, dy = x - x0, y - y0
-    left = x0.long() + width * y0.long() + (2 * height * width) * limb[:, None]
-    across = (x0 < width - 1).long()
-    down = width * (y0 < height - 1).long()
-    flat = fields.flatten()
-
-    def at(seat: Tensor) -> Tensor:
-        return flat.index_select(0, seat.flatten()).view_as(seat)
-
-    def read(seat: Tensor) -> Tensor:
-        lower = seat + down
-        return torch.lerp(
-            torch.lerp(at(seat), at(seat + across), dx), torch.lerp(at(lower), at(lower + across), dx), dy
-        )
-
-    unit = line / torch.hypot(line[:, 0], line[:, 1]).clamp_min(1e-6)[:, None]
-    return read(left) * unit[:, 0, None] + read(left + height * width) * unit[:, 1, None]
-
-
-def assemble(
-    part: Sequence[int],
-    limb: Sequence[int],
-    pair: Sequence[Sequence[int]],
-    score: Sequence[float],
-    redundant: Sequence[bool],
-    bridges: bool = True,
-) -> tuple[list[int], list[float]]:
-    """People out of candidates and the connections between them.
-
-    Connections are taken limb by limb in the given order, each if neither end is used by this limb yet (greedy matching).
-    At first each candidate is a person; a connection joins the people at its ends if they share no part. One of a
-    redundant limb never joins two single candidates, and without ``bridges`` it only joins a single one to a person.
-
-    Args:
-        part: M parts of the candidates.
-        limb: Q limbs of the connections, in the order to take them.
-        pair: Q pairs of candidates.
-        score: Q scores.
-        redundant: for each limb, whether those before it connect its ends already (see ``pieces``).
-        bridges: see above.
-
-    Returns:
-        M people, each named by one of its candidates, and for each of these names the sum of the scores that made it.
-    """
-    person = list(range(len(part)))
-    members = [[i] for i in person]
-    mask = [1 << p for p in part]
-    evidence = [0.0] * len(part)
-    used: set[tuple[int, int]] = set()
-    for number, (i, j), value in zip(limb, pair, score, strict=True):
-        if (number, i) in used or (number, j) in used:
-            continue
-        used |= {(number, i), (number, j)}
-        p, q = person[i], person[j]
-        if p == q or mask[p] & mask[q]:
-            continue
-        single = (len(members[p]) == 1) + (len(members[q]) == 1)
-        if redundant[number] and (single == 2 or (single == 0 and not bridges)):
-            continue
-        for k in members[q]:
-            person[k] = p
-        members[p] += members[q]
-        mask[p] |= mask[q]
-        evidence[p] += evidence[q] + value
-    return person, evidence
 
 
 # ---------------------------------------------------------------- what maps can hold

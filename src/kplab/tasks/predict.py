@@ -150,7 +150,7 @@ def predict_split(
     card |= {"dataset": str(source.name), "split": split}
     predictions = Predictions(labels.skeleton, found, card, files_of(labels))
     out = predictions.write(run.folder / "predictions" / f"{source.name}-{split}.json")
-    speed = {"batch_size": batch_size, "seconds": round(seconds, 3), "images_per_s": round(len(labels) / seconds, 2)}
+    speed = {"batch_size": batch_size, "seconds": round(seconds, 6), "images_per_s": round(len(labels) / seconds, 2)}
     write_record(out.parent, configs.workspace(), run=run.name, checkpoint=path.name, split=split, **speed)
     return out
 

@@ -16,7 +16,7 @@ from kplab.models.heads.base import Head
 from kplab.models.heads.multi import boxes_of
 from kplab.models.heads.paf_stages import JointStages, PafFirstStages, conv
 from kplab.models.heads.single import check_level
-from kplab.ops import paf
+from kplab.ops import paf, paf_parsing
 from kplab.ops.paf import Limb
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
@@ -208,7 +208,7 @@ class PafHead(Head):
         self.skeleton, self.size = skeleton, size
         self.parts = Parts.of(skeleton, limbs, virtual)
         self.sigma, self.limb_width = sigma, limb_width
-        self.rules = paf.Rules(peak, max_peaks, samples, min_paf, min_kept, long_limb, bridges)
+        self.rules = paf_parsing.Rules(peak, max_peaks, samples, min_paf, min_kept, long_limb, bridges)
         self.min_keypoints, self.min_score, self.max_people = min_keypoints, min_score, max_people
         self.level = check_level("paf", level, strides)
         self.stride = strides[self.level]
@@ -301,10 +301,10 @@ class PafHead(Head):
         ]
 
     def _parse(self, heat: Tensor, fields: Tensor) -> Poses:
-        part, uv, height = paf.find_peaks(heat, self.rules.peak, self.rules.max_peaks)
-        limb, pair, value = paf.connect(fields, self.limb_index, part, uv, self.rules)
+        part, uv, height = paf_parsing.find_peaks(heat, self.rules.peak, self.rules.max_peaks)
+        limb, pair, value = paf_parsing.connect(fields, self.limb_index, part, uv, self.rules)
         parts = part.cpu().numpy()
-        owner, evidence = paf.assemble(
+        owner, evidence = paf_parsing.assemble(
             parts.tolist(), limb.tolist(), pair.tolist(), value.clamp(0, 1).tolist(), self.parts.redundant, self.rules.bridges
         )  # fmt: skip
         people, row = np.unique(np.array(owner, dtype=np.int64), return_inverse=True)
@@ -352,7 +352,7 @@ class PafHead(Head):
         for n, there in enumerate((~uv.isnan().any(-1)).tolist()):
             number = np.cumsum(there) - 1
             found = [i for i, (a, b) in enumerate(limbs) if there[a] and there[b]]
-            owner, _ = paf.assemble(
+            owner, _ = paf_parsing.assemble(
                 np.flatnonzero(there).tolist(),
                 found,
                 [(int(number[limbs[i][0]]), int(number[limbs[i][1]])) for i in found],
