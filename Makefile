@@ -77,7 +77,7 @@ fmt: $(READY) ## format the code, strip the notebooks
 
 # ---------------------------------------------------------------- work
 
-.PHONY: demo bench runs notebooks clean
+.PHONY: demo bench benchmark runs notebooks clean
 demo: $(READY) ## make data, train two models, evaluate and compare them, in a few minutes
 	$(BIN)/kplab demo
 
@@ -86,6 +86,10 @@ runs: $(READY) ## list the runs
 
 bench: $(READY) ## measure speed: every bench/bench_*.py
 	for file in $(wildcard bench/bench_*.py); do $(BIN)/python $$file; done
+
+DATASET ?= synthetic_person
+benchmark: $(READY) ## families of detector side by side: DATASET=flies FAMILIES=openpose,yolo (all), goes on where it stopped
+	$(BIN)/kplab benchmark data=$(DATASET) $(if $(FAMILIES),families=[$(FAMILIES)])
 
 notebooks: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

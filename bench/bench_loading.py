@@ -11,17 +11,18 @@ import time
 import torch
 
 from kplab.config import compose
+from kplab.models.cascade import Cascade
+from kplab.models.pose_model import PoseModel
 from kplab.structures.sample import Batch
 from kplab.tasks import build
-from kplab.tasks.pose_module import PoseModule
 
 WANTED = 0.9
 STEPS, TURNS = 6, 3
 
 
-def step(module: PoseModule, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+def step(model: PoseModel | Cascade, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
     """Forward, backward, update."""
-    total = torch.stack(list(module.losses(batch).values())).sum()
+    total = torch.stack(list(model.losses(batch).values())).sum()
     optimizer.zero_grad()
     total.backward()
     optimizer.step()
@@ -34,22 +35,22 @@ def main() -> None:
         ["dataset=synthetic_hand", "dataset.images=300", "dataset.max_subjects=1", "logger=csv", "batch_size=8"],
     )
     model = build.model_of(config)
-    data = build.data_of(config, model.head.max_poses)
+    data = build.data_of(config, model.max_poses)
     optimizer, _ = build.optimizer_factory(config)(model, steps=1000)
-    module = PoseModule(model.train(), build.optimizer_factory(config))
+    model.train()
     loader = data.datamodule.train_dataloader()
     first = next(iter(loader))
     for _ in range(2):
-        step(module, optimizer, first)
+        step(model, optimizer, first)
     seconds: dict[str, list[float]] = {"memory": [], "files": []}
     stream = iter(loader)
     for _ in range(TURNS):
         begun = time.perf_counter()
         for _ in range(STEPS):
-            step(module, optimizer, first)
+            step(model, optimizer, first)
         seconds["memory"].append((time.perf_counter() - begun) / STEPS)
         for _ in range(2):  # the queue that filled up meanwhile is not to be counted
-            step(module, optimizer, next(stream))
+            step(model, optimizer, next(stream))
         begun = time.perf_counter()
         done = 0
         while done < STEPS:
@@ -57,7 +58,7 @@ def main() -> None:
             if batch is None:
                 stream = iter(loader)
                 continue
-            step(module, optimizer, batch)
+            step(model, optimizer, batch)
             done += 1
         seconds["files"].append((time.perf_counter() - begun) / STEPS)
     ratio = statistics.median(m / f for m, f in zip(seconds["memory"], seconds["files"], strict=True))

@@ -11,14 +11,15 @@ from kplab.config import ConfigError, compose, conf_dir
 from kplab.structures.skeleton import Skeleton, SkeletonError
 
 CONF = conf_dir()
-GROUPS = ["dataset", "backbone", "neck", "head", "augment", "optimizer", "trainer", "logger", "experiment"]
+GROUPS = ["dataset", "backbone", "neck", "head", "augment", "optimizer", "trainer", "logger", "experiment", "detector"]
 CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_resolves(choice: str) -> None:
     """Composition, interpolation and schema."""
-    config = compose("train", [choice])
+    # a detector looks at whole images
+    config = compose("train", [choice, "regions=image"] if choice.startswith("detector") else [choice])
     assert OmegaConf.to_container(config, resolve=True)
     assert config.name
 
@@ -39,7 +40,7 @@ def test_experiments_say_what_they_are(path: Path) -> None:
         (["dataset=moose"], "dataset can be: .*mouse"),
         (["batch_size=many"], "'batch_size'"),
         (["batch_size=0", "size=[1,2]", "ema=2"], "(?s)size is.*batch_size is 0.*ema is 2"),
-        (["regions=boxes"], "Use image or annotated"),
+        (["regions=boxes"], "Use image, annotated or detected"),
         (["batch_size"], "batch_size"),
     ],
 )

@@ -17,6 +17,11 @@ VERBS = {
     "predict": ("kplab.tasks.predict", "find keypoints in new images", "kplab predict run=latest images=photos/"),
     "evaluate": ("kplab.tasks.evaluate", "score predictions against truth", "kplab evaluate run=latest split=test"),
     "compare": ("kplab.tasks.compare", "set runs side by side, with intervals", "kplab compare runs=[A,B]"),
+    "benchmark": (
+        "kplab.tasks.benchmark",
+        "train families of detector on one dataset, one table",
+        "kplab benchmark data=flies",
+    ),
     "runs": ("kplab.tasks.runs", "list runs, newest first", "kplab runs"),
 }
 

@@ -26,6 +26,7 @@ class Train:
     backbone: dict[str, Any] = field(default_factory=dict)
     neck: dict[str, Any] = field(default_factory=dict)
     head: dict[str, Any] = field(default_factory=dict)
+    detector: dict[str, Any] | None = None
     augment: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -36,6 +37,7 @@ class Train:
     window: list[int] | None = None
     window_anywhere: float = 0.0
     regions: str = "annotated"
+    detector_run: str | None = None
     padding: float = 1.25
     batch_size: int = 32
     workers: int | None = None
@@ -44,6 +46,9 @@ class Train:
     patience: int | None = None
     validate_every: int = 1
     flip_test: bool = True
+    rescore: float | None = None
+    oks_nms: float | None = None
+    oks_nms_soft: bool = False
     test_on: list[str] = field(default_factory=list)
     resume: str | None = None
     parent: str | None = None
@@ -57,6 +62,7 @@ class Predict:
     run: str = MISSING
     images: str | None = None
     split: str | None = None
+    regions: str | None = None
     dataset: dict[str, Any] | None = None
     checkpoint: str = "auto"
     flip_test: bool | None = None
@@ -74,6 +80,7 @@ class Evaluate:
     run: str | None = None
     predictions: str | None = None
     split: str | None = None
+    regions: str | None = None
     dataset: dict[str, Any] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     pictures: int = 0
@@ -92,6 +99,19 @@ class Compare:
     force: bool = False
     out: str | None = None
     root: str = MISSING
+
+
+@dataclass
+class Benchmark:
+    """Keys of ``kplab benchmark``."""
+
+    data: str = MISSING
+    families: list[str] = field(default_factory=list)
+    general: str = "synthetic"
+    overrides: list[str] = field(default_factory=list)
+    split: str = "test"
+    out: str | None = None
+    runs: str = MISSING
 
 
 @dataclass
@@ -116,6 +136,7 @@ SCHEMAS: dict[str, type] = {
     "predict": Predict,
     "evaluate": Evaluate,
     "compare": Compare,
+    "benchmark": Benchmark,
     "data": Data,
     "runs": Runs,
 }
@@ -236,8 +257,21 @@ def train_faults(config: DictConfig) -> list[str]:
         faults.append(
             f"window is {list(config.window)}, but wants [width, height] in pixels, 32 or more each, or null."
         )
-    if config.regions not in ("image", "annotated"):
-        faults.append(f"regions is '{config.regions}'. Use image or annotated.")
+    if config.regions not in ("image", "annotated", "detected"):
+        faults.append(f"regions is '{config.regions}'. Use image, annotated or detected.")
+    if (config.regions == "detected") != (config.detector_run is not None):
+        faults.append(
+            f"regions is '{config.regions}' and detector_run is {config.detector_run}. Boxes of an earlier run want both "
+            "regions=detected and detector_run=RUN."
+        )
+    if config.get("detector") is not None:
+        if config.regions != "image":
+            faults.append(f"a detector looks at whole images, but regions is '{config.regions}'. Use regions=image.")
+        if config.window is not None:
+            faults.append("a detector's cascade takes whole views in training. Use window=null.")
+    for key in ("rescore", "oks_nms"):
+        if config[key] is not None and not 0 <= config[key] <= 1:
+            faults.append(f"{key} is {config[key]}, but must lie between 0 and 1, or be null.")
     for key, low in (("batch_size", 1), ("padding", 1e-6), ("validate_every", 1)):
         if config[key] < low:
             faults.append(f"{key} is {config[key]}, but must be at least {low}.")

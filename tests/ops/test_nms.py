@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kplab.ops.nms import box_nms, oks_nms
-from kplab.ops.oks import oks
+from kplab.ops.nms import box_nms
+from kplab.ops.oks import oks, oks_nms, rescored, soft_oks_nms
 
 SIGMAS = np.array([0.03, 0.1, 0.2])
 
@@ -77,3 +77,36 @@ def test_of_equals_the_first_stays_and_nothing_gives_nothing() -> None:
     assert oks_nms(xy, np.ones(3), np.ones(3), SIGMAS, 0.5).tolist() == [0]
     assert oks_nms(np.full((2, 3, 2), np.nan), np.ones(2), np.ones(2), SIGMAS, 0.5).tolist() == [0, 1]
     assert oks_nms(xy[:0], np.ones(0), np.ones(0), SIGMAS, 0.5).shape == (0,)
+
+
+@given(st.integers(0, 1000), st.sampled_from([0.3, 0.9]))
+def test_soft_suppression_lowers_scores_step_by_step(seed: int, threshold: float) -> None:
+    """Against the rule written as a loop: the surest of what is left is taken, and the others pay for their likeness."""
+    xy, score, area = crowd(seed, 15)
+    value, left, wanted = score.copy(), list(range(15)), []
+    while left:
+        best = max(left, key=lambda i: (value[i], -i))
+        left.remove(best)
+        wanted.append(best)
+        for i in left:
+            both = np.isfinite(xy[i]).all(-1) & np.isfinite(xy[best]).all(-1)
+            mean = np.full(1, (area[i] + area[best]) / 2)
+            alike = float(oks(xy[i][None], xy[best][None], both[None], mean, SIGMAS)[0, 0]) if both.any() else 0.0
+            value[i] *= np.exp(-(alike**2) / threshold)
+    order, soft = soft_oks_nms(xy, score, area, SIGMAS, threshold)
+    assert order.tolist() == wanted
+    np.testing.assert_allclose(soft, value[wanted])
+    assert soft_oks_nms(xy, score, area, SIGMAS, threshold, most=4)[0].tolist() == wanted[:4]
+    shuffled = np.random.default_rng(seed).permutation(15)
+    again, _ = soft_oks_nms(xy[shuffled], score[shuffled], area[shuffled], SIGMAS, threshold)
+    assert shuffled[again].tolist() == wanted
+
+
+def test_suppression_at_a_threshold_of_1_keeps_everybody() -> None:
+    xy, score, area = crowd(3)
+    assert len(oks_nms(xy, score, area, SIGMAS, 1.0)) == len(xy)
+
+
+def test_rescoring_is_the_box_times_the_mean_of_the_sure() -> None:
+    keypoints = np.array([[0.9, 0.3, 0.1], [0.1, 0.2, 0.0]])
+    np.testing.assert_allclose(rescored(np.array([0.5, 1.0]), keypoints, 0.2), [0.5 * 0.6, 0])

@@ -72,7 +72,7 @@ def test_a_run_leaves_everything_the_record_promises(config: Config) -> None:
         "predictions/record.json",
     ):
         assert (run.folder / name).is_file()
-    speed = json.loads((run.folder / "predictions" / "record.json").read_text())
+    speed = json.loads((run.folder / "predictions" / "dots-test.card.json").read_text())
     assert speed["images_per_s"] == pytest.approx(4 / speed["seconds"], rel=0.01)
     card = json.loads((run.folder / "scores" / "dots-test.json").read_text())["card"]
     assert card["flip_test"] is True
@@ -130,6 +130,23 @@ def test_ctrl_c_closes_the_record_and_resuming_is_exact(config: Config, monkeypa
     assert resumed.record["parent"] == stopped.name
     assert same(weights(resumed), weights(whole))
     assert (resumed.folder / "scores" / "dots-test.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_resumed_run_remembers_the_score_to_beat(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is learnt at a rate of 0, so the first of all epochs stays the best one, however often it is stopped."""
+    options = ["optimizer.lr=0", "trainer.max_epochs=4", "monitor=val/AP"]
+    stopped = interrupted(config(*options), monkeypatch, epoch=2, batch=1)
+    resumed = train(config(*options, f"resume={stopped.name}"))
+    assert resumed
+    kept = resumed.folder / "checkpoints"
+    assert torch.load(kept / "best.ckpt", weights_only=False)["epoch"] == 0
+    assert torch.load(kept / "last.ckpt", weights_only=False)["epoch"] == 3
+    # where there is nothing left to train, what there is is predicted and scored
+    again = train(config(*options, f"resume={resumed.name}"))
+    assert again
+    assert same(weights(again), weights(resumed))
+    assert (again.folder / "scores" / "dots-test.json").is_file()
 
 
 def test_ctrl_c_in_the_first_epoch_leaves_a_checkpoint(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,9 @@ class PoseDataset(Dataset[Sample]):
         return len(self.regions)
 
     def poses_of(self, index: int) -> Poses:
-        """True poses that region ``index`` is about, source pixels."""
+        """True poses that region ``index`` is about, source pixels; none where a detector says where it is."""
+        if self.regions.kind == "detected":
+            return Poses.empty(len(self.labels.skeleton))
         subject = int(self.regions.subject[index])
         if subject >= 0:
             return self.labels.poses[[subject]]

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kplab.data.formats import DataError
 from kplab.structures.labels import Labels
+from kplab.structures.poses import Poses
 
 
 @dataclass
@@ -19,7 +21,7 @@ class Regions:
         subject: (R,) int64 row of the instance in ``Labels.poses`` that the region was made for; -1 for none.
         score: (R,) float64 confidence of the region; 1 where it is given.
         padding: factor on a box's sides before it becomes a view.
-        kind: "image" or "annotated"; written on every score card.
+        kind: "image", "annotated" or "detected".
     """
 
     image: np.ndarray
@@ -59,8 +61,35 @@ def annotated_regions(labels: Labels, padding: float = 1.25) -> Regions:
     return Regions(image[rows], poses.box[rows], rows, np.ones(len(rows)), padding, "annotated")
 
 
+def detected_regions(labels: Labels, found: dict[int, Poses], padding: float = 1.25) -> Regions:
+    """One region for every predicted box, which knows nothing of the truth.
+
+    Args:
+        labels: whose images are looked at; not its poses.
+        found: image id to predicted poses, source pixels; those without a box have the hull of their keypoints.
+        padding: factor on a box's sides.
+
+    Raises:
+        DataError: an image was not looked at.
+    """
+    image, box, score = [np.zeros(0, dtype=np.int64)], [np.zeros((0, 4))], [np.zeros(0)]
+    for i, image_id in enumerate(labels.image_id):
+        if int(image_id) not in found:
+            raise DataError(
+                f"{labels.path(i)}: the detector's predictions do not know this image. Predict this very split with it first."
+            )
+        poses = found[int(image_id)]
+        boxes = np.where(np.isfinite(poses.box).all(1, keepdims=True), poses.box, poses.extent())
+        whole = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(1))
+        image.append(np.full(len(whole), i))
+        box.append(boxes[whole])
+        score.append(poses.score[whole])
+    where, boxes = np.concatenate(image), np.concatenate(box)
+    return Regions(where, boxes, np.full(len(where), -1), np.concatenate(score), padding, "detected")
+
+
 def make_regions(labels: Labels, kind: str, padding: float) -> Regions:
-    """Regions by the name that configs use: ``image`` or ``annotated``."""
+    """Regions of the kinds that need nothing but the labels: ``image`` or ``annotated``."""
     if kind == "image":
         return image_regions(labels)
     if kind == "annotated":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -55,12 +56,35 @@ class PoseModel(nn.Module):
         """The head's outputs, in float32 whatever the precision of the network.
 
         Args:
-            images: (B, 3, H, W) uint8 RGB.
+            images: (B, 3, H, W) RGB from 0 to 255, uint8 or float.
             targets: the head's, where it samples around them in training.
         """
         scaled = images.to(torch.float32, memory_format=self.layout) / 255
         maps = self.backbone((scaled - self.mean) / self.std)
         return map_tensors(_to_float32, self.head(self.neck(maps), targets))
+
+    @property
+    def max_poses(self) -> int | None:
+        """How many poses one view can hold; None is any number."""
+        return self.head.max_poses
+
+    @property
+    def flips(self) -> bool:
+        """Whether there is a flip test."""
+        return type(self.head).unflip is not Head.unflip
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named losses of a batch; training minimises their sum."""
+        targets = self.head.encode(batch.poses, batch.size)
+        return self.head.loss(self(batch.images, targets), targets)
+
+    def outputs(self, images: Tensor, flip_test: bool = False) -> Any:
+        """The head's outputs, with ``flip_test`` the mean of those of views and mirrored views."""
+        outputs = self(images)
+        if flip_test:
+            mirrored = self.head.unflip(self(images.flip(-1)))
+            outputs = map_tensors(lambda a, b: (a + b) / 2, outputs, mirrored)
+        return outputs
 
     def predict(self, batch: Batch, flip_test: bool = False) -> list[Poses]:
         """Poses of each view, view pixels.
@@ -69,18 +93,20 @@ class PoseModel(nn.Module):
             batch: B views; its poses are not looked at.
             flip_test: average the outputs with those of the mirrored views.
         """
-        training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                images = batch.images.to(self.mean.device)
-                outputs = self(images)
-                if flip_test:
-                    mirrored = self.head.unflip(self(images.flip(-1)))
-                    outputs = map_tensors(lambda a, b: (a + b) / 2, outputs, mirrored)
-                return self.head.decode(outputs)
-        finally:
-            self.train(training)
+        with predicting(self):
+            return self.head.decode(self.outputs(batch.images.to(self.mean.device), flip_test))
+
+
+@contextmanager
+def predicting(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards the model is in the mode that it was in."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
 
 
 def _to_float32(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Object keypoint similarity, the measure under COCO keypoint AP and OKS-NMS."""
+"""Object keypoint similarity, the measure under COCO keypoint AP, and the suppression of poses that are alike by it."""
 
 from __future__ import annotations
 
@@ -35,3 +35,98 @@ def oks(xy: np.ndarray, true_xy: np.ndarray, visible: np.ndarray, area: np.ndarr
     count = labelled.sum(1)
     total = (similarity * labelled).sum(-1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def pose_similarity(
+    xy: np.ndarray, area: np.ndarray, other_xy: np.ndarray, other_area: np.ndarray, sigmas: np.ndarray
+) -> np.ndarray:
+    """OKS of predictions with one another, which knows no true area: it takes the mean of both.
+
+    OKS(i, j) = mean_k exp(-d_k**2 / (2 (area_i + area_j) / 2 * (2*sigma_k)**2)), over keypoints that both found
+
+    Args:
+        xy: (N, K, 2) pixels; NaN where not found.
+        area: (N,) of each subject, pixels**2.
+        other_xy: (K, 2) one prediction.
+        other_area: its area.
+        sigmas: (K,) falloff per keypoint, dimensionless.
+
+    Returns:
+        (N,) in [0, 1]; 0 where the two share no keypoint.
+
+    Source: Papandreou et al., "Towards Accurate Multi-person Pose Estimation in the Wild", 2017; the mean area is mmpose's.
+    """
+    scale = 2 * (2 * np.asarray(sigmas)) ** 2
+    squared = ((xy - other_xy) ** 2).sum(-1)
+    both = np.isfinite(squared)
+    mean_area = (area + other_area)[:, None] / 2 + np.spacing(1)
+    similarity = np.where(both, np.exp(-np.where(both, squared, 0) / (scale * mean_area)), 0.0)
+    return similarity.sum(1) / np.maximum(both.sum(1), 1)
+
+
+def oks_nms(
+    xy: np.ndarray, score: np.ndarray, area: np.ndarray, sigmas: np.ndarray, threshold: float, most: int | None = None
+) -> np.ndarray:
+    """Hard suppression by the similarity of keypoints, in one view: it keeps apart subjects whose boxes nearly coincide.
+
+    Args:
+        xy: (N, K, 2) pixels; NaN where not found.
+        score: (N,).
+        area: (N,) of each subject, pixels**2.
+        sigmas: (K,) falloff per keypoint, dimensionless.
+        threshold: OKS above which the less sure of two goes.
+        most: stop at so many; None is no limit.
+
+    Returns:
+        (n,) int64 indices that stay, by falling score; of equal scores the first.
+    """
+    left = np.argsort(-score, kind="stable")
+    kept: list[int] = []
+    while len(left) and (most is None or len(kept) < most):
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        left = left[pose_similarity(xy[left], area[left], xy[best], area[best], sigmas) <= threshold]
+    return np.array(kept, dtype=np.int64)
+
+
+def soft_oks_nms(
+    xy: np.ndarray, score: np.ndarray, area: np.ndarray, sigmas: np.ndarray, threshold: float, most: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Soft suppression: nobody goes, but who is like a surer one scores exp(-OKS**2 / threshold) times as much.
+
+    Args:
+        xy, score, area, sigmas: as of ``oks_nms``.
+        threshold: the smaller, the more is taken off.
+        most: keep so many; None is no limit.
+
+    Returns:
+        (n,) int64 indices by falling new score, and (n,) these scores.
+
+    Source: Bodla et al., "Soft-NMS", 2017, with OKS as HRNet's evaluation has it.
+    """
+    left, value = np.arange(len(score)), np.array(score, dtype=np.float64)
+    kept: list[int] = []
+    while len(left) and (most is None or len(kept) < most):
+        at = int(np.argmax(value[left]))
+        best, left = left[at], np.delete(left, at)
+        kept.append(int(best))
+        value[left] *= np.exp(-(pose_similarity(xy[left], area[left], xy[best], area[best], sigmas) ** 2) / threshold)
+    order = np.array(kept, dtype=np.int64)
+    return order, value[order]
+
+
+def rescored(score: np.ndarray, keypoint_score: np.ndarray, threshold: float) -> np.ndarray:
+    """Score of an instance times the mean score of its keypoints that score more than a threshold; 0 where none does.
+
+    Args:
+        score: (N,) of boxes.
+        keypoint_score: (N, K).
+        threshold: 0.2 is usual.
+
+    Returns:
+        (N,).
+
+    Source: Xiao et al., "Simple Baselines for Human Pose Estimation and Tracking", 2018, and its code.
+    """
+    sure = keypoint_score > threshold
+    return score * (keypoint_score * sure).sum(1) / np.maximum(sure.sum(1), 1)

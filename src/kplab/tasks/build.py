@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,10 @@ from kplab.config import ConfigError
 from kplab.data import split as splitting
 from kplab.data.check import check_labels
 from kplab.data.formats import DataError
-from kplab.data.regions import Regions, make_regions
+from kplab.data.regions import Regions, detected_regions, make_regions
 from kplab.runs.run import Run, RunError
 from kplab.structures.labels import Labels
+from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
 
 # torch and lightning take ten seconds to import: verbs that load no model do without
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
 
     from kplab.data.datamodule import PoseDataModule, PoseDataset
-    from kplab.models.heads.base import Head
+    from kplab.models.cascade import Cascade
     from kplab.models.pose_model import PoseModel
 
+#: Keys of a detector that are no options of the cascade.
+STAGE = ("backbone", "neck", "head", "size", "crop")
 #: Splits up to this size are decoded whole before training; of larger ones the headers are read (`kplab data` decodes all).
 DECODED_AT_MOST = 2000
 
@@ -94,21 +98,53 @@ def one_split(dataset: DictConfig, name: str) -> Labels:
     return splits[name]
 
 
-def model_of(config: DictConfig, pretrained: bool = True) -> PoseModel:
-    """Backbone → neck → head, as a run's config says.
+def model_of(config: DictConfig, pretrained: bool = True) -> PoseModel | Cascade:
+    """Backbone → neck → head, as a run's config says; behind a detector where it names one.
 
     Args:
         pretrained: False where a checkpoint is loaded next, so that no weights are fetched for nothing.
     """
+    from kplab.models.cascade import Cascade
     from kplab.models.pose_model import PoseModel
 
     skeleton = skeleton_of(config.dataset)
-    size = (int(config.size[0]), int(config.size[1]))
     overrides: dict[str, Any] = {} if pretrained else {"pretrained": False, "checkpoint": None}
-    backbone = made(config.backbone, "backbone", size=size, **overrides)
-    neck = made(config.neck, "neck")(in_channels=backbone.channels, strides=backbone.strides)
-    head = made(config.head, "head")(in_channels=neck.channels, strides=neck.strides, size=size, skeleton=skeleton)
-    return PoseModel(backbone, neck, head, size)
+
+    def stage(parts: DictConfig, sides: Sequence[int]) -> PoseModel:
+        size = (int(sides[0]), int(sides[1]))
+        backbone = made(parts.backbone, "backbone", size=size, **overrides)
+        neck = made(parts.neck, "neck")(in_channels=backbone.channels, strides=backbone.strides)
+        head = made(parts.head, "head")(in_channels=neck.channels, strides=neck.strides, size=size, skeleton=skeleton)
+        return PoseModel(backbone, neck, head, size)
+
+    first = config.get("detector")
+    if first is None:
+        return stage(config, config.size)
+    options = {key: value for key, value in configs.plain(first).items() if key not in STAGE}
+    detector, subject = stage(first, first.size), stage(config, first.crop)
+    return Cascade(detector, subject, (int(config.size[0]), int(config.size[1])), config.padding, **options)
+
+
+def regions_of(config: DictConfig, labels: Labels, split: str, kind: str | None = None) -> Regions:
+    """The regions of a split.
+
+    Args:
+        kind: None is the config's own.
+
+    Raises:
+        RunError: the boxes of another run are asked for, which has not predicted this split.
+    """
+    kind = kind or str(config.regions)
+    if kind != "detected":
+        return make_regions(labels, kind, config.padding)
+    if config.get("detector_run") is None:
+        raise ConfigError("regions=detected wants detector_run=RUN, the run whose predicted boxes are to be read.")
+    run = Run.find(str(config.detector_run), Path(config.runs))
+    name = f"{config_of(run).dataset.name}-{split}"
+    path = run.folder / "predictions" / f"{name}.json"
+    if not path.is_file():
+        raise RunError(f"{path}: not predicted yet. Run: kplab predict run={run.name} split={split}")
+    return detected_regions(labels, Predictions.read(path, labels.skeleton).poses, config.padding)
 
 
 @dataclass
@@ -149,9 +185,12 @@ def data_of(config: DictConfig, max_poses: int | None) -> Data:
         report = check_labels(labels, deep=len(labels) <= DECODED_AT_MOST)
         report.raise_if_errors()
         notes += [f"{name}: {warning}" for warning in report.warnings]
-        regions = make_regions(labels, config.regions, config.padding)
         learning = name == "train"
+        # whoever is to read detected boxes learns from annotated ones, and needs detected ones only where it is measured
+        given = config.regions == "detected" and (learning or name not in ("val", *config.test_on))
+        regions = regions_of(config, labels, name, "annotated" if given else None)
         check_regions(regions, labels, name, config, max_poses, mosaic=learning and augment.mosaic > 0)
+        check_content(labels, name, config.dataset.name)
         left_out = len(labels.poses) - int(labels.poses.ignore.sum()) - len(regions)
         if regions.kind == "annotated" and left_out:
             notes.append(f"{name}: {left_out} instances without a labelled keypoint or box are left out")
@@ -173,25 +212,27 @@ def epochs_of(config: DictConfig) -> int | None:
     return None if epochs is None or epochs < 0 else int(epochs)
 
 
-def check_flip_test(head: Head, flip_test: bool) -> None:
-    """Refuse a flip test that the head can't do.
+def check_flip_test(model: PoseModel | Cascade, flip_test: bool) -> None:
+    """Refuse a flip test that the model can't do.
 
     Raises:
-        ConfigError: it has no ``unflip`` of its own.
+        ConfigError: it has a head without ``unflip``.
     """
-    from kplab.models.heads.base import Head
+    if flip_test and not model.flips:
+        from kplab.models.cascade import Cascade
 
-    if flip_test and type(head).unflip is Head.unflip:
+        stages = [model.detector, model.subject] if isinstance(model, Cascade) else [model]
+        names = ", ".join(f"'{type(s.head).__name__}'" for s in stages if not s.flips)
         raise ConfigError(
-            f"flip_test is true, but head '{type(head).__name__}' has no unflip, which would turn outputs of the mirrored "
-            "image back. Use flip_test=false."
+            f"flip_test is true, but head {names} has no unflip, which would turn outputs of the mirrored image back. "
+            "Use flip_test=false."
         )
 
 
 def check_regions(
     regions: Regions, labels: Labels, split: str, config: DictConfig, max_poses: int | None, mosaic: bool = False
 ) -> None:
-    """Refuse what a head can't hold, and splits with nothing to learn or score."""
+    """Refuse what a head can't hold."""
     where = f"dataset {config.dataset.name}, split {split}"
     most = regions.most_poses(labels)
     if max_poses is not None and mosaic and regions.kind == "image":
@@ -205,6 +246,11 @@ def check_regions(
             f"head '{kind}' holds {max_poses} pose per view, but regions '{regions.kind}' shows up to {most} ({where}). "
             "Use regions=annotated, or a head that holds any number of poses."
         )
+
+
+def check_content(labels: Labels, split: str, dataset: str) -> None:
+    """Refuse splits with nothing to learn or score."""
+    where = f"dataset {dataset}, split {split}"
     if not len(labels):
         raise DataError(f"the split is empty ({where}). Check its fractions or its manifest.")
     if not (labels.poses.labelled.any(1) & ~labels.poses.ignore).any():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shutil
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, WeightAveraging
 
 from kplab.config import ConfigError
 from kplab.runs.table import clock
@@ -108,6 +109,24 @@ class Lines(pl.Callback):
         parts += [f"{name} {float(metrics[name]):.4g}" for name in ("val/AP", "val/px") if name in metrics]
         parts += [f"{self.images / spent:.1f} images/s", f"{clock(left)} left"]
         print("  ".join(parts), flush=True)
+
+
+class Checkpoint(ModelCheckpoint):
+    """Knows the score to beat in a resumed run too, whose folder is another one and holds copies of its parent's files.
+
+    Lightning's own forgets it where the folder has changed: whatever came first after the stop would count as the best.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state, with paths of this run's folder."""
+        folder = str(self.dirpath)
+
+        def here(path: str) -> str:
+            return os.path.join(folder, os.path.basename(path)) if path else path
+
+        paths = {key: here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        best = {here(path): value for path, value in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
 
 
 class SaveFirst(pl.Callback):

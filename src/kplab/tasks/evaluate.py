@@ -14,7 +14,7 @@ from kplab.runs.run import Run, RunError, write_record
 from kplab.structures.labels import Labels
 from kplab.structures.predictions import Predictions
 from kplab.tasks import build
-from kplab.tasks.gather import files_of
+from kplab.tasks.gather import files_of, set_name
 from kplab.tasks.pictures import see_predictions
 
 
@@ -28,7 +28,7 @@ def main(args: list[str]) -> None:
         dataset = config.dataset or own.dataset
         splits = [config.split] if config.split else list(own.test_on)
         for split in splits:
-            evaluate_run(run, split, dataset=dataset, settings=settings)
+            evaluate_run(run, split, dataset=dataset, settings=settings, regions=config.regions)
             if config.pictures:
                 for path in see_predictions(run, split, run.folder / "pictures", config.pictures, dataset):
                     print(f"pictures: {path}")
@@ -91,13 +91,19 @@ def evaluate_run(
     dataset: DictConfig | None = None,
     settings: dict[str, Any] | None = None,
     quiet: bool = False,
+    regions: str | None = None,
 ) -> Scores:
-    """Score a run's predictions of a split into ``scores/<set>-<split>.json`` and the tables beside it."""
-    if dataset is None:
-        dataset = build.config_of(run).dataset
-    path = predictions or run.folder / "predictions" / f"{dataset.name}-{split}.json"
+    """Score a run's predictions of a split into ``scores/<set>-<split>.json`` and the tables beside it.
+
+    Args:
+        regions: that were predicted, where they are not the run's own.
+    """
+    own = build.config_of(run)
+    dataset = dataset if dataset is not None else own.dataset
+    path = predictions or run.folder / "predictions" / f"{set_name(own, dataset, split, regions)}.json"
     if not path.is_file():
-        raise RunError(f"{path}: not predicted yet. Run: kplab predict run={run.name} split={split}")
+        also = f" regions={regions}" if regions else ""
+        raise RunError(f"{path}: not predicted yet. Run: kplab predict run={run.name} split={split}{also}")
     labels = labels if labels is not None else build.one_split(dataset, split)
     scores = evaluate_file(path, labels, dataset, split, settings, name=run.name)
     out = scores.write(run.folder / "scores", path.stem)

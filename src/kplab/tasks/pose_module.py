@@ -12,53 +12,54 @@ import torch.distributed as dist
 from torch import Tensor
 
 from kplab.metrics.score import ScoreSettings, score
+from kplab.models.cascade import Cascade
 from kplab.models.pose_model import PoseModel
 from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 from kplab.structures.sample import Batch
-from kplab.tasks.gather import files_of, group, to_source
+from kplab.tasks.gather import Assembly, files_of
 
 
 class PoseModule(pl.LightningModule):
     """Losses in training, scores in validation.
 
     Args:
-        model: backbone, neck and head.
+        model: what is trained.
         optimizer: called with (model, steps), gives optimiser and schedule.
         val: labels that validation is scored against, or None.
         settings: of the evaluator.
-        whole_images: regions are whole images.
+        assembly: how poses of views become those of images.
         seed: of what is random inside the network (dropout, stochastic depth), redrawn every epoch.
     """
 
     def __init__(
         self,
-        model: PoseModel,
+        model: PoseModel | Cascade,
         optimizer: partial[Any],
         val: Labels | None = None,
         settings: ScoreSettings | None = None,
-        whole_images: bool = False,
+        assembly: Assembly | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
         self.make_optimizer, self.val, self.settings = optimizer, val, settings
-        self.whole_images, self.seed = whole_images, seed
+        self.assembly, self.seed = assembly or Assembly(), seed
         self.found: dict[tuple[int, tuple[float, ...]], Poses] = {}
+        self.first_epoch = 0
+
+    def on_train_start(self) -> None:
+        """Remember where a resumed training began."""
+        self.first_epoch = self.current_epoch
 
     def on_train_epoch_start(self) -> None:
         """Seed by epoch, so that a resumed run draws what an uninterrupted one would have drawn."""
         torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 64 + self.global_rank)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The head's losses of a batch."""
-        targets = self.model.head.encode(batch.poses, batch.size)
-        return self.model.head.loss(self.model(batch.images, targets), targets)
-
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Sum of the head's losses."""
-        losses = self.losses(batch)
+        """Sum of the model's losses."""
+        losses = self.model.losses(batch)
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             parts = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in losses.items())
@@ -76,9 +77,9 @@ class PoseModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Loss, and poses in source pixels."""
-        total = torch.stack(list(self.losses(batch).values())).sum()
+        total = torch.stack(list(self.model.losses(batch).values())).sum()
         self.log("val/loss", total, on_epoch=True, batch_size=len(batch), sync_dist=True)
-        poses = to_source(batch, self.model.predict(batch), self.whole_images)
+        poses = self.assembly.to_source(batch, self.model.predict(batch))
         for i, p in enumerate(poses):
             # keyed by region: a distributed sampler may show one twice
             self.found[int(batch.image_id[i]), tuple(batch.box[i])] = p
@@ -94,7 +95,7 @@ class PoseModule(pl.LightningModule):
             found = {key: p for part in parts for key, p in part.items()}
         keypoints = len(self.val.skeleton)
         keys = sorted(found)
-        grouped = group(np.array([k[0] for k in keys]), [found[k] for k in keys], keypoints)
+        grouped = self.assembly.group(np.array([k[0] for k in keys]), [found[k] for k in keys], self.val.skeleton)
         every = {int(i): grouped.get(int(i), Poses.empty(keypoints)) for i in self.val.image_id}
         scores = score(
             self.val.by_image(),

@@ -18,7 +18,8 @@ from kplab.config import ConfigError
 from kplab.data.datamodule import EpochSampler, PoseDataset, loader, usual_workers
 from kplab.data.formats import DataError
 from kplab.data.images import read_header, read_image
-from kplab.data.regions import Regions, image_regions, make_regions
+from kplab.data.regions import Regions, detected_regions, image_regions
+from kplab.models.cascade import Cascade
 from kplab.models.pose_model import PoseModel
 from kplab.runs.run import Run, RunError, write_record
 from kplab.structures.labels import Labels, make_labels
@@ -27,7 +28,7 @@ from kplab.structures.predictions import Predictions
 from kplab.structures.sample import Batch
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks import build
-from kplab.tasks.gather import files_of, group, to_source
+from kplab.tasks.gather import Assembly, files_of, set_name
 from kplab.viz import poses as drawing
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -47,14 +48,16 @@ def main(args: list[str]) -> None:
         raise ConfigError("kplab predict wants either images=DIR_OR_GLOB or split=NAME, and not both.")
     if config.split is not None:
         labels = build.one_split(config.dataset, config.split) if config.dataset else None
-        path = predict_split(run, config.split, labels=labels, dataset=config.dataset, **options)
+        path = predict_split(
+            run, config.split, labels=labels, dataset=config.dataset, regions=config.regions, **options
+        )
         print(f"predictions: {path}")
         return
     out = Path(config.out) if config.out else None
     print(f"predictions: {predict_images(run, config.images, out, overlays=config.overlays, **options)}")
 
 
-def load_model(run: Run, checkpoint: str = "auto", device: str = "auto") -> tuple[PoseModel, Path]:
+def load_model(run: Run, checkpoint: str = "auto", device: str = "auto") -> tuple[PoseModel | Cascade, Path]:
     """A run's model with trained (averaged, where they were averaged) weights, ready to predict.
 
     Args:
@@ -85,28 +88,30 @@ def load_model(run: Run, checkpoint: str = "auto", device: str = "auto") -> tupl
 
 
 def predict_dataset(
-    model: PoseModel,
+    model: PoseModel | Cascade,
     labels: Labels,
     regions: Regions,
     flip_test: bool,
     batch_size: int = 32,
     workers: int | None = None,
+    assembly: Assembly | None = None,
 ) -> dict[int, Poses]:
     """Image id to predicted poses, source pixels; images without a region have an empty Poses."""
-    build.check_flip_test(model.head, flip_test)
+    build.check_flip_test(model, flip_test)
     dataset = PoseDataset(labels, regions, model.size)
     workers = usual_workers() if workers is None else workers
     batches = loader(
         dataset, batch_size, workers if len(dataset) > batch_size else 0, EpochSampler(len(dataset), False)
     )
-    return collect(model.predict, batches, labels, regions.kind == "image", flip_test, next(model.parameters()).device)
+    assembly = assembly or Assembly(regions.kind == "image")
+    return collect(model.predict, batches, labels, assembly, flip_test, next(model.parameters()).device)
 
 
 def collect(
     predict: Callable[..., list[Poses]],
     batches: Any,
     labels: Labels,
-    whole_images: bool,
+    assembly: Assembly,
     flip_test: bool,
     device: torch.device,
 ) -> dict[int, Poses]:
@@ -115,13 +120,17 @@ def collect(
     def parts() -> Iterator[tuple[int, Poses]]:
         batch: Batch
         for batch in batches:
-            found = to_source(batch, predict(batch.to(device), flip_test), whole_images)
+            found = assembly.to_source(batch, predict(batch.to(device), flip_test))
             yield from zip((int(i) for i in batch.image_id), found, strict=True)
 
     pairs = list(parts())
-    keypoints = len(labels.skeleton)
-    grouped = group(np.array([i for i, _ in pairs]), [p for _, p in pairs], keypoints)
-    return {int(i): grouped.get(int(i), Poses.empty(keypoints)) for i in labels.image_id}
+    grouped = assembly.group(np.array([i for i, _ in pairs]), [p for _, p in pairs], labels.skeleton)
+    return {int(i): grouped.get(int(i), Poses.empty(len(labels.skeleton))) for i in labels.image_id}
+
+
+def reader_of(model: PoseModel | Cascade, kind: str) -> PoseModel | Cascade:
+    """Who reads regions of a kind: where boxes are given, a cascade's detector has nothing to do."""
+    return model.subject if isinstance(model, Cascade) and kind != "image" else model
 
 
 def predict_split(
@@ -133,26 +142,40 @@ def predict_split(
     flip_test: bool | None = None,
     batch_size: int = 32,
     device: str = "auto",
+    regions: str | None = None,
 ) -> Path:
-    """Predict a split of a run's dataset (or of another one) into ``predictions/<set>-<split>.json``."""
+    """Predict a split of a run's dataset (or of another one) into ``predictions/<set>-<split>.json``.
+
+    Args:
+        regions: image, annotated or detected, where they are to be others than the run's own; the file's name says so.
+    """
     config = build.config_of(run)
     source = dataset or config.dataset
     if labels is None:
         labels = build.one_split(source, split)
-    model, path = load_model(run, checkpoint, device)
+    whole, path = load_model(run, checkpoint, device)
     flip = config.flip_test if flip_test is None else flip_test
-    regions = make_regions(labels, config.regions, config.padding)
-    build.check_regions(regions, labels, split, config, model.head.max_poses)
+    places = build.regions_of(config, labels, split, regions)
+    model = reader_of(whole, places.kind)
+    build.check_regions(places, labels, split, config, model.max_poses)
+    assembly = Assembly.of(config, places.kind == "image")
     begun = time.perf_counter()
-    found = predict_dataset(model, labels, regions, flip, batch_size)
+    found = predict_dataset(model, labels, places, flip, batch_size, assembly=assembly)
     seconds = time.perf_counter() - begun
-    card = card_of(run, path, config, flip, "annotated" if regions.kind == "annotated" else "whole image")
-    card |= {"dataset": str(source.name), "split": split}
-    predictions = Predictions(labels.skeleton, found, card, files_of(labels))
-    out = predictions.write(run.folder / "predictions" / f"{source.name}-{split}.json")
+    card = card_of(run, path, config, flip, boxes_of(model, places.kind)) | assembly.card()
     speed = {"batch_size": batch_size, "seconds": round(seconds, 6), "images_per_s": round(len(labels) / seconds, 2)}
-    write_record(out.parent, configs.workspace(), run=run.name, checkpoint=path.name, split=split, **speed)
+    card |= {"dataset": str(source.name), "split": split, **speed}
+    predictions = Predictions(labels.skeleton, found, card, files_of(labels))
+    out = predictions.write(run.folder / "predictions" / f"{set_name(config, source, split, regions)}.json")
+    write_record(out.parent, configs.workspace(), run=run.name, checkpoint=path.name, split=split)
     return out
+
+
+def boxes_of(model: PoseModel | Cascade, kind: str) -> str:
+    """For the card: who said where the subjects are. ``annotated`` boxes must not be compared with ``detected`` ones."""
+    if kind == "image":
+        return "whole image" if model.max_poses == 1 else "detected"
+    return kind
 
 
 def card_of(run: Run, checkpoint: Path, config: DictConfig, flip_test: bool, boxes: str) -> dict[str, Any]:
@@ -161,6 +184,7 @@ def card_of(run: Run, checkpoint: Path, config: DictConfig, flip_test: bool, box
         "run": run.name,
         "checkpoint": checkpoint.name,
         "boxes": boxes,
+        "detector_run": config.get("detector_run") if boxes == "detected" else None,
         "flip_test": bool(flip_test),
         "size": list(config.size),
         "padding": float(config.padding),
@@ -226,11 +250,17 @@ def predict_images(
     labels = unlabelled(files, skeleton)
     model, path = load_model(run, checkpoint, device)
     flip = config.flip_test if flip_test is None else flip_test
-    if config.regions != "image":
+    regions = image_regions(labels)
+    if config.regions == "detected":
+        finder = Run.find(str(config.detector_run), Path(config.runs))
+        boxes = predict_dataset(load_model(finder, device=device)[0], labels, regions, False, batch_size)
+        regions = detected_regions(labels, boxes, config.padding)
+    elif config.regions == "annotated":
         print("this model was trained on boxes, and new images have none: each image is taken for one subject's box")
-    found = predict_dataset(model, labels, image_regions(labels), flip, batch_size)
+    assembly = Assembly.of(config, regions.kind == "image")
+    found = predict_dataset(model, labels, regions, flip, batch_size, assembly=assembly)
     out = out or run.folder / "predictions" / (Path(images).stem.replace("*", "") or "images")
-    card = card_of(run, path, config, flip, "whole image")
+    card = card_of(run, path, config, flip, boxes_of(model, regions.kind)) | assembly.card()
     predictions = Predictions(skeleton, found, card, files_of(labels))
     result = predictions.write(out / "predictions.json")
     table(predictions, labels).to_csv(out / "keypoints.csv", index=False)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
 from kplab import config as configs
 from kplab.config import ConfigError
+from kplab.models.cascade import Cascade
 from kplab.runs.provenance import sha256
 from kplab.runs.run import Run, RunError
 from kplab.runs.table import rows
 from kplab.tasks import build, callbacks, evaluate, predict, sweep
 from kplab.tasks.errors import describe
+from kplab.tasks.gather import Assembly
 from kplab.tasks.pose_module import PoseModule
 
 #: Set by the first process of a distributed run, so that those it starts write into the same folder.
@@ -57,8 +61,8 @@ def train(config: DictConfig) -> Run | None:
     # deterministic mode would also fill every new tensor, which costs a third of the speed and changes no result
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     model = build.model_of(config)
-    build.check_flip_test(model.head, config.flip_test)
-    data = build.data_of(config, model.head.max_poses)
+    build.check_flip_test(model, config.flip_test)
+    data = build.data_of(config, model.max_poses)
     if not chief:
         folder = Path(os.environ.get(FOLDER_VARIABLE, config.runs))
         fit(config, model, data, folder, None, resumed)
@@ -82,9 +86,12 @@ def train(config: DictConfig) -> Run | None:
         callbacks.check_disk(run.folder, model)
         fit(config, model, data, run.folder, run, resumed)
         for split in config.test_on:
-            if split in data.splits:
-                predictions = predict.predict_split(run, split, labels=data.splits[split])
-                evaluate.evaluate_run(run, split, predictions=predictions, labels=data.splits[split])
+            # a cascade is measured on annotated boxes as well: what the pose model is worth without the detector
+            for regions in (None, "annotated") if isinstance(model, Cascade) else (None,):
+                if split in data.splits:
+                    labels = data.splits[split]
+                    predictions = predict.predict_split(run, split, labels=labels, regions=regions)
+                    evaluate.evaluate_run(run, split, predictions=predictions, labels=labels)
         run.close("finished")
     except BaseException as error:
         if callbacks.is_disk_full(error) and not isinstance(error, OSError):
@@ -149,6 +156,7 @@ def resume_from(config: DictConfig) -> Path | None:
         "backbone",
         "neck",
         "head",
+        "detector",
         "size",
         "regions",
         "padding",
@@ -170,13 +178,16 @@ def fit(config: DictConfig, model: Any, data: build.Data, folder: Path, run: Run
     """Run Lightning's loop."""
     settings = evaluate.settings_of(config.dataset)
     val = data.splits.get("val") if data.val is not None else None
-    module = PoseModule(model, build.optimizer_factory(config), val, settings, config.regions == "image", config.seed)
+    module = PoseModule(model, build.optimizer_factory(config), val, settings, Assembly.of(config), config.seed)
     checkpoints = folder / "checkpoints"
+    if resumed is not None and run is not None:
+        # the best so far may stay the best, and nothing may be left to train
+        shutil.copytree(resumed.parent, checkpoints, dirs_exist_ok=True)
     watching: list[pl.Callback] = [callbacks.progress()]
     mode = "max" if config.monitor.endswith("AP") else "min"
     # last.ckpt is written first: should the disk fill up, the newer state is the one that is whole
     watching.append(
-        ModelCheckpoint(
+        callbacks.Checkpoint(
             checkpoints,
             filename="last",
             save_top_k=1,
@@ -186,7 +197,7 @@ def fit(config: DictConfig, model: Any, data: build.Data, folder: Path, run: Run
     )
     if val is not None:
         watching.append(
-            ModelCheckpoint(
+            callbacks.Checkpoint(
                 checkpoints,
                 filename="best",
                 monitor=config.monitor,
@@ -215,6 +226,7 @@ def fit(config: DictConfig, model: Any, data: build.Data, folder: Path, run: Run
             threads=torch.get_num_threads(),
         )
     stop = signal.getsignal(signal.SIGINT)
+    begun = time.perf_counter()
     try:
         trainer.fit(module, data.datamodule, ckpt_path=resumed, weights_only=False)
     except SystemExit:
@@ -222,7 +234,10 @@ def fit(config: DictConfig, model: Any, data: build.Data, folder: Path, run: Run
         signal.signal(signal.SIGINT, stop)
         raise KeyboardInterrupt from None
     if run is not None:
-        run.update(epochs=trainer.current_epoch, steps=trainer.global_step)
+        seconds = time.perf_counter() - begun
+        views = (trainer.current_epoch - module.first_epoch) * len(data.train)
+        speed = {"fit_seconds": round(seconds, 3), "images_per_s": round(views / seconds, 2)}
+        run.update(epochs=trainer.current_epoch, steps=trainer.global_step, **speed)
         for logger in loggers:
             logger.finalize("success")
 

@@ -30,6 +30,9 @@ class Head(nn.Module, ABC):
     #: How many poses one view can hold; None is any number.
     max_poses: int | None = None
 
+    #: Whether ``follow`` moves targets along with a crop.
+    follows: bool = False
+
     skeleton: Skeleton
 
     @property
@@ -82,3 +85,23 @@ class Head(nn.Module, ABC):
             TypeError: the head has no flip test.
         """
         raise TypeError(f"head '{type(self).__name__}' has no flip test. Use flip_test=false.")
+
+    def candidates(self, outputs: Any) -> tuple[Tensor, Tensor]:
+        """Every box that the outputs could speak of, for a cascade that trains its detector through them.
+
+        Returns:
+            (B, A, 4) xyxy, view pixels, with gradients; and (B, A) scores in [0, 1].
+
+        Raises:
+            TypeError: the head has none.
+        """
+        raise TypeError(f"head '{type(self).__name__}' has no candidates. Use detector.boxes=jittered.")
+
+    def follow(self, targets: Any, by: Tensor) -> Any:
+        """Targets after each keypoint moved a little, differentiable, where ``follows`` is true.
+
+        Args:
+            targets: of B views with one pose each.
+            by: (B, K, 2) view pixels; 0 for unlabelled keypoints.
+        """
+        raise TypeError(f"head '{type(self).__name__}' can't move its targets.")

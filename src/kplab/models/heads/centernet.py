@@ -267,6 +267,15 @@ class CenterNetHead(Head):
             for keep in [s >= self.min_score]
         ]
 
+    def candidates(self, outputs: Maps) -> tuple[Tensor, Tensor]:
+        """The box of every cell."""
+        height, width = outputs["centre"].shape[-2:]
+        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        cell = torch.stack([x, y]).to(outputs["offset"]) + 0.5
+        centre, half = cell + outputs["offset"][:, 0], outputs["size"][:, 0].clamp_min(0) / 2
+        box = torch.cat([centre - half, centre + half], dim=1) * self.stride
+        return box.flatten(2).transpose(1, 2), outputs["centre"].sigmoid().flatten(1)
+
     def ideal(self, targets: Maps) -> Maps:
         """What costs least: heatmaps high in the cells of centres and keypoints and low elsewhere, and the offsets there.
 

@@ -16,7 +16,8 @@ from kplab.models.heads.base import Head
 from kplab.models.heads.multi import boxes_of, padded
 from kplab.ops.assignment import speakers, task_aligned
 from kplab.ops.boxes import complete_iou, distance_logits, distance_loss, expected_distance
-from kplab.ops.nms import box_nms, oks_nms
+from kplab.ops.nms import box_nms
+from kplab.ops.oks import oks_nms
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 
@@ -299,6 +300,11 @@ class YoloHead(Head):
         """(B, A, 4) xyxy, view pixels."""
         reach = expected_distance(said.box) * said.stride[:, None]
         return torch.cat([said.anchors - reach[..., :2], said.anchors + reach[..., 2:]], dim=-1)
+
+    def candidates(self, outputs: list[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
+        """The box of every anchor."""
+        said = self.said(outputs)
+        return self.boxes_said(said), said.score.sigmoid()
 
     def _levels(self, said: Said, shapes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
         """Rows of anchors to maps."""

@@ -1,0 +1,223 @@
+"""Detector → spatial-transformer crop → one-pose model, as one network on whole images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kplab.models.errors import ModelError
+from kplab.models.heads.multi import boxes_of
+from kplab.models.pose_model import PoseModel, predicting
+from kplab.ops import affine, spatial
+from kplab.structures.poses import Poses
+from kplab.structures.sample import Batch
+
+#: Overlap from which a detected box is taken to show a true subject, in joint training.
+SAME = 0.5
+
+
+class Cascade(nn.Module):
+    """A detector finds boxes in a view, and a model of one pose reads the crop of each, taken from that view's pixels.
+
+    The detector may see the view smaller than the crops do: the view is what an image is to the cascade.
+
+    Args:
+        detector: of any number of poses a view; it must predict boxes.
+        subject: of one pose a view; its size is that of the crops.
+        size: (width, height) of the view, pixels; of the detector's aspect.
+        padding: factor on a box's sides before it is cropped.
+        boxes: of what the pose model learns: ``annotated`` boxes; ``jittered`` ones, moved and scaled by chance as
+            detected ones are; ``detected``: the detector's own, with gradients into it through pixels and targets (a
+            true subject that it has no box for is cropped as jittered).
+        hull: ``annotated`` or ``keypoints``, which boxes are true; as of the detector's head.
+        shift: of jittered boxes, at most, fraction of their sides.
+        scale: of their sides, at most; 0.2 is from 1 / 1.2 to 1.2.
+        detector_gain: of the detector's losses.
+        min_score: of detected boxes that are looked at.
+        most: crops a step in training; beyond that subjects are drawn by chance.
+
+    Source: the order of its parts is PoseTED's (2021) and PRTR's (Li et al., 2021); the crop is a spatial transformer
+    (Jaderberg et al., 2015) whose map is given by the box.
+    """
+
+    max_poses: int | None = None
+
+    def __init__(
+        self,
+        detector: PoseModel,
+        subject: PoseModel,
+        size: tuple[int, int],
+        padding: float = 1.25,
+        boxes: str = "jittered",
+        hull: str = "annotated",
+        shift: float = 0.1,
+        scale: float = 0.2,
+        detector_gain: float = 1.0,
+        min_score: float = 0.05,
+        most: int = 64,
+    ) -> None:
+        super().__init__()
+        if boxes not in ("annotated", "jittered", "detected"):
+            raise ModelError(f"detector.boxes can be annotated, jittered or detected, but is '{boxes}'.")
+        if subject.max_poses != 1:
+            raise ModelError(
+                f"a cascade reads one pose from each crop, but head '{type(subject.head).__name__}' holds any number. "
+                "Leave the detector out, or use a head such as heatmap or simcc."
+            )
+        if detector.max_poses == 1:
+            raise ModelError(
+                f"head '{type(detector.head).__name__}' holds one pose a view and can't detect. "
+                "Use detector.head=yolo or centernet."
+            )
+        if detector.size[0] * size[1] != detector.size[1] * size[0]:
+            raise ModelError(
+                f"the detector sees {list(detector.size)} pixels of a view of {list(size)}: another aspect. "
+                "Change detector.size or size."
+            )
+        if boxes == "detected" and not subject.head.follows:
+            raise ModelError(
+                f"head '{type(subject.head).__name__}' can't move its targets along with a box, so that the detector would "
+                "learn from a wrong gradient. Use detector.boxes=jittered."
+            )
+        boxes_of(Poses.empty(len(subject.head.skeleton)), hull)  # refuses what it doesn't know
+        self.detector, self.subject, self.size, self.padding = detector, subject, size, padding
+        self.boxes, self.hull, self.shift, self.scale = boxes, hull, shift, scale
+        self.detector_gain, self.min_score, self.most = detector_gain, min_score, most
+
+    @property
+    def flips(self) -> bool:
+        """Whether both stages have a flip test."""
+        return self.detector.flips and self.subject.flips
+
+    def seen(self, batch: Batch) -> Batch:
+        """What the detector sees: its own size, and poses in its own pixels."""
+        smaller = affine.scaling(*(d / s for d, s in zip(self.detector.size, self.size, strict=True)))
+        images = batch.images.float()
+        if tuple(batch.size) != self.size:
+            raise ModelError(f"the cascade is made for views of {list(self.size)} pixels, but got {list(batch.size)}.")
+        if self.detector.size != self.size:
+            images = F.interpolate(images, size=self.detector.size[::-1], mode="area")
+        return replace(
+            batch, images=images, poses=[p.transform(smaller) for p in batch.poses], view=smaller @ batch.view
+        )
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The detector's losses, times their gain, and those of the pose model on its crops."""
+        seen = self.seen(batch)
+        targets = self.detector.head.encode(seen.poses, seen.size)
+        outputs = self.detector(seen.images, targets)
+        found = self.detector.head.loss(outputs, targets)
+        losses = {f"detector_{name}": self.detector_gain * value for name, value in found.items()}
+        return losses | self.losses_of_crops(batch, outputs)
+
+    def losses_of_crops(self, batch: Batch, outputs: object) -> dict[str, Tensor]:
+        """Losses of the pose model; 0 where nobody is to be cropped.
+
+        Args:
+            outputs: the detector's, which ``boxes: detected`` takes its boxes from.
+        """
+        device = batch.images.device
+        rows = [
+            (i, n) for i, p in enumerate(batch.poses) for n in np.flatnonzero(~p.ignore & p.labelled.any(1)).tolist()
+        ]
+        if len(rows) > self.most:
+            rows = [rows[i] for i in torch.randperm(len(rows))[: self.most].tolist()]
+        empty = Poses.empty(len(self.subject.head.skeleton))
+        poses = [batch.poses[i][[n]] for i, n in rows]
+        true = np.concatenate([boxes_of(p, self.hull) for p in poses]) if poses else np.zeros((0, 4))
+        index = torch.tensor([i for i, _ in rows], dtype=torch.long, device=device)
+        boxes = self.jittered(torch.from_numpy(true).to(device, torch.float32))
+        if self.boxes == "detected" and rows:
+            boxes = self.detected(outputs, index, torch.from_numpy(true).to(device, torch.float32), boxes)
+        if not rows:
+            # the pose model takes part in every step, as distributed training wants it
+            poses, index, boxes = [empty], index.new_zeros(1), boxes.new_tensor([[0.0, 0.0, *self.size]])
+        views = spatial.crop_views(boxes, self.subject.size, self.padding)
+        crops = spatial.crop(batch.images.float(), index, views, self.subject.size)
+        shown = [p.transform(_matrix(v)) for p, v in zip(poses, views.detach().double().cpu().numpy(), strict=True)]
+        targets = self.subject.head.encode(shown, self.subject.size)
+        if boxes.requires_grad:
+            xy = torch.from_numpy(np.concatenate([np.nan_to_num(p.xy) for p in poses])).to(views)
+            moved = views[:, None, :1] * xy + views[:, None, 1:]
+            targets = self.subject.head.follow(targets, moved - moved.detach())
+        return self.subject.head.loss(self.subject(crops, targets), targets)
+
+    def jittered(self, boxes: Tensor) -> Tensor:
+        """Boxes (N, 4) moved and scaled by chance; as they are where ``boxes`` is annotated, or when not training."""
+        if self.boxes == "annotated" or not self.training:
+            return boxes
+        sides = boxes[:, 2:] - boxes[:, :2]
+        drawn = torch.rand(3, len(boxes), 2).to(boxes.device) * 2 - 1
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2 + drawn[0] * self.shift * sides
+        # width and height change mostly together
+        half = sides / 2 * (1 + self.scale) ** (0.75 * drawn[1, :, :1] + 0.25 * drawn[2])
+        return torch.cat([centre - half, centre + half], dim=-1)
+
+    def detected(self, outputs: object, index: Tensor, true: Tensor, otherwise: Tensor) -> Tensor:
+        """For each true box the detector's own one, with its gradient; another where none overlaps it enough.
+
+        Args:
+            outputs: the detector's.
+            index: (N,) view of each true box.
+            true: (N, 4) xyxy, view pixels.
+            otherwise: (N, 4) to take where there is none.
+        """
+        said, score = self.detector.head.candidates(outputs)
+        larger = self.size[0] / self.detector.size[0]
+        boxes = []
+        for view, box, fallback in zip(index.tolist(), true, otherwise, strict=True):
+            overlap = torchvision.ops.box_iou(said[view].detach() * larger, box[None]).squeeze(1)
+            sure = torch.where(overlap >= SAME, score[view].detach() * overlap, -1.0)
+            best = int(sure.argmax())
+            boxes.append(said[view, best] * larger if sure[best] >= 0 else fallback)
+        return torch.stack(boxes)
+
+    def predict(self, batch: Batch, flip_test: bool = False) -> list[Poses]:
+        """Poses of each view, view pixels: a detected box, its score, and the pose that its crop shows.
+
+        Args:
+            batch: B views; its poses are not looked at.
+            flip_test: average the outputs of both stages with those of mirrored pictures.
+        """
+        nobody = Poses.empty(len(self.subject.head.skeleton))
+        with predicting(self):
+            batch = batch.to(self.detector.mean.device)
+            seen = self.seen(replace(batch, poses=[]))
+            larger = affine.scaling(*(s / d for d, s in zip(self.detector.size, self.size, strict=True)))
+            found = self.detector.head.decode(self.detector.outputs(seen.images, flip_test))
+            found = [p[p.score >= self.min_score].transform(larger) for p in found]
+            box = np.concatenate([p.box for p in found])
+            index = np.repeat(np.arange(len(found)), [len(p) for p in found])
+            if not len(box):
+                return [nobody for _ in found]
+            poses = self.read(batch.images, index, box, flip_test)
+        every = replace(Poses.concat(poses), box=box, score=np.concatenate([p.score for p in found]))
+        return [every[index == i] for i in range(len(found))]
+
+    def read(self, images: Tensor, index: np.ndarray, box: np.ndarray, flip_test: bool) -> list[Poses]:
+        """One pose for each of N boxes, view pixels, in pieces of ``most`` crops at a time.
+
+        Args:
+            images: (B, 3, H, W).
+            index: (N,) view of each box.
+            box: (N, 4) xyxy, view pixels.
+        """
+        device = images.device
+        views = spatial.crop_views(torch.from_numpy(box).to(device, torch.float32), self.subject.size, self.padding)
+        where, pixels = torch.from_numpy(index).to(device), images.float()
+        poses: list[Poses] = []
+        for part in torch.arange(len(views), device=device).split(self.most):
+            crops = spatial.crop(pixels, where[part], views[part], self.subject.size)
+            poses += self.subject.head.decode(self.subject.outputs(crops, flip_test))
+        back = [np.linalg.inv(_matrix(v)) for v in views.double().cpu().numpy()]
+        return [p.transform(m) for p, m in zip(poses, back, strict=True)]
+
+
+def _matrix(view: np.ndarray) -> np.ndarray:
+    """(3,) scale and shift of a crop to the (3, 3) map from image pixels to its pixels."""
+    return affine.translation(view[1], view[2]) @ affine.scaling(view[0], view[0])

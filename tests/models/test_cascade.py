@@ -1,0 +1,178 @@
+"""A cascade of perfect stages gives the truth back; what it trains on, and what its detector learns from that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from kplab.models.backbone import Backbone
+from kplab.models.cascade import Cascade
+from kplab.models.errors import ModelError
+from kplab.models.heads.centernet import CenterNetHead
+from kplab.models.heads.heatmap import HeatmapHead
+from kplab.models.heads.yolo import YoloHead
+from kplab.models.necks import FPN
+from kplab.models.pose_model import PoseModel
+from kplab.structures.poses import Poses
+from kplab.structures.sample import Batch
+from kplab.structures.skeleton import Skeleton
+
+ROOT = Path(__file__).resolve().parents[2]
+COCO = Skeleton.from_config(yaml.safe_load((ROOT / "conf/skeleton/coco17.yaml").read_text()))
+VIEW, SEEN, CROP = (256, 192), (128, 96), (64, 96)
+
+
+def model(head: Any, size: tuple[int, int], levels: list[int], **options: Any) -> PoseModel:
+    """A small network with a head."""
+    backbone = Backbone("resnet18", False, [1, 2, 3, 4], layers=[1, 1, 1, 1], channels=[16, 16, 16, 16])
+    neck = FPN(in_channels=backbone.channels, strides=backbone.strides, channels=16, levels=levels)
+    made = head(in_channels=neck.channels, strides=neck.strides, size=size, skeleton=COCO, **options)
+    return PoseModel(backbone, neck, made, size)
+
+
+def cascade(detector: Any = YoloHead, subject: Any = HeatmapHead, **options: Any) -> Cascade:
+    """Two small networks."""
+    torch.manual_seed(0)
+    first = {YoloHead: ([8, 16, 32], {"keypoints": False}), CenterNetHead: ([4], {"hidden": 8})}[detector]
+    return Cascade(model(detector, SEEN, first[0], **first[1]), model(subject, CROP, [4]), VIEW, **options)
+
+
+def scene(seed: int = 0) -> Batch:
+    """Two views with two subjects and one."""
+    random = np.random.default_rng(seed)
+    poses = []
+    for corners in ([(10, 20), (140, 70)], [(90, 40)]):
+        start = np.array(corners, dtype=float)
+        xy = start[:, None] + random.uniform(5, 75, (len(start), 17, 2))
+        box = np.concatenate([start, start + 80], axis=1)
+        poses.append(Poses.make(xy, box=box, area=np.full(len(start), 6400.0)))
+    images = torch.from_numpy(random.integers(0, 256, (2, 3, VIEW[1], VIEW[0]), dtype=np.uint8))
+    eye = np.repeat(np.eye(3)[None], 2, 0)
+    return Batch(images, poses, eye, np.array([1, 2]), np.array([[0, 0, *VIEW]] * 2, dtype=float), np.ones(2))
+
+
+@pytest.mark.parametrize("detector", [YoloHead, CenterNetHead])
+def test_perfect_stages_give_the_truth_back(detector: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The detector says where the true boxes are; each crop's model, what its crop shows."""
+    net, batch = cascade(detector), scene()
+    seen = net.seen(batch)
+    said = net.detector.head.ideal(net.detector.head.encode(seen.poses, SEEN))
+    monkeypatch.setattr(net.detector, "outputs", lambda images, flip_test: said)
+    every = Poses.concat(batch.poses)
+    shown: list[torch.Tensor] = []
+
+    def ideal(crops: torch.Tensor, flip_test: bool) -> Any:
+        shown.append(crops)
+        # the order is that of the detected boxes: of a view by score, which all are the same here
+        views = [p[[int(i)]].transform(m) for p, i, m in order]
+        return net.subject.head.ideal(net.subject.head.encode(views, CROP))
+
+    from kplab.ops import affine
+
+    found = [p.box * 2 for p in net.detector.head.decode(said)]
+    assert [len(b) for b in found] == [2, 1]
+    order = []
+    for poses, boxes in zip(batch.poses, found, strict=True):
+        for box in boxes:
+            nearest = np.abs(poses.box - box).sum(1).argmin()
+            assert np.abs(poses.box[nearest] - box).max() < 0.5
+            order.append((poses, nearest, affine.fit_box(box, CROP, 1.25)))
+    monkeypatch.setattr(net.subject, "outputs", ideal)
+    predicted = net.predict(replace(batch, poses=[]))
+    assert len(shown) == 1
+    for poses, truth in zip(predicted, batch.poses, strict=True):
+        assert len(poses) == len(truth)
+        # by a heatmap of stride 4, of a crop 1.56 times smaller than its subject
+        for one in truth.xy:
+            assert np.abs(poses.xy - one).max((1, 2)).min() < 0.2
+        assert (poses.score > 0.9).all()
+    assert len(every) == sum(map(len, predicted))
+
+
+def test_crops_show_what_the_data_pipeline_would_show() -> None:
+    """On given boxes the pose model reads the same through the transformer as through OpenCV."""
+    import cv2
+
+    from kplab.ops import affine
+
+    net, batch = cascade(), scene()
+    net.eval()
+    smooth = np.stack([cv2.GaussianBlur(i.permute(1, 2, 0).numpy(), (0, 0), 5) for i in batch.images])
+    batch = replace(batch, images=torch.from_numpy(smooth.transpose(0, 3, 1, 2).copy()))
+    box, index = np.concatenate([p.box for p in batch.poses]), np.array([0, 0, 1])
+    views = [affine.fit_box(b, CROP, 1.25) for b in box]
+    pixels = [affine.warp(smooth[i], v, CROP) for i, v in zip(index, views, strict=True)]
+    with torch.inference_mode():
+        through = net.subject.outputs(torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy()))
+        seen: list[torch.Tensor] = []
+        net.subject.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        net.read(batch.images, index, box, flip_test=False)
+        outputs = net.subject.outputs(seen[0])
+    # whole grey levels there, fractions here
+    assert np.abs(seen[0].numpy() - np.stack(pixels).transpose(0, 3, 1, 2)).max() < 2
+    assert torch.allclose(outputs, through, atol=0.05)
+
+
+def test_truth_is_not_looked_at() -> None:
+    net, batch = cascade(), scene()
+    for other in ([], [Poses.empty(17)] * 2, [p.transform(np.diag([0.5, 0.5, 1.0])) for p in batch.poses]):
+        for a, b in zip(net.predict(batch), net.predict(replace(batch, poses=other)), strict=True):
+            np.testing.assert_array_equal(a.xy, b.xy)
+            np.testing.assert_array_equal(a.box, b.box)
+
+
+def gradients(stage: nn.Module) -> float:
+    """Sum of all absolute gradients."""
+    return sum(float(p.grad.abs().sum()) for p in stage.parameters() if p.grad is not None)
+
+
+def test_on_jittered_boxes_the_stages_learn_apart() -> None:
+    net, batch = cascade(detector_gain=0.0), scene()
+    torch.stack(list(net.losses(batch).values())).sum().backward()
+    assert gradients(net.detector) == 0
+    assert gradients(net.subject) > 0
+
+
+def test_jitter_is_bounded_centred_and_off_outside_training() -> None:
+    net = cascade(shift=0.1, scale=0.2)
+    boxes = torch.tensor([[10.0, 20.0, 60.0, 120.0]]).expand(4000, 4)
+    drawn = net.jittered(boxes)
+    sides = drawn[:, 2:] - drawn[:, :2]
+    ratio = sides / torch.tensor([50.0, 100.0])
+    centre = (drawn[:, 2:] + drawn[:, :2]) / 2 - torch.tensor([35.0, 70.0])
+    assert ratio.max() <= 1.2
+    assert ratio.min() >= 1 / 1.2 - 1e-6
+    assert (centre.abs() <= 0.1 * torch.tensor([50.0, 100.0]) + 1e-4).all()
+    assert centre.mean(0).abs().max() < 0.3
+    assert float(torch.corrcoef(ratio.log().T)[0, 1]) > 0.5
+    net.eval()
+    assert torch.equal(net.jittered(boxes), boxes)
+
+
+def test_a_batch_of_nobody_costs_the_crops_nothing() -> None:
+    net, batch = cascade(), scene()
+    crowd = [replace(p, ignore=np.ones(len(p), dtype=bool)) for p in batch.poses]
+    for poses in ([Poses.empty(17)] * 2, crowd):
+        losses = net.losses(replace(batch, poses=poses))
+        assert all(torch.isfinite(v) for v in losses.values())
+        assert all(float(v.detach()) == 0 for name, v in losses.items() if not name.startswith("detector"))
+
+
+def test_contradictions_are_refused() -> None:
+    with pytest.raises(ModelError, match="another aspect"):
+        Cascade(model(YoloHead, SEEN, [8, 16, 32]), model(HeatmapHead, CROP, [4]), (256, 256))
+    with pytest.raises(ModelError, match="reads one pose"):
+        Cascade(model(YoloHead, SEEN, [8, 16, 32]), model(CenterNetHead, CROP, [4]), VIEW)
+    with pytest.raises(ModelError, match="can't detect"):
+        Cascade(model(HeatmapHead, SEEN, [4]), model(HeatmapHead, CROP, [4]), VIEW)
+    with pytest.raises(ModelError, match="can be annotated, jittered or detected"):
+        cascade(boxes="true")
+    with pytest.raises(ModelError, match="wrong gradient"):
+        cascade(boxes="detected")

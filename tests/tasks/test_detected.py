@@ -1,0 +1,178 @@
+"""Boxes from an earlier run and from a cascade: what is measured on them never saw the truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from kplab.cli import main
+from kplab.config import ConfigError
+from kplab.data.formats import DataError
+from kplab.data.regions import detected_regions
+from kplab.metrics.compare import CardMismatch
+from kplab.runs.run import Run, RunError
+from kplab.structures.poses import Poses
+from kplab.structures.predictions import Predictions
+from kplab.structures.sample import Batch
+from kplab.structures.skeleton import Skeleton
+from kplab.tasks import build
+from kplab.tasks.compare import compare_runs
+from kplab.tasks.gather import Assembly
+from kplab.tasks.predict import predict_split
+from kplab.tasks.train import train
+
+Config = Callable[..., DictConfig]
+FINDER = ["head=yolo", "neck.levels=[8,16,32]", "head.distance_gain=20", "flip_test=false", "trainer.max_epochs=8"]
+CASCADE = [
+    "detector=yolo", "detector.size=[64,64]", "detector.crop=[32,32]",
+    "detector.min_score=0.0", "head.sigma=1", "rescore=0.2",
+]  # fmt: skip
+
+
+def trained(config: DictConfig) -> Run:
+    """A finished run."""
+    run = train(config)
+    assert run is not None
+    return run
+
+
+@pytest.fixture
+def finder(config: Config) -> Run:
+    """A run that finds subjects by itself, with predictions of val and test."""
+    return trained(config(*FINDER, "test_on=[val,test]"))
+
+
+def strip(dotted: Path) -> None:
+    """Remove every label from the annotation file."""
+    path = dotted / "annotations.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "annotations": []}))
+
+
+def test_a_run_on_detected_boxes_says_so_and_never_sees_the_truth(config: Config, finder: Run, dotted: Path) -> None:
+    run = trained(config("regions=detected", f"detector_run={finder.folder}", "rescore=0.2", "oks_nms=0.9"))
+    path = run.folder / "predictions" / "dots-test.json"
+    card = json.loads(path.with_suffix(".card.json").read_text())
+    assert (card["boxes"], card["detector_run"]) == ("detected", str(finder.folder))
+    assert (card["rescore"], card["oks_nms"]) == (0.2, 0.9)
+    before = path.read_bytes()
+    assert json.loads(before)
+    # the same model on annotated boxes is another figure under another name
+    assert main(["predict", f"run={run.folder}", "split=test", "regions=annotated"]) == 0
+    assert main(["evaluate", f"run={run.folder}", "split=test", "regions=annotated"]) == 0
+    scores = json.loads((run.folder / "scores" / "dots-test-annotated.json").read_text())
+    assert scores["card"]["boxes"] == "annotated"
+    strip(dotted)
+    assert predict_split(run, "test").read_bytes() == before
+
+
+def test_a_cascade_is_measured_on_both_kinds_of_boxes_and_never_sees_the_truth(
+    config: Config, finder: Run, dotted: Path
+) -> None:
+    run = trained(config(*CASCADE))
+    path = run.folder / "predictions" / "dots-test.json"
+    boxes = {
+        name: json.loads((run.folder / "scores" / f"{name}.json").read_text())["card"]["boxes"]
+        for name in ("dots-test", "dots-test-annotated")
+    }
+    assert boxes == {"dots-test": "detected", "dots-test-annotated": "annotated"}
+    before = path.read_bytes()
+    assert json.loads(before)
+    # whoever finds its subjects is compared with whoever does; on given boxes it is another game
+    compare_runs([run, finder], "dots-test", resamples=20, force=True)
+    assert not [line for line in _differing(run, finder) if "boxes" in line]
+    strip(dotted)
+    assert predict_split(run, "test").read_bytes() == before
+
+
+def _differing(a: Run, b: Run) -> list[str]:
+    """Lines of two cards that differ."""
+    cards = [json.loads((r.folder / "scores" / "dots-test.json").read_text())["card"] for r in (a, b)]
+    return [key for key in cards[0] if key in ("boxes", "truth_hash", "split") and cards[0][key] != cards[1][key]]
+
+
+def test_figures_on_given_boxes_are_not_compared_with_those_on_detected_ones(config: Config, finder: Run) -> None:
+    given = trained(config("regions=annotated", "flip_test=false"))
+    with pytest.raises(CardMismatch, match="boxes"):
+        compare_runs([given, finder], "dots-test")
+
+
+def test_boxes_that_were_not_predicted_are_asked_for(config: Config, finder: Run) -> None:
+    (finder.folder / "predictions" / "dots-val.json").unlink()
+    with pytest.raises(RunError, match=r"kplab predict run=.* split=val"):
+        train(config("regions=detected", f"detector_run={finder.folder}"))
+    with pytest.raises(ConfigError, match="detector_run"):
+        config("regions=detected")
+    with pytest.raises(ConfigError, match="whole images"):
+        config(*CASCADE, "regions=annotated")
+
+
+def test_every_predicted_box_is_a_region_without_a_subject(config: Config) -> None:
+    labels = build.one_split(config().dataset, "test")
+    random = np.random.default_rng(0)
+    found = {}
+    for n, image_id in enumerate(labels.image_id):
+        xy = random.uniform(5, 50, (n, 3, 2))
+        box = np.concatenate([xy.min(1) - 1, xy.max(1) + 1], axis=1)
+        found[int(image_id)] = Poses.make(xy, box=box, score=random.uniform(size=n))
+    regions = detected_regions(labels, found)
+    assert (np.bincount(regions.image, minlength=len(labels)) == np.arange(len(labels))).all()
+    np.testing.assert_array_equal(regions.box, np.concatenate([p.box for p in found.values()]))
+    np.testing.assert_array_equal(regions.score, np.concatenate([p.score for p in found.values()]))
+    assert (regions.subject == -1).all()
+    del found[int(labels.image_id[-1])]
+    with pytest.raises(DataError, match="do not know this image"):
+        detected_regions(labels, found)
+
+
+SKELETON = Skeleton("s", ("a", "b", "c"), (), (0, 1, 2), (0.1, 0.1, 0.1), "test")
+
+
+def batch(score: float) -> Batch:
+    """One view, which is its image."""
+    box = np.array([[10.0, 10, 60, 60]])
+    return Batch(
+        torch.zeros(1, 3, 64, 64, dtype=torch.uint8), [], np.eye(3)[None], np.array([7]), box, np.array([score])
+    )
+
+
+@pytest.mark.parametrize(("whole", "wanted"), [(False, 0.5 * 0.75), (True, 0.4 * 0.5 * 0.75)])
+def test_rescoring_weighs_the_box_by_its_sure_keypoints(whole: bool, wanted: float) -> None:
+    """A view's box scores 0.5; its pose 0.4, which where the box is given is but the mean of its keypoints."""
+    pose = Poses.make(np.full((1, 3, 2), 20.0), score=np.array([0.4]), keypoint_score=np.array([[0.9, 0.6, 0.1]]))
+    (found,) = Assembly(whole, rescore=0.2).to_source(batch(0.5), [pose])
+    assert found.score[0] == pytest.approx(wanted)
+    (none,) = Assembly(whole, rescore=0.95).to_source(batch(0.5), [pose])
+    assert none.score[0] == 0
+    (plain,) = Assembly(whole).to_source(batch(0.5), [pose])
+    assert plain.score[0] == pytest.approx(0.2)
+
+
+def test_alike_poses_of_an_image_go_or_score_less() -> None:
+    """The same subject seen by two regions, and another one."""
+    one = Poses.make(
+        np.array([[[20.0, 20], [30, 20], [25, 40]]]), score=np.array([0.8]), box=np.array([[15.0, 15, 35, 45]])
+    )
+    again = replace(one, xy=one.xy + 0.1, score=np.array([0.9]))
+    other = replace(one, xy=one.xy + 30, box=one.box + 30, score=np.array([0.7]))
+    ids = np.array([7, 7, 7])
+    kept = Assembly(oks_nms=0.9).group(ids, [one, again, other], SKELETON)[7]
+    np.testing.assert_array_equal(kept.score, [0.9, 0.7])
+    soft = Assembly(oks_nms=0.9, soft=True).group(ids, [one, again, other], SKELETON)[7]
+    np.testing.assert_allclose(soft.score[:2], [0.9, 0.7])
+    assert soft.score[2] == pytest.approx(0.8 * np.exp(-1 / 0.9), rel=0.05)
+    assert len(Assembly().group(ids, [one, again, other], SKELETON)[7]) == 3
+
+
+def test_predictions_of_another_run_are_read_as_they_were_written(finder: Run) -> None:
+    config = build.config_of(finder)
+    labels = build.one_split(config.dataset, "test")
+    found = Predictions.read(finder.folder / "predictions" / "dots-test.json", labels.skeleton).poses
+    assert sum(len(p) for p in found.values()) == len(detected_regions(labels, found))
