@@ -71,7 +71,7 @@ class PoseModel(nn.Module):
     @property
     def flips(self) -> bool:
         """Whether there is a flip test."""
-        return type(self.head).unflip is not Head.unflip
+        return self.head.flips
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named losses of a batch; training minimises their sum."""

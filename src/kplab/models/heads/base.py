@@ -40,6 +40,11 @@ class Head(nn.Module, ABC):
         """Where the head's parameters live; targets are made there."""
         return next(self.parameters()).device
 
+    @property
+    def flips(self) -> bool:
+        """Whether there is a flip test."""
+        return type(self).unflip is not Head.unflip
+
     @abstractmethod
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> Any:
         """What the network should say of B views.

@@ -1,0 +1,219 @@
+"""A transformer that is asked for keypoints: learned queries look at a map and answer with a position each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kplab.models.errors import ModelError
+from kplab.models.heads.regression import Likelihood, RegressionHead, Targets, mean_over, mirrored
+from kplab.models.heads.single import check_level, one_pose_each
+from kplab.models.transformer import Transformer, sine_positions
+from kplab.structures.poses import Poses
+from kplab.structures.skeleton import Skeleton
+
+#: Logit of what a perfect network is sure of.
+SURE = 20.0
+#: What the class "no keypoint" weighs, as in DETR.
+NOBODY = 0.1
+
+
+class QueryHead(RegressionHead):
+    """Encoder and decoder over the cells of a map, and a small network that turns each answer into a keypoint.
+
+    With one query a keypoint, query k is keypoint k. With a set of more, each answer also says which keypoint it is, or
+    none, and answers are paired with the truth by the Hungarian method, anew in each decoder layer.
+
+    Outputs are stacks over decoder layers, the last of which is decoded: ``uv`` (L, B, Q, 2), fractions of the view from its
+    centre; ``score`` (L, B, Q) logits, or in a set (L, B, Q, K + 1) of the classes, the last of which is "none"; and with
+    ``loss: rle`` also ``spread`` (L, B, Q, 2), logits of sigma.
+
+    Args:
+        queries: ``keypoints``, or how many there are in the set.
+        level: which of the neck's maps; -1: the coarsest.
+        width, heads, encoder_layers, decoder_layers, feedforward, dropout: of the transformer.
+        loss: l1, or rle: residual log-likelihood.
+        coordinate_gain: of the coordinates' loss.
+        oks_gain: of 1 - OKS, with the skeleton's sigmas.
+        score_gain: of the cross entropy of the scores.
+
+    Source: Li et al., "Pose Recognition with Cascade Transformers" (PRTR), 2021; Carion et al. (DETR), 2020; queries that
+    are keypoints: Mao et al., "TFPose", 2021. PoseTED (2021) has not published its code.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: list[int],
+        strides: list[int],
+        size: tuple[int, int],
+        skeleton: Skeleton,
+        queries: str | int = "keypoints",
+        level: int = -1,
+        width: int = 256,
+        heads: int = 8,
+        encoder_layers: int = 6,
+        decoder_layers: int = 6,
+        feedforward: int = 2048,
+        dropout: float = 0.0,
+        loss: str = "l1",
+        coordinate_gain: float = 5.0,
+        oks_gain: float = 1.0,
+        score_gain: float = 1.0,
+    ) -> None:
+        super().__init__(size, skeleton)
+        k = len(skeleton)
+        self.fixed = queries == "keypoints"
+        if not self.fixed and (not isinstance(queries, int) or queries < k):
+            raise ModelError(f"head 'query' wants queries: keypoints, or a number of {k} or more, but got {queries}.")
+        if loss not in ("l1", "rle"):
+            raise ModelError(f"head 'query' knows loss l1 and rle, but got '{loss}'.")
+        if width % 4 or width % heads or decoder_layers < 1:
+            raise ModelError(
+                f"head 'query' wants a width that is a multiple of 4 and of heads, and a decoder layer at least, but got "
+                f"width {width}, heads {heads} and decoder_layers {decoder_layers}. 256, 8 and 6 are usual."
+            )
+        self.gains = {"coordinate": coordinate_gain, "oks": oks_gain, "score": score_gain}
+        self.level = check_level("query", level, strides)
+        self.project = nn.Conv2d(in_channels[self.level], width, kernel_size=1)
+        self.transformer = Transformer(width, heads, encoder_layers, decoder_layers, feedforward, dropout)
+        self.queries = nn.Parameter(torch.randn(k if self.fixed else int(queries), width))
+        self.likelihood = Likelihood() if loss == "rle" else None
+        self.point = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4)
+        )
+        self.score = nn.Linear(width, 1 if self.fixed else k + 1)
+
+    @property
+    def flips(self) -> bool:
+        """In a set, query q of the mirrored view may be any keypoint: there is nothing to average it with."""
+        return self.fixed
+
+    def forward(self, maps: list[Tensor], targets: Any | None = None) -> dict[str, Tensor]:
+        """What every decoder layer says; the last layers run in full precision."""
+        cells, positions = self._cells(maps)
+        said = self.transformer(cells, positions, self.queries)
+        with torch.autocast(said.device.type, enabled=False):
+            point, score = self.point(said.float()), self.score(said.float())
+        outputs = {"uv": point[..., :2].sigmoid() - 0.5, "score": score.squeeze(-1) if self.fixed else score}
+        return outputs if self.likelihood is None else {**outputs, "spread": point[..., 2:]}
+
+    def attention(self, maps: list[Tensor]) -> Tensor:
+        """Where each query of the last decoder layer looks: (B, Q, h, w), shares that sum to 1."""
+        cells, positions = self._cells(maps)
+        cells = self.transformer.encode(cells, positions)
+        looked = self.transformer.decode(cells, positions, self.queries, weights=True)[1]
+        assert looked is not None
+        return looked.unflatten(-1, maps[self.level].shape[-2:])
+
+    def _cells(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """(B, N, C) and their positions (N, C)."""
+        projected = self.project(maps[self.level])
+        positions = sine_positions(projected.shape[-1], projected.shape[-2], projected.shape[1])
+        return projected.flatten(2).transpose(1, 2), positions.to(projected)
+
+    def loss(self, outputs: dict[str, Tensor], targets: Targets) -> dict[str, Tensor]:
+        """Losses of all decoder layers, their mean; means over labelled keypoints.
+
+        coordinate = mean |u - u*| over x and y, or the likelihood's nats; oks = 1 - exp(-d**2 / (2 area (2 sigma)**2)); score
+        = cross entropy of that very similarity, or in a set of the classes, "no keypoint" weighing 0.1. An answer without
+        a partner may be no keypoint or any unlabelled one.
+        """
+        uv, weight = outputs["uv"].float(), targets["weight"]
+        chosen = {name: value.float() for name, value in outputs.items() if name != "score"}
+        if self.fixed:
+            similarity = self.similarity(uv, targets)
+            entropy = F.binary_cross_entropy_with_logits(outputs["score"], similarity.detach(), reduction="none")
+            score = mean_over(entropy, weight.expand_as(entropy))
+        else:
+            partner = self.partners(outputs, targets)
+            score = self._class_loss(outputs["score"], partner, weight)
+            chosen = {name: _take(value, partner) for name, value in chosen.items()}
+            similarity = self.similarity(chosen["uv"], targets)
+        if self.likelihood is None:
+            off = (chosen["uv"] - targets["uv"]).abs().mean(-1)
+        else:
+            off = self.likelihood(chosen["uv"], chosen["spread"], targets["uv"].expand_as(chosen["uv"]))
+        every = weight.expand_as(off)
+        losses = {"coordinate": mean_over(off, every), "oks": mean_over(1 - similarity, every), "score": score}
+        return {name: self.gains[name] * value for name, value in losses.items()}
+
+    @torch.no_grad()
+    def partners(self, outputs: dict[str, Tensor], targets: Targets) -> Tensor:
+        """Which answer of a set each keypoint is paired with: (L, B, K) int64; of unlabelled ones 0, which means nothing.
+
+        The cost of a pair is 5 |u - u*|, summed over x and y, less the probability of the class.
+        """
+        uv, weight = outputs["uv"].float(), targets["weight"]
+        sure = outputs["score"].float().softmax(-1)[..., :-1]
+        distance = (uv[..., None, :, :] - targets["uv"][:, :, None]).abs().sum(-1)
+        cost = (5 * distance - sure.transpose(-2, -1)).double().cpu().numpy()
+        partner = np.zeros(cost.shape[:-1], dtype=np.int64)
+        labelled = weight.cpu().numpy() > 0
+        for layer in range(len(cost)):
+            for view in range(cost.shape[1]):
+                rows = np.flatnonzero(labelled[view])
+                pairs = linear_sum_assignment(cost[layer, view, rows])
+                partner[layer, view, rows[pairs[0]]] = pairs[1]
+        return torch.from_numpy(partner).to(uv.device)
+
+    def _class_loss(self, score: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
+        """Mean over the answers in views with labels; see ``loss``."""
+        log = score.float().log_softmax(-1)
+        k, labelled = weight.shape[1], weight > 0
+        # without a partner: none, or a keypoint that nobody labelled
+        free = torch.cat([~labelled, torch.ones_like(labelled[:, :1])], dim=1)[:, None]
+        nats = -torch.where(free, log, -torch.inf).logsumexp(-1)
+        share = torch.full_like(nats, NOBODY)
+        kind = torch.arange(k, device=score.device).expand_as(partner)
+        own = -log.gather(2, partner[..., None].expand(*partner.shape, k + 1)).gather(-1, kind[..., None]).squeeze(-1)
+        # unlabelled keypoints point to one answer beyond the last, which is dropped
+        seat = torch.where(labelled, partner, score.shape[2])
+        padded = torch.cat([nats, nats[..., :1]], dim=-1).scatter(-1, seat, own)[..., :-1]
+        share = torch.cat([share, share[..., :1]], dim=-1).scatter(-1, seat, torch.ones_like(own))[..., :-1]
+        return mean_over(padded, share * labelled.any(1, keepdim=True))
+
+    def decode(self, outputs: dict[str, Tensor]) -> list[Poses]:
+        """What the last decoder layer says; of a set the surest answers, each for one keypoint."""
+        uv, score = outputs["uv"][-1].float(), outputs["score"][-1].float()
+        if self.fixed:
+            sure = score.sigmoid()
+        else:
+            every = score.softmax(-1)[..., :-1].transpose(1, 2)
+            best = np.stack([linear_sum_assignment(-view)[1] for view in every.double().cpu().numpy()])
+            partner = torch.from_numpy(best).to(uv.device)
+            sure = every.gather(-1, partner[..., None]).squeeze(-1)
+            uv = _take(uv, partner)
+        return one_pose_each((uv + 0.5) * self.view, sure)
+
+    def ideal(self, targets: Targets) -> dict[str, Tensor]:
+        """The truth from every decoder layer; in a set, answer k is keypoint k and the further ones are none."""
+        layers, k, number = len(self.transformer.decoder), len(self.skeleton), len(self.queries)
+        uv, sure = targets["uv"], targets["weight"] > 0
+        outputs = {"uv": F.pad(uv, (0, 0, 0, number - k))}
+        if self.fixed:
+            outputs["score"] = torch.where(sure, SURE, -SURE)
+        else:
+            kind = torch.where(sure, torch.arange(k, device=uv.device), k)
+            outputs["score"] = SURE * F.one_hot(F.pad(kind, (0, number - k), value=k), k + 1).float()
+        if self.likelihood is not None:
+            spread = torch.where(sure, -8.0, 8.0)[..., None].expand(-1, -1, 2)
+            outputs["spread"] = F.pad(spread, (0, 0, 0, number - k))
+        return {name: value.expand(layers, *value.shape).clone() for name, value in outputs.items()}
+
+    def unflip(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Coordinates mirrored, all renamed."""
+        if not self.fixed:
+            raise TypeError("head 'query' has no flip test with a set of queries. Use flip_test=false.")
+        renamed = {name: value[:, :, self.flip] for name, value in outputs.items()}
+        return {**renamed, "uv": mirrored(outputs["uv"], self.flip)}
+
+
+def _take(values: Tensor, partner: Tensor) -> Tensor:
+    """(..., Q, C) and (..., K) indices to (..., K, C)."""
+    return values.gather(-2, partner[..., None].expand(*partner.shape, values.shape[-1]))

@@ -1,0 +1,77 @@
+"""Direct regression: coordinates and their spread from pooled features, learnt by likelihood."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kplab.models.errors import ModelError
+from kplab.models.heads.regression import Likelihood, RegressionHead, Targets, mean_over, mirrored
+from kplab.models.heads.single import check_level, one_pose_each
+from kplab.structures.poses import Poses
+from kplab.structures.skeleton import Skeleton
+
+#: Logit of the spread of a perfect network: 3e-4 of the view.
+SURE = -8.0
+
+
+class RLEHead(RegressionHead):
+    """A linear layer from the mean of a map to two coordinates and two spreads a keypoint.
+
+    Outputs are ``uv`` (B, K, 2), fractions of the view from its centre, and ``spread`` (B, K, 2), logits of sigma.
+
+    Args:
+        level: which of the neck's maps; -1: the coarsest.
+        base: laplace or gaussian, the distribution of errors before the flow.
+        residual: false leaves the flow out: regression by plain likelihood.
+
+    Source: Li et al., "Human Pose Regression with Residual Log-likelihood Estimation", 2021.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: list[int],
+        strides: list[int],
+        size: tuple[int, int],
+        skeleton: Skeleton,
+        level: int = -1,
+        base: str = "laplace",
+        residual: bool = True,
+    ) -> None:
+        super().__init__(size, skeleton)
+        if base not in ("laplace", "gaussian"):
+            raise ModelError(f"head 'rle' knows base laplace and gaussian, but got '{base}'.")
+        self.level = check_level("rle", level, strides)
+        self.likelihood = Likelihood(base, residual)
+        self.say = nn.Linear(in_channels[self.level], 4 * len(skeleton))
+        nn.init.normal_(self.say.weight, std=0.01)
+        nn.init.zeros_(self.say.bias)
+
+    def forward(self, maps: list[Tensor], targets: Any | None = None) -> dict[str, Tensor]:
+        """Coordinates and spreads, in full precision."""
+        pooled = maps[self.level].mean((-2, -1))
+        with torch.autocast(pooled.device.type, enabled=False):
+            uv, spread = self.say(pooled.float()).unflatten(-1, (-1, 4)).split(2, dim=-1)
+        return {"uv": uv, "spread": spread}
+
+    def loss(self, outputs: dict[str, Tensor], targets: Targets) -> dict[str, Tensor]:
+        """Nats, mean over labelled keypoints; see ``Likelihood``."""
+        nats = self.likelihood(outputs["uv"], outputs["spread"], targets["uv"])
+        return {"likelihood": mean_over(nats, targets["weight"])}
+
+    def decode(self, outputs: dict[str, Tensor]) -> list[Poses]:
+        """The coordinates; a keypoint scores 1 less its mean spread."""
+        score = 1 - outputs["spread"].sigmoid().mean(-1)
+        return one_pose_each((outputs["uv"] + 0.5) * self.view, score)
+
+    def ideal(self, targets: Targets) -> dict[str, Tensor]:
+        """The truth, with next to no spread; unlabelled keypoints in the middle with all of it."""
+        sure = targets["weight"][..., None].expand_as(targets["uv"])
+        return {"uv": targets["uv"], "spread": torch.where(sure > 0, SURE, -SURE)}
+
+    def unflip(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Coordinates mirrored, both renamed."""
+        return {"uv": mirrored(outputs["uv"], self.flip), "spread": outputs["spread"][:, self.flip]}
