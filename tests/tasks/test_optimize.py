@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kplab.tasks.optimize import sgd_linear
+from kplab.tasks.optimize import adamw_cosine, sgd_linear
 
 
 def model() -> nn.Module:
@@ -71,3 +71,28 @@ def test_it_goes_downhill() -> None:
         optimizer.step()
         schedule.step()
     assert float(loss.detach()) < 1e-4
+
+
+def test_parts_of_a_model_have_rates_of_their_own() -> None:
+    net = nn.ModuleDict({"detector": model(), "subject": nn.ModuleDict({"transformer": model(), "neck": model()})})
+    optimizer, schedule = adamw_cosine(net, 100, lr=1e-2, warmup=0.1, rates={"transformer": 0.1, "subject": 0.5})
+    rate = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert len(rate) == len(list(net.parameters()))
+
+    def rates(part: nn.Module) -> set[float]:
+        return {round(rate[id(p)], 12) for p in part.parameters()}
+
+    # at the first of ten steps of warm-up
+    assert [rates(p) for p in (net["detector"], net["subject"]["transformer"], net["subject"]["neck"])] == [
+        {1e-3},
+        {1e-4},
+        {5e-4},
+    ]
+    decays = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    assert all((decays[id(p)] > 0) == (p.ndim > 1) for p in net.parameters())
+    for _ in range(10):
+        optimizer.step()
+        schedule.step()
+    assert sorted({round(g["lr"], 12) for g in optimizer.param_groups}) == [1e-3, 5e-3, 1e-2]
+    with pytest.raises(ValueError, match="names decoder, but the model has no such part"):
+        adamw_cosine(net, 100, rates={"decoder": 0.1})

@@ -24,12 +24,19 @@ split: null
 evaluation: {{pck_normalizer: box_longer_side}}
 """
 
+#: Stage one of the cascades. To be learnt by heart, crops jitter little.
+DETECTOR = "detector=yolo detector.size=[192,192] detector.crop=[96,128] detector.shift=0.02 detector.scale=0.05"
 #: Overrides of each family; what they share is below.
 FAMILIES: dict[str, str] = {
     # with wide Gaussians a peak is hardly higher than the cells beside it, and lands there for another hundred epochs
     "centernet": "head=centernet head.hidden=32 head.radius=corrected neck.levels=[4] optimizer.lr=3e-3 trainer.max_epochs=200",
     "paf": "head=paf head.layout=joint head.stages=[2,2] head.width=48 neck.levels=[8] optimizer.lr=3e-3 trainer.max_epochs=180",
     "yolo": "head=yolo head.distance_gain=20 neck.levels=[8,16,32] optimizer.lr=5e-3 trainer.max_epochs=150",
+    # cascades, measured on the boxes that they detect
+    "topdown": "head=heatmap neck.levels=[4] optimizer.lr=3e-3 trainer.max_epochs=150 " + DETECTOR,
+    "rle": "head=rle neck.levels=[32] optimizer.lr=3e-3 trainer.max_epochs=200 " + DETECTOR,
+    "poseted": "head=query head.width=128 head.encoder_layers=2 head.decoder_layers=2 head.feedforward=256 neck.levels=[8] "
+    "optimizer.lr=2e-3 optimizer.rates={transformer:0.5} trainer.max_epochs=200 " + DETECTOR,
 }
 
 

@@ -62,16 +62,17 @@ def overrides_of(family: str, config: DictConfig) -> list[str]:
         ConfigError: there is neither.
     """
     folder = configs.conf_dir() / "experiment"
-    own, general = f"{family}_{config.data}", f"{family}_{config.general}"
+    general = f"{family}_{config.general}"
     more = [str(o) for o in config.overrides] + [f"runs={config.runs}"]
-    if (folder / f"{own}.yaml").is_file():
-        return [f"experiment={own}", *more]
+    for own in (f"{family}_{config.data}", f"{config.data}_{family}"):
+        if (folder / f"{own}.yaml").is_file():
+            return [f"experiment={own}", *more]
     if not (folder / f"{general}.yaml").is_file():
         known = sorted(p.stem.removesuffix(f"_{config.general}") for p in folder.glob(f"*_{config.general}.yaml"))
         raise ConfigError(
-            f"family '{family}' has neither experiment {own} nor {general}. Families of any dataset: {', '.join(known)}."
+            f"family '{family}' has neither experiment {family}_{config.data} nor {general}. Families of any dataset: {', '.join(known)}."
         )
-    return [f"experiment={general}", f"dataset={config.data}", f"name={own}", *more]
+    return [f"experiment={general}", f"dataset={config.data}", f"name={family}_{config.data}", *more]
 
 
 def run_of(wanted: DictConfig) -> Run | None:
@@ -125,6 +126,7 @@ def row_of(family: str, run: Run, name: str, values: pd.DataFrame) -> dict[str, 
     for metric, digits in (("AP", 3), ("mean_px", 2), ("median_px", 2)):
         v = values.loc[metric]
         figures[metric] = f"{v['value']:.{digits}f} [{v['low']:.{digits}f}, {v['high']:.{digits}f}]"
+    figures |= {metric: f"{values.loc[metric, 'value']:.3f}" for metric in values.index if metric.startswith("pck@")}
     given = json.loads(path.read_text())["summary"] if (path := annotated(run, name)).is_file() else None
     return {
         "family": family,

@@ -3,18 +3,49 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for matrices and kernels only: shrinking norms and biases does not regularise."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+def parameter_groups(
+    model: nn.Module, weight_decay: float, lr: float = 1.0, rates: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Weight decay for matrices and kernels only: shrinking norms and biases does not regularise.
+
+    Args:
+        lr: learning rate of what ``rates`` does not name.
+        rates: name of a part of the model, such as ``transformer`` or ``detector.backbone``, to its share of ``lr``; the
+            first name that fits counts.
+
+    Raises:
+        ValueError: the model has no part of that name.
+    """
+    rates = rates or {}
+    used: set[str] = set()
+
+    def share(name: str) -> float:
+        for part in rates:
+            if f".{part}." in f".{name}.":
+                used.add(part)
+                return rates[part]
+        return 1.0
+
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((share(name), decay), []).append(parameter)
+    if unknown := sorted(set(rates) - used):
+        raise ValueError(
+            f"optimizer.rates names {', '.join(unknown)}, but the model has no such part. Its first ones: "
+            f"{', '.join(name for name, _ in model.named_children())}."
+        )
+    return [{"params": p, "lr": lr * by, "weight_decay": decay} for (by, decay), p in groups.items()]
 
 
 def adamw_cosine(
@@ -25,6 +56,7 @@ def adamw_cosine(
     betas: tuple[float, float] = (0.9, 0.999),
     warmup: float = 0.05,
     final: float = 0.01,
+    rates: Mapping[str, float] | None = None,
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """AdamW, with a learning rate that rises linearly, then falls as half a cosine; stepped every batch.
 
@@ -33,8 +65,10 @@ def adamw_cosine(
         lr: at its height.
         warmup: fraction of the steps in which it rises.
         final: fraction of ``lr`` at the end.
+        rates: shares of ``lr`` that parts of the model have, see ``parameter_groups``.
     """
-    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=lr, betas=(betas[0], betas[1]))
+    groups = parameter_groups(model, weight_decay, lr, rates)
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]))
     rising = max(1, round(warmup * steps))
 
     def factor(step: int) -> float:
@@ -52,12 +86,14 @@ def adam_steps(
     lr: float = 1e-3,
     drops: tuple[float, ...] = (90 / 140, 120 / 140),
     factor: float = 0.1,
+    weight_decay: float = 0.0,
+    rates: Mapping[str, float] | None = None,
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """Adam without weight decay whose learning rate is multiplied by ``factor`` at fractions of the training.
+    """Adam (AdamW, with weight decay) whose learning rate is multiplied by ``factor`` at fractions of the training.
 
     The defaults are SimpleBaseline's: epochs 90 and 120 of 140. HRNet uses 170/210 and 200/210.
     """
-    optimizer = torch.optim.Adam(parameter_groups(model, 0.0), lr=lr)
+    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay, lr, rates), lr=lr)
     return optimizer, LambdaLR(optimizer, lambda step: factor ** sum(step >= d * steps for d in drops))
 
 
