@@ -17,6 +17,7 @@ from kplab.models.cascade import Cascade
 from kplab.models.errors import ModelError
 from kplab.models.heads.centernet import CenterNetHead
 from kplab.models.heads.heatmap import HeatmapHead
+from kplab.models.heads.rle import RLEHead
 from kplab.models.heads.yolo import YoloHead
 from kplab.models.necks import FPN
 from kplab.models.pose_model import PoseModel
@@ -138,6 +139,60 @@ def test_on_jittered_boxes_the_stages_learn_apart() -> None:
     torch.stack(list(net.losses(batch).values())).sum().backward()
     assert gradients(net.detector) == 0
     assert gradients(net.subject) > 0
+
+
+def sure_of(net: Cascade, batch: Batch, offset: torch.Tensor) -> None:
+    """Let the detector say the true boxes, moved by an offset (4,) in view pixels, and nothing else."""
+    smaller = SEEN[0] / VIEW[0]
+    most = max(map(len, batch.poses))
+    boxes = torch.zeros(len(batch.poses), most, 4)
+    for i, p in enumerate(batch.poses):
+        boxes[i, : len(p)] = torch.from_numpy(p.box)
+    score = (boxes[..., 2] > 0).float()
+    net.detector.head.candidates = lambda outputs: ((boxes + offset) * smaller, score)  # type: ignore[method-assign]
+
+
+def test_joint_training_tells_the_detector_where_crops_had_better_been() -> None:
+    """The gradient through pixels and targets is that of finite differences of the pose model's loss."""
+    net, batch = cascade(subject=RLEHead, boxes="detected", detector_gain=0.0), scene()
+    net.eval()
+    smooth = torch.nn.functional.avg_pool2d(batch.images.float(), 15, 1, 7)
+    batch = replace(batch, images=(smooth - smooth.mean()) * 8 + 128)
+
+    def cost(offset: torch.Tensor) -> torch.Tensor:
+        sure_of(net, batch, offset)
+        return torch.stack(list(net.losses_of_crops(batch, None).values())).sum()
+
+    start = torch.tensor([3.0, -2.0, 5.0, 4.0], requires_grad=True)
+    cost(start).backward()
+    assert start.grad is not None
+    step = 0.25
+    for i in range(4):
+        by = step * torch.eye(4)[i]
+        with torch.no_grad():
+            slope = float(cost(start + by) - cost(start - by)) / (2 * step)
+        # bilinear sampling has kinks, which differences over half a pixel smooth out
+        assert float(start.grad[i]) == pytest.approx(slope, rel=0.05, abs=2e-4)
+
+
+def test_joint_training_reaches_the_detectors_weights() -> None:
+    net, batch = cascade(subject=RLEHead, boxes="detected", detector_gain=0.0), scene()
+    # a detector at random overlaps nobody: then subjects are cropped as jittered, and it learns nothing from that
+    torch.stack(list(net.losses(batch).values())).sum().backward()
+    assert gradients(net.detector) == 0
+    assert gradients(net.subject) > 0
+    said = net.detector.head.candidates
+    true = [torch.from_numpy(p.box).float() * SEEN[0] / VIEW[0] for p in batch.poses]
+
+    def near(outputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Its own boxes, carried to the true ones, so that their gradient stays its own."""
+        boxes, score = said(outputs)
+        close = torch.stack([t[torch.arange(boxes.shape[1]) % len(t)] for t in true])
+        return close + boxes - boxes.detach(), score
+
+    net.detector.head.candidates = near  # type: ignore[method-assign]
+    torch.stack(list(net.losses(batch).values())).sum().backward()
+    assert gradients(net.detector) > 0
 
 
 def test_jitter_is_bounded_centred_and_off_outside_training() -> None:

@@ -59,9 +59,16 @@ class PoseModel(nn.Module):
             images: (B, 3, H, W) RGB from 0 to 255, uint8 or float.
             targets: the head's, where it samples around them in training.
         """
+        return map_tensors(_to_float32, self.head(self.maps(images), targets))
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """The neck's maps, finest first, which the head reads.
+
+        Args:
+            images: (B, 3, H, W) RGB from 0 to 255, uint8 or float.
+        """
         scaled = images.to(torch.float32, memory_format=self.layout) / 255
-        maps = self.backbone((scaled - self.mean) / self.std)
-        return map_tensors(_to_float32, self.head(self.neck(maps), targets))
+        return self.neck(self.backbone((scaled - self.mean) / self.std))
 
     @property
     def max_poses(self) -> int | None:
