@@ -175,6 +175,40 @@ def test_pretrained_weights_that_can_not_be_had(config: Config) -> None:
         train(config("backbone=resnet18", "backbone.pretrained=true"))
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (["augment=mosaic", "augment.mosaic=1.5"], "a probability lies between 0 and 1"),
+        (["+head.colour=red"], "head: .*unexpected keyword argument 'colour'"),
+        (["+neck.colour=red"], "neck: .*unexpected keyword argument 'colour'"),
+        (["optimizer.lr=fast"], "optimizer: "),
+        (["optimizer.lr=-1"], "optimizer: .*-1"),
+        (["trainer.precision=17"], "trainer: .*17"),
+        (["trainer=gpu"], "torch .* sees none. Use trainer=cpu"),
+        (["size=[70,64]"], "multiples of 32"),
+        (["optimizer.lr=1e30"], "the loss is not finite at step .* Lower optimizer.lr"),
+    ],
+)
+def test_options_that_can_not_be_end_in_one_message(
+    overrides: list[str],
+    override: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Through the command, as a user meets it: never a traceback."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    assert main(["train", *overrides, *override]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_split_that_is_not_there_is_said_to_be_unscored(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """COCO has no test split, and test_on asks for one unless it is told otherwise."""
+    train(config("trainer.max_epochs=1", "test_on=[dev]"))
+    assert "nothing will be scored on 'dev': the dataset has train, val, test" in capsys.readouterr().out
+
+
 def test_views_that_do_not_fit_the_network(config: Config) -> None:
     """A side that the strides don't divide."""
     with pytest.raises(ValueError, match="multiple"):
