@@ -232,6 +232,12 @@ def explain(verb: str, message: str, overrides: list[str]) -> str:
     first = message.strip().splitlines()[0]
     if found := re.search(r"Could not override '([^']+)'", message):
         asked = found.group(1)
+        node, _, key = asked.rpartition(".")
+        if node:
+            return (
+                f"unknown override '{asked}': {node} has no key '{key}' as it is composed here; kplab {verb} … --cfg prints "
+                f"what it has. To add one: +{asked}=…"
+            )
         known = known_keys(verb)
         close = difflib.get_close_matches(asked, known, n=3, cutoff=0.5)
         near = f"Did you mean {' or '.join(close)}?" if close else f"Known keys of kplab {verb}: {', '.join(known)}."
@@ -244,6 +250,10 @@ def explain(verb: str, message: str, overrides: list[str]) -> str:
             return f"there is no {asked}. {Path(asked).parent} can be: {', '.join(options)}."
         groups = sorted(p.name for p in conf_dir().iterdir() if p.is_dir())
         return f"unknown override '{asked}'. Groups: {', '.join(groups)}."
+    if "mismatched input" in first or "token recognition" in first or "extraneous input" in first:
+        first += ". A value that holds , = : ( ) [ ] { } or quotes wants quotes of its own: images='\"a=b, c\"'"
+    if first.startswith(("Error parsing override", "LexerNoViableAlt")):
+        first += ". Overrides are key=value"
     return f"{first} (kplab {verb} {' '.join(overrides)})"
 
 
@@ -278,7 +288,8 @@ def check_config(verb: str, config: DictConfig) -> None:
             value = config[key]
             schema[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         except OmegaConfBaseException as error:
-            faults.append(f"'{key}': {str(error).strip().splitlines()[0]}")
+            wanted = " Write a list: " + f"{key}=[A,B]." if "ListConfig" in str(error) else ""
+            faults.append(f"'{key}': {str(error).strip().splitlines()[0]}{wanted}")
     if verb == "train" and not faults:
         faults += train_faults(config)
     if faults:

@@ -258,6 +258,44 @@ def test_predicting_a_folder_without_images(config: Config, tmp_path: Path, caps
     assert "no image found" in capsys.readouterr().err
 
 
+def test_datasets_that_lack_a_part(overrides: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What a dataset's own file may lack or misspell."""
+    for change, message in (
+        ("~dataset.sources", "dataset 'dots' has no sources"),
+        ("~dataset.skeleton", "dataset 'dots' has no skeleton"),
+        ("+dataset.split.gaps=3", "split: got an unexpected keyword argument 'gaps'"),
+        ("~dataset.split.manifest", "split: missing a required argument: 'manifest'"),
+        ("dataset.split.manifest=/proc/here/mine.json", "/proc/here/mine.json: the split can't be written down"),
+        ("+dataset.sources.all.colour=3", "unexpected keyword argument 'colour'"),
+    ):
+        assert main(["data", *overrides[:2], change, f"out={tmp_path}"]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_evaluation_settings_are_checked_before_training(config: Config) -> None:
+    """A misspelt normaliser would else show in the first validation."""
+    from kplab.config import ConfigError
+
+    for change, message in (
+        ("dataset.evaluation.pck_normalizer=red-gren", "pck_normalizer: 'red-gren' is not a pair of keypoints"),
+        ("+dataset.evaluation.nme_pair=eyes", "nme_pair: 'eyes' is not a pair"),
+        ("+dataset.evaluation.max_det=3", "unexpected keyword argument 'max_det'"),
+        ("+dataset.evaluation.max_dets=0", "max_dets is 0"),
+        ("dataset.evaluation.pck_thresholds=[]", "pck_thresholds are"),
+        ("dataset.evaluation.auc_range=[3,1]", "auc_range is"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            train(config(change))
+    assert not list(Path(config().runs).glob("*"))
+
+
+def test_a_split_without_any_instance_is_told(config: Config, dotted: Path) -> None:
+    """Nobody in its images: no keypoint, no box, and no crash of the linter either."""
+    edit(dotted, lambda d: d.update(annotations=[]))
+    with pytest.raises(DataError, match=r"no labelled keypoint in .* images and 0 instances"):
+        train(config())
+
+
 def test_composition_leaves_no_trace_of_the_process() -> None:
     """The composed config holds no resolved path of this machine, so its hash is the same everywhere."""
     from omegaconf import OmegaConf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,15 @@ def config_of(run: Run) -> DictConfig:
 
 
 def skeleton_of(dataset: DictConfig) -> Skeleton:
-    """The skeleton that a dataset config names."""
+    """The skeleton that a dataset config names.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    if not dataset.get("skeleton"):
+        raise ConfigError(
+            f"dataset '{dataset.get('name')}' has no skeleton. Name one in its defaults: /skeleton@skeleton: NAME."
+        )
     return Skeleton.from_config(configs.plain(dataset.skeleton))
 
 
@@ -86,6 +95,8 @@ def labels_of(dataset: DictConfig) -> dict[str, Labels]:
         split name ("train", "val", "test", …) to Labels.
     """
     skeleton = skeleton_of(dataset)
+    if not dataset.get("sources"):
+        raise ConfigError(f"dataset '{dataset.get('name')}' has no sources. Name a reader and its files (README).")
     if dataset.get("make"):
         made(dataset.make, "dataset")
     sources = {str(name): made(node, "dataset", skeleton=skeleton) for name, node in dataset.sources.items()}
@@ -95,7 +106,13 @@ def labels_of(dataset: DictConfig) -> dict[str, Labels]:
     if len(sources) != 1:
         raise ConfigError(f"dataset '{dataset.name}' has a split and {len(sources)} sources. A split wants one source.")
     (labels,) = sources.values()
-    return splitting.split(labels, **configs.plain(plan))
+    try:
+        asked = inspect.signature(splitting.split).bind(labels, **configs.plain(plan))
+    except TypeError as error:
+        raise ConfigError(
+            f"dataset '{dataset.name}': split: {error}. It wants manifest, with fractions or folds, and by."
+        ) from None
+    return splitting.split(*asked.args, **asked.kwargs)
 
 
 def one_split(dataset: DictConfig, name: str) -> Labels:
@@ -143,6 +160,8 @@ def regions_of(config: DictConfig, labels: Labels, split: str, kind: str | None 
         RunError: the boxes of another run are asked for, which has not predicted this split.
     """
     kind = kind or str(config.regions)
+    if kind not in ("image", "annotated", "detected"):
+        raise ConfigError(f"regions is '{kind}'. Use image, annotated or detected.")
     if kind != "detected":
         return make_regions(labels, kind, config.padding)
     if config.get("detector_run") is None:

@@ -19,27 +19,31 @@ def main(args: list[str]) -> None:
     config = configs.compose("data", args)
     splits = build.labels_of(config.dataset)
     out = Path(config.out)
+    # a reader's notes are about its whole source, however many splits were made of it
+    for note in dict.fromkeys(note for labels in splits.values() for note in labels.notes):
+        print(f"{config.dataset.name}: {note}")
     for name, labels in splits.items():
         print(describe(config.dataset.name, name, labels))
         report = check_labels(labels, deep=True)
         for warning in report.warnings:
             print(f"  {warning}")
         report.raise_if_errors()
+        if config.pictures < 1:
+            continue
         path = out / f"{config.dataset.name}-{name}.png"
         drawing.write_png(path, sheet(labels, config.pictures))
         print(f"  pictures: {path}")
 
 
 def describe(dataset: str, split: str, labels: Labels) -> str:
-    """What a split holds, in one line and the reader's notes."""
+    """What a split holds, in one line."""
     p = labels.poses
     scored = int((~p.ignore & p.labelled.any(1)).sum())
     hidden = int((p.visible == 1).sum())
-    lines = [
+    return (
         f"{dataset} {split}: {len(labels)} images, {scored} labelled instances, {int(p.ignore.sum())} ignored, "
         f"{int(p.labelled.sum())} keypoints ({hidden} hidden), boxes: {labels.box_source}, areas: {labels.area_source}"
-    ]
-    return "\n".join(lines + [f"  {note}" for note in labels.notes])
+    )
 
 
 def sheet(labels: Labels, count: int) -> np.ndarray:

@@ -39,7 +39,11 @@ def describe(error: BaseException) -> str:
         return f"no space left on the disk{where}. Free some, or put runs elsewhere: runs=DIR. The last whole checkpoint is kept."
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C"
-    return str(error) if is_users(error) else f"{type(error).__name__}: {error}"
+    message = str(error)
+    if message.startswith("Caught ") and "Original Traceback" in message:
+        # of a loader's process: torch puts the whole traceback into the message
+        message = message.rpartition(f"{type(error).__name__}: ")[2].strip()
+    return message if is_users(error) else f"{type(error).__name__}: {message}"
 
 
 @contextmanager

@@ -31,9 +31,10 @@ def main(args: list[str]) -> None:
         table.add_row(*head, *lines[0])
         for line in lines[1:]:
             table.add_row("", "", "", *line)
-        if row.get("error"):
-            table.add_row(f"  [red]{str(row['error']).splitlines()[0][:110]}[/]")
     Console(width=None if Console().is_terminal else 160).print(table)
+    for row in found:
+        if row.get("error"):
+            print(f"{row['run']}: {str(row['error']).splitlines()[0]}")
 
 
 def figures(summary: dict[str, Any]) -> list[str]:

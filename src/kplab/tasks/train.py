@@ -42,12 +42,7 @@ def main(args: list[str]) -> None:
     if "--multirun" in args or "-m" in args:
         sweep.main([a for a in args if a not in ("--multirun", "-m")])
         return
-    show = "--cfg" in args
-    config = configs.compose("train", [a for a in args if a != "--cfg"])
-    if show:
-        print(OmegaConf.to_yaml(config))
-        return
-    train(config)
+    train(configs.compose("train", args))
 
 
 def train(config: DictConfig) -> Run | None:
