@@ -21,6 +21,7 @@ from kplab.metrics.score import ScoreError, Scores
 from kplab.runs.run import Run
 from kplab.structures.poses import Poses
 from kplab.tasks.compare import compare_runs
+from kplab.tasks.dataset import spread
 from kplab.tasks.pictures import around, caption, ranked
 from kplab.tasks.train import train
 
@@ -260,6 +261,17 @@ def test_data_draws_every_split(overrides: list[str], tmp_path: Path, capsys: py
     assert main(["data", overrides[0], "dataset=dots", f"out={tmp_path}/pictures"]) == 0
     assert "dots train: 8 images, 8 labelled instances" in capsys.readouterr().out
     assert len(list((tmp_path / "pictures").glob("dots-*.png"))) == 3
+
+
+def test_no_picture_is_drawn_twice() -> None:
+    """However many are asked for; from the first image to the last."""
+    for images in range(1, 30):
+        for count in range(1, 30):
+            chosen = spread(images, count)
+            assert len(set(chosen)) == len(chosen) == min(images, count)
+            assert chosen == sorted(chosen)
+            assert chosen[0] == 0
+            assert count == 1 or chosen[-1] == images - 1
 
 
 def test_pictures_tell_of_what_was_missed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

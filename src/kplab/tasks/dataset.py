@@ -48,6 +48,16 @@ def describe(dataset: str, split: str, labels: Labels) -> str:
 
 def sheet(labels: Labels, count: int) -> np.ndarray:
     """A contact sheet of images with their labels, spread evenly over the split."""
-    some = [round(i * (len(labels) - 1) / max(1, count - 1)) for i in range(min(count, len(labels)))]
+    some = spread(len(labels), count)
     pictures = [drawing.draw(read_image(labels.path(i)), labels.poses_of(i), labels.skeleton) for i in some]
     return drawing.contact_sheet(pictures, columns=4, labels=[str(labels.files[i]) for i in some])
+
+
+def spread(images: int, count: int) -> list[int]:
+    """At most ``count`` different indices of ``images``, from the first to the last at even distances.
+
+    >>> spread(4, 12), spread(10, 4), spread(5, 1)
+    ([0, 1, 2, 3], [0, 3, 6, 9], [0])
+    """
+    count = min(count, images)
+    return [round(i * (images - 1) / max(1, count - 1)) for i in range(count)]
