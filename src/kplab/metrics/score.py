@@ -65,6 +65,9 @@ class ScoreSettings:
         if self.visibility not in VISIBILITY:
             raise ValueError(f"visibility is '{self.visibility}'. Use one of: {', '.join(VISIBILITY)}.")
         # lists come from config files
+        for key in ("pck_thresholds", "auc_range"):
+            if not isinstance(getattr(self, key), list | tuple):
+                raise ValueError(f"{key} is {getattr(self, key)}, but wants a list: {key}=[0.1,0.2].")
         object.__setattr__(self, "pck_thresholds", tuple(float(t) for t in self.pck_thresholds))
         object.__setattr__(self, "auc_range", tuple(float(t) for t in self.auc_range))
         if self.max_dets < 1:

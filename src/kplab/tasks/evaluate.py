@@ -23,6 +23,12 @@ def main(args: list[str]) -> None:
     """Entry of the verb."""
     config = configs.compose("evaluate", args)
     settings = {key: value for key, value in configs.plain(config.settings).items() if value is not None}
+    # what the other way of asking would pass over in silence
+    beside = ("predictions", "out") if config.run is not None else ("regions", "pictures")
+    passed = [key for key in beside if config[key]]
+    if passed:
+        way = "run=RUN" if config.run is not None else "predictions=FILE"
+        raise ConfigError(f"{passed[0]}=… has no meaning with {way}. Leave it out.")
     if config.run is not None:
         run = Run.find(config.run, Path(config.runs))
         own = build.config_of(run)

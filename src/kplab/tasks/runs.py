@@ -15,6 +15,8 @@ from kplab.runs.table import clock, rows
 def main(args: list[str]) -> None:
     """Entry of the verb."""
     config = configs.compose("runs", args)
+    if config.limit < 1:
+        raise configs.ConfigError(f"limit is {config.limit}, but must be at least 1.")
     found = rows(Path(config.runs), config.limit)
     if not found:
         print(f"no runs in {config.runs}. Make one with `kplab train` or `make demo`.")
