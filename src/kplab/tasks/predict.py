@@ -237,8 +237,8 @@ def unlabelled(files: list[Path], skeleton: Skeleton) -> Labels:
     faults, sizes = [], []
     for path in files:
         try:
-            sizes.append(read_header(path)[0])
             check_whole(path)
+            sizes.append(read_header(path)[0])
         except DataError as error:
             faults.append(str(error))
     if faults:
