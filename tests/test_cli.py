@@ -36,6 +36,12 @@ def test_help_of_a_verb_shows_its_keys(verb: str, capsys: pytest.CaptureFixture[
         (["predict", "run=nothing", "images=x"], "holds no runs yet"),
         (["compare", "runs=[a]"], "wants two runs"),
         (["evaluate"], "wants run=RUN"),
+        (["evaluate", "predictions=x.json", "dataset=mouse", "split=test", "pictures=3"], "pictures=… has no meaning"),
+        (["evaluate", "run=x", "predictions=y.json"], "predictions=… has no meaning with run=RUN"),
+        (["runs", "limit=0"], "limit is 0"),
+        (["compare", "runs=a"], "Write a list: runs=[A,B]"),
+        (["train", "head"], "Overrides are key=value"),
+        (["train", "dataset.fodler=/x"], "--cfg prints what it has"),
     ],
 )
 def test_mistakes_exit_with_2_and_one_message(
@@ -48,6 +54,18 @@ def test_mistakes_exit_with_2_and_one_message(
     assert message in captured.err
     assert "Traceback" not in captured.err
     assert captured.err.count("kplab") >= 1
+
+
+@pytest.mark.parametrize("args", [["train", "head=simcc"], ["data", "dataset=mouse"], ["runs"], ["predict", "run=x"]])
+def test_cfg_prints_what_a_verb_would_work_with(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The usage says so of every verb."""
+    import yaml
+
+    assert main([*args, "--cfg"]) == 0
+    composed = yaml.safe_load(capsys.readouterr().out)
+    assert "runs" in composed or "dataset" in composed
+    assert main([*args, "--help"]) == 0
+    assert f"# kplab {args[0]}" in capsys.readouterr().out
 
 
 def test_runs_of_an_empty_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

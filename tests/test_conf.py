@@ -42,12 +42,34 @@ def test_experiments_say_what_they_are(path: Path) -> None:
         (["batch_size=0", "size=[1,2]", "ema=2"], "(?s)size is.*batch_size is 0.*ema is 2"),
         (["regions=boxes"], "Use image, annotated or detected"),
         (["batch_size"], "batch_size"),
+        (["experiment=yolo_flys"], "there is no experiment/yolo_flys. experiment can be: .*yolo_flies"),
+        (["detector=rcnn9", "regions=image"], "there is no detector/rcnn9. detector can be: "),
+        (["hydra.searchpath=[file:///nowhere/conf]"], "/nowhere/conf: no such folder of configs"),
+        (
+            ["workers=-1", "patience=0", "monitor=val/ap", "trainer.max_epochs=0"],
+            "(?s)workers is -1.*patience is 0.*max_epochs is 0.*monitor is 'val/ap'. Use one of: val/px, val/AP",
+        ),
+        (["trainer.max_epochs=many"], "max_epochs is many"),
     ],
 )
 def test_mistakes_are_told(overrides: list[str], message: str) -> None:
     """All faults at once, with the remedy."""
     with pytest.raises(ConfigError, match=message):
         compose("train", overrides)
+
+
+def test_other_verbs_refuse_datasets_that_do_not_exist() -> None:
+    """The group is optional there, and Hydra would score against the run's own dataset without a word."""
+    for verb in ("predict", "evaluate"):
+        with pytest.raises(ConfigError, match=r"there is no dataset/moose. dataset can be: .*mouse"):
+            compose(verb, ["run=x", "dataset=moose"])
+
+
+def test_groups_of_the_users_own_folder_are_found(tmp_path: Path) -> None:
+    """Also those that are optional."""
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nbatch_size: 3\n")
+    assert compose("train", [f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine"]).batch_size == 3
 
 
 def test_missing_keys_are_named() -> None:

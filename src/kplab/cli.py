@@ -54,17 +54,24 @@ def main(argv: list[str] | None = None) -> int:
         hint = f" Did you mean {close[0]}?" if close else ""
         print(f"kplab: unknown verb '{verb}'.{hint} Verbs: {', '.join(VERBS)}.", file=sys.stderr)
         return 2
-    if rest and rest[0] in ("-h", "--help"):
+    if {"-h", "--help"} & set(rest):
         _, what, example = VERBS[verb]
         print(f"kplab {verb}: {what}\n\n  {example}\n")
         from kplab.config import conf_dir
 
         path = conf_dir() / f"{verb}.yaml"
-        print(path.read_text() if path.is_file() else "It takes no keys.")
+        print(path.read_text() if path.is_file() else "It takes the keys of kplab train.")
         return 0
     from kplab.tasks.errors import exit_code
 
     with exit_code(verb) as outcome:
+        if "--cfg" in rest and verb != "demo":
+            from omegaconf import OmegaConf
+
+            from kplab.config import compose
+
+            print(OmegaConf.to_yaml(compose(verb, [a for a in rest if a not in ("--cfg", "--multirun", "-m")])))
+            return 0
         import_module(VERBS[verb][0]).main(rest)
     return outcome.code
 

@@ -13,6 +13,9 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+#: What a validation says, see ``tasks.pose_module``.
+MONITORED = ("val/px", "val/AP", "val/loss")
+
 
 class ConfigError(ValueError):
     """What was asked for contradicts itself or does not exist."""
@@ -173,10 +176,12 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
     from hydra.errors import HydraException
 
     OmegaConf.register_new_resolver("workspace", lambda: str(workspace()), replace=True)
+    check_search_path(overrides)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = hydra_compose(verb, overrides=overrides, return_hydra_config=True)
+            check_choices(config.hydra.runtime)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(verb, str(error), overrides)) from None
     choices = config.hydra.runtime.choices
@@ -190,11 +195,49 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
     return config
 
 
+def check_choices(runtime: DictConfig) -> None:
+    """Refuse a choice of an optional group that does not exist: Hydra would go on as if nothing had been chosen.
+
+    Args:
+        runtime: ``hydra.runtime`` of a composed config: what was chosen, and the folders that were looked in.
+
+    Raises:
+        ConfigError: naming what there is.
+    """
+    folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
+    for key, chosen in runtime.choices.items():
+        group = str(key).split("@", 1)[0]
+        if chosen is None or group.startswith("hydra/"):
+            continue
+        options = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+        if chosen not in options:
+            raise ConfigError(f"there is no {group}/{chosen}. {group} can be: {', '.join(options)}.")
+
+
+def check_search_path(overrides: list[str]) -> None:
+    """Refuse folders of configs that don't exist, which Hydra would only warn of.
+
+    Raises:
+        ConfigError: naming the folder.
+    """
+    for override in overrides:
+        if override.startswith("hydra.searchpath="):
+            for folder in re.findall(r"file://([^,\]\"']+)", override):
+                if not Path(folder).is_dir():
+                    raise ConfigError(f"{folder}: no such folder of configs. Correct hydra.searchpath.")
+
+
 def explain(verb: str, message: str, overrides: list[str]) -> str:
     """Hydra's error in one or two lines, with the names that may have been meant."""
     first = message.strip().splitlines()[0]
     if found := re.search(r"Could not override '([^']+)'", message):
         asked = found.group(1)
+        node, _, key = asked.rpartition(".")
+        if node:
+            return (
+                f"unknown override '{asked}': {node} has no key '{key}' as it is composed here; kplab {verb} … --cfg prints "
+                f"what it has. To add one: +{asked}=…"
+            )
         known = known_keys(verb)
         close = difflib.get_close_matches(asked, known, n=3, cutoff=0.5)
         near = f"Did you mean {' or '.join(close)}?" if close else f"Known keys of kplab {verb}: {', '.join(known)}."
@@ -207,6 +250,10 @@ def explain(verb: str, message: str, overrides: list[str]) -> str:
             return f"there is no {asked}. {Path(asked).parent} can be: {', '.join(options)}."
         groups = sorted(p.name for p in conf_dir().iterdir() if p.is_dir())
         return f"unknown override '{asked}'. Groups: {', '.join(groups)}."
+    if "mismatched input" in first or "token recognition" in first or "extraneous input" in first:
+        first += ". A value that holds , = : ( ) [ ] { } or quotes wants quotes of its own: images='\"a=b, c\"'"
+    if first.startswith(("Error parsing override", "LexerNoViableAlt")):
+        first += ". Overrides are key=value"
     return f"{first} (kplab {verb} {' '.join(overrides)})"
 
 
@@ -241,7 +288,8 @@ def check_config(verb: str, config: DictConfig) -> None:
             value = config[key]
             schema[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         except OmegaConfBaseException as error:
-            faults.append(f"'{key}': {str(error).strip().splitlines()[0]}")
+            wanted = " Write a list: " + f"{key}=[A,B]." if "ListConfig" in str(error) else ""
+            faults.append(f"'{key}': {str(error).strip().splitlines()[0]}{wanted}")
     if verb == "train" and not faults:
         faults += train_faults(config)
     if faults:
@@ -272,9 +320,14 @@ def train_faults(config: DictConfig) -> list[str]:
     for key in ("rescore", "oks_nms"):
         if config[key] is not None and not 0 <= config[key] <= 1:
             faults.append(f"{key} is {config[key]}, but must lie between 0 and 1, or be null.")
-    for key, low in (("batch_size", 1), ("padding", 1e-6), ("validate_every", 1)):
-        if config[key] < low:
+    for key, low in (("batch_size", 1), ("padding", 1e-6), ("validate_every", 1), ("workers", 0), ("patience", 1)):
+        if config[key] is not None and config[key] < low:
             faults.append(f"{key} is {config[key]}, but must be at least {low}.")
+    epochs = config.trainer.get("max_epochs")
+    if epochs is not None and (not isinstance(epochs, int) or epochs == 0):
+        faults.append(f"trainer.max_epochs is {epochs}, but wants a whole number, 1 or more; -1 for any number.")
+    if config.monitor not in MONITORED:
+        faults.append(f"monitor is '{config.monitor}'. Use one of: {', '.join(MONITORED)}.")
     if not 0 <= config.window_anywhere <= 1:
         faults.append(f"window_anywhere is {config.window_anywhere}, but is a share between 0 and 1.")
     if config.ema is not None and not 0 < config.ema < 1:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from kplab.metrics.coco_ap import accumulate
-from kplab.metrics.score import NOT_STATED, Scores, ScoreSettings, score
+from kplab.metrics.score import NOT_STATED, ScoreError, Scores, ScoreSettings, score
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
@@ -151,7 +151,7 @@ def test_files_bring_everything_back(tmp_path: Path):
     assert "NaN" not in path.read_text()
     json.loads(path.read_text(), parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
     (path.parent / "toy-test.matches.npz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"toy-test.matches.npz is missing"):
+    with pytest.raises(ScoreError, match=r"toy-test.matches.npz is missing"):
         Scores.read(path)
 
 

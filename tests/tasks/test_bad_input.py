@@ -175,6 +175,40 @@ def test_pretrained_weights_that_can_not_be_had(config: Config) -> None:
         train(config("backbone=resnet18", "backbone.pretrained=true"))
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (["augment=mosaic", "augment.mosaic=1.5"], "a probability lies between 0 and 1"),
+        (["+head.colour=red"], "head: .*unexpected keyword argument 'colour'"),
+        (["+neck.colour=red"], "neck: .*unexpected keyword argument 'colour'"),
+        (["optimizer.lr=fast"], "optimizer: "),
+        (["optimizer.lr=-1"], "optimizer: .*-1"),
+        (["trainer.precision=17"], "trainer: .*17"),
+        (["trainer=gpu"], "torch .* sees none. Use trainer=cpu"),
+        (["size=[70,64]"], "multiples of 32"),
+        (["optimizer.lr=1e30"], "the loss is not finite at step .* Lower optimizer.lr"),
+    ],
+)
+def test_options_that_can_not_be_end_in_one_message(
+    overrides: list[str],
+    override: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Through the command, as a user meets it: never a traceback."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    assert main(["train", *overrides, *override]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_split_that_is_not_there_is_said_to_be_unscored(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """COCO has no test split, and test_on asks for one unless it is told otherwise."""
+    train(config("trainer.max_epochs=1", "test_on=[dev]"))
+    assert "nothing will be scored on 'dev': the dataset has train, val, test" in capsys.readouterr().out
+
+
 def test_views_that_do_not_fit_the_network(config: Config) -> None:
     """A side that the strides don't divide."""
     with pytest.raises(ValueError, match="multiple"):
@@ -222,6 +256,45 @@ def test_predicting_a_folder_without_images(config: Config, tmp_path: Path, caps
     assert run is not None
     assert main(["predict", f"run={run.name}", f"images={tmp_path}/split.json", f"runs={run.folder.parent}"]) == 2
     assert "no image found" in capsys.readouterr().err
+
+
+def test_datasets_that_lack_a_part(overrides: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What a dataset's own file may lack or misspell."""
+    for change, message in (
+        ("~dataset.sources", "dataset 'dots' has no sources"),
+        ("~dataset.skeleton", "dataset 'dots' has no skeleton"),
+        ("+dataset.split.gaps=3", "split: got an unexpected keyword argument 'gaps'"),
+        ("~dataset.split.manifest", "split: missing a required argument: 'manifest'"),
+        ("dataset.split.manifest=/proc/here/mine.json", "/proc/here/mine.json: the split can't be written down"),
+        ("+dataset.sources.all.colour=3", "unexpected keyword argument 'colour'"),
+    ):
+        assert main(["data", *overrides[:2], change, f"out={tmp_path}"]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_evaluation_settings_are_checked_before_training(config: Config) -> None:
+    """A misspelt normaliser would else show in the first validation."""
+    from kplab.config import ConfigError
+
+    for change, message in (
+        ("dataset.evaluation.pck_normalizer=red-gren", "pck_normalizer: 'red-gren' is not a pair of keypoints"),
+        ("+dataset.evaluation.nme_pair=eyes", "nme_pair: 'eyes' is not a pair"),
+        ("+dataset.evaluation.max_det=3", "unexpected keyword argument 'max_det'"),
+        ("+dataset.evaluation.max_dets=0", "max_dets is 0"),
+        ("dataset.evaluation.pck_thresholds=[]", "pck_thresholds are"),
+        ("dataset.evaluation.pck_thresholds=3", "pck_thresholds is 3, but wants a list"),
+        ("dataset.evaluation.auc_range=[3,1]", "auc_range is"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            train(config(change))
+    assert not list(Path(config().runs).glob("*"))
+
+
+def test_a_split_without_any_instance_is_told(config: Config, dotted: Path) -> None:
+    """Nobody in its images: no keypoint, no box, and no crash of the linter either."""
+    edit(dotted, lambda d: d.update(annotations=[]))
+    with pytest.raises(DataError, match=r"no labelled keypoint in .* images and 0 instances"):
+        train(config())
 
 
 def test_composition_leaves_no_trace_of_the_process() -> None:

@@ -163,6 +163,9 @@ def test_resume_refuses_another_config(config: Config) -> None:
     assert run is not None
     with pytest.raises(RunError, match="'batch_size' differs"):
         train(config("batch_size=2", f"resume={run.name}"))
+    for change in ("ema=0.5", "window=[32,32]", "monitor=val/AP"):
+        with pytest.raises(RunError, match=f"'{change.split('=')[0]}' differs"):
+            train(config(change, f"resume={run.name}"))
     (run.folder / "checkpoints" / "last.ckpt").write_bytes(b"broken")
     with pytest.raises(RunError, match="damaged"):
         train(config(f"resume={run.name}"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,10 +17,11 @@ from omegaconf import DictConfig
 
 from kplab.cli import main
 from kplab.metrics.compare import CardMismatch
-from kplab.metrics.score import Scores
+from kplab.metrics.score import ScoreError, Scores
 from kplab.runs.run import Run
 from kplab.structures.poses import Poses
 from kplab.tasks.compare import compare_runs
+from kplab.tasks.dataset import spread
 from kplab.tasks.pictures import around, caption, ranked
 from kplab.tasks.train import train
 
@@ -52,6 +55,143 @@ def test_new_images_give_results_table_and_overlays(run: Run, dotted: Path, tmp_
     by_name = {row["keypoints"][0] for row in rows}
     assert all(any(abs(row["keypoints"][0] - x) < 1e-3 for x in by_name) for row in labelled)
     assert card["boxes"] == "whole image"
+
+
+def test_images_of_one_name_keep_their_own_pictures(run: Run, dotted: Path, tmp_path: Path) -> None:
+    """Subfolders, equal stems, and a name that looks like a path; an earlier prediction leaves no pictures behind."""
+    folder, out = tmp_path / "new", tmp_path / "out"
+    image = cv2.imread(str(dotted / "images" / "001.png"))
+    names = ("a/x.png", "a/x.jpg", "b/x.png", "a_x.png", "a/b/x.png")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), image)
+    assert main(["predict", f"run={run.folder}", f"images={folder}", f"out={out}"]) == 0
+    drawn = {p.relative_to(out / "overlays").as_posix() for p in (out / "overlays").rglob("*.png")}
+    assert drawn == {"a/x.png.png", "a/x.jpg.png", "b/x.png", "a_x.png", "a/b/x.png"}
+    assert set(pd.read_csv(out / "keypoints.csv")["file"]) == set(names)
+    assert main(["predict", f"run={run.folder}", f"images={folder}/b", f"out={out}"]) == 0
+    assert [p.name for p in (out / "overlays").rglob("*.png")] == ["x.png"]
+
+
+def test_images_of_every_kind_are_predicted(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Grey, with alpha, 16 bits, turned by EXIF, one pixel; whatever is no image is counted."""
+    from PIL import Image
+
+    folder = tmp_path / "kinds"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)
+    plain, exif = Image.fromarray(pixels), Image.Exif()
+    exif[0x0112] = 6
+    plain.convert("L").save(folder / "grey.png")
+    plain.convert("RGBA").save(folder / "alpha.png")
+    plain.convert("CMYK").save(folder / "cmyk.jpg")
+    plain.save(folder / "turned.JPG", exif=exif)
+    plain.crop((0, 0, 1, 1)).save(folder / "one.png")
+    cv2.imwrite(str(folder / "deep.png"), pixels[..., 0].astype(np.uint16) * 257)
+    plain.convert("P").save(folder / "palette.gif")
+    (folder / "notes.txt").write_text("mine")
+    assert main(["predict", f"run={run.folder}", f"images={folder}", f"out={tmp_path}/out"]) == 0
+    said = capsys.readouterr().out
+    assert "2 files are no images of a known kind and are left out (.gif, .txt)" in said
+    assert "6 images, 6 poses, 6 overlays" in said
+
+
+def test_what_can_not_be_predicted_is_told(
+    run: Run, dotted: Path, overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the model is asked, where it can be known; keypoints of another skeleton are never called by its names."""
+    text = (tmp_path / "conf" / "dataset" / "dots.yaml").read_text()
+    (tmp_path / "conf" / "dataset" / "others.yaml").write_text(
+        text.replace("red", "rot").replace("name: dots", "name: o")
+    )
+    document = (dotted / "annotations.json").read_text()
+    whole = (dotted / "images" / "001.png").read_bytes()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "a.png").write_bytes(whole[:-10])
+    predict = ["predict", overrides[0], f"run={run.folder}"]
+    images = f"images={dotted}/images"
+    for more, message in (
+        ([f"images={tmp_path}/cut"], "a.png: the PNG is cut short"),
+        ([images, f"out={dotted}/annotations.json"], "can't be made"),
+        ([images, "regions=annotated"], "regions=… is for split=NAME"),
+        ([images, "dataset=dots"], "dataset=… is for split=NAME"),
+        ([images, "batch_size=0"], "batch_size is 0"),
+        ([images, "device=abacus"], "Use device=cpu or device=auto"),
+        (["split=test", "regions=boxes"], "Use image, annotated or detected"),
+        (["split=test", f"out={tmp_path}"], "out=DIR is for new images"),
+        ([f"images={dotted}/a=b,c"], "wants quotes of its own"),
+    ):
+        assert main([*predict, *more]) == 2, more
+        assert message in capsys.readouterr().err
+    (dotted / "split.json").unlink()
+    (dotted / "annotations.json").write_text(document.replace('"red"', '"rot"'))
+    assert main([*predict, "split=test", "dataset=others"]) == 2
+    assert "Predict it as new images" in capsys.readouterr().err
+    assert main(["predict", f"run={tmp_path}/cut", images]) == 2
+    assert f"{tmp_path}/cut: not a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r[0]["keypoints"].__setitem__(0, float("nan")), r"keypoints holds what is no finite number"),
+        (lambda r: r[0].update(score=float("inf")), r"score holds what is no finite number"),
+        (lambda r: r[0].update(score="high"), r"score holds what is no finite number"),
+        (lambda r: r[0].pop("score"), "result 0 lacks score"),
+        (lambda r: r[0].pop("keypoints"), "result 0 lacks keypoints"),
+        (lambda r: r[0].update(keypoints=[1, 2, 2]), "has 3 keypoint numbers, but skeleton 'dots' wants 9"),
+        (lambda r: r[0].update(image_id=999), "1 of . predicted images are not in the truth"),
+        (lambda r: r[0].update(image_id="1.jpg"), "has image_id '1.jpg'"),
+        (lambda r: r[0].update(bbox=[1, 2]), "bbox has 2 numbers"),
+        (lambda r: r[0].update(bbox=[1, 2, 3, 4]), "Give every prediction a box, or no one"),
+        (lambda r: r.insert(0, 3), "result 0 lacks image_id, keypoints, score"),
+    ],
+)
+def test_results_files_of_others_are_checked(
+    dotted: Path, overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any, message: str
+) -> None:
+    """Nothing is scored that is not a number, and nothing is left out without a word."""
+    from kplab.config import compose
+    from kplab.tasks import build
+
+    ids = build.one_split(compose("train", overrides).dataset, "test").image_id
+    results = [{"image_id": int(i), "category_id": 1, "keypoints": [5.0, 5.0, 1.0] * 3, "score": 0.5} for i in ids]
+    change(results)
+    path = tmp_path / "theirs.json"
+    path.write_text(json.dumps(results))
+    assert main(["evaluate", overrides[0], f"predictions={path}", "dataset=dots", "split=test"]) == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said)
+    assert str(path) in said
+
+
+@pytest.mark.parametrize("text", ["", "hello", '{"images": []}'], ids=["empty", "text", "annotations"])
+def test_what_is_no_results_file_is_told(
+    overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """The truth in place of the predictions is the likeliest mistake."""
+    path = tmp_path / "theirs.json"
+    path.write_text(text)
+    assert main(["evaluate", overrides[0], f"predictions={path}", "dataset=dots", "split=test"]) == 2
+    assert str(path) in capsys.readouterr().err
+
+
+def test_half_written_files_of_a_run_are_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Predictions, scores and config, by the verb that would read them."""
+    name = f"run={run.folder}"
+    scores = run.folder / "scores" / "dots-test.json"
+    scores.write_text('{"name": ')
+    with pytest.raises(ScoreError, match=r"dots-test\.json: half written or damaged"):
+        Scores.read(scores)
+    scores.with_name("dots-test.matches.npz").unlink()
+    with pytest.raises(ScoreError, match=r"dots-test\.matches\.npz is missing"):
+        Scores.read(scores)
+    (run.folder / "predictions" / "dots-test.json").write_text("[{")
+    assert main(["evaluate", name]) == 2
+    assert "dots-test.json: can't be read as JSON" in capsys.readouterr().err
+    (run.folder / "config.yaml").write_text("dataset: [")
+    assert main(["evaluate", name]) == 2
+    assert "config.yaml: half written or damaged" in capsys.readouterr().err
 
 
 def test_evaluating_again_gives_the_same_scores(run: Run) -> None:
@@ -121,6 +261,17 @@ def test_data_draws_every_split(overrides: list[str], tmp_path: Path, capsys: py
     assert main(["data", overrides[0], "dataset=dots", f"out={tmp_path}/pictures"]) == 0
     assert "dots train: 8 images, 8 labelled instances" in capsys.readouterr().out
     assert len(list((tmp_path / "pictures").glob("dots-*.png"))) == 3
+
+
+def test_no_picture_is_drawn_twice() -> None:
+    """However many are asked for; from the first image to the last."""
+    for images in range(1, 30):
+        for count in range(1, 30):
+            chosen = spread(images, count)
+            assert len(set(chosen)) == len(chosen) == min(images, count)
+            assert chosen == sorted(chosen)
+            assert chosen[0] == 0
+            assert count == 1 or chosen[-1] == images - 1
 
 
 def test_pictures_tell_of_what_was_missed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

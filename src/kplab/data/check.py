@@ -167,7 +167,7 @@ def _check_poses(labels: Labels, report: Report) -> None:
         )
     size = labels.size[image]
     with np.errstate(invalid="ignore"):
-        beyond_edge = np.maximum(-p.xy, p.xy - size[:, None]).reshape(len(p), -1)
+        beyond_edge = np.maximum(-p.xy, p.xy - size[:, None]).reshape(len(p), 2 * len(labels.skeleton))
         beyond = (p.box[:, :2] >= size).any(1) | (p.box[:, 2:] <= 0).any(1)
     past = np.max(np.nan_to_num(beyond_edge), axis=1, initial=0)
     outside, edge = past > OUTSIDE_TOLERANCE, (past > 0) & (past <= OUTSIDE_TOLERANCE)

@@ -291,8 +291,11 @@ def write_manifest(
     content = {name: sorted(files) for name, files in parts.items()}
     manifest = Manifest(path.stem, by, seed, shares, folds, gap, content, dropped)
     _check(manifest, path, labels)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**asdict(manifest), "sha256": manifest.sha256()}, indent=1) + "\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**asdict(manifest), "sha256": manifest.sha256()}, indent=1) + "\n")
+    except OSError as error:
+        raise DataError(f"{path}: the split can't be written down ({error}). Name another manifest file.") from error
     return manifest
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,15 @@ import pandas as pd
 
 from kplab.metrics.coco_ap import Matches, coco_ap
 from kplab.metrics.matching import match
-from kplab.metrics.pck import by_keypoint, errors_of, macro, pck_key, with_relative_errors
+from kplab.metrics.pck import (
+    BOX_NORMALIZERS,
+    by_keypoint,
+    errors_of,
+    keypoint_pair,
+    macro,
+    pck_key,
+    with_relative_errors,
+)
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
@@ -22,6 +31,10 @@ from kplab.structures.skeleton import Skeleton
 NOT_STATED = "not stated"
 SOURCES = ("dataset", "split", "area_source", "box_source", "truth_hash", "predictions_hash")
 VISIBILITY = {"labelled": 1, "visible": 2}
+
+
+class ScoreError(ValueError):
+    """A score file is missing or half written."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +65,35 @@ class ScoreSettings:
         if self.visibility not in VISIBILITY:
             raise ValueError(f"visibility is '{self.visibility}'. Use one of: {', '.join(VISIBILITY)}.")
         # lists come from config files
+        for key in ("pck_thresholds", "auc_range"):
+            if not isinstance(getattr(self, key), list | tuple):
+                raise ValueError(f"{key} is {getattr(self, key)}, but wants a list: {key}=[0.1,0.2].")
         object.__setattr__(self, "pck_thresholds", tuple(float(t) for t in self.pck_thresholds))
         object.__setattr__(self, "auc_range", tuple(float(t) for t in self.auc_range))
+        if self.max_dets < 1:
+            raise ValueError(f"max_dets is {self.max_dets}, but an image wants 1 prediction or more.")
+        if not self.pck_thresholds or not min(self.pck_thresholds) > 0:
+            raise ValueError(f"pck_thresholds are {list(self.pck_thresholds)}. Give one or more, all above 0.")
+        if len(self.auc_range) != 2 or not 0 <= self.auc_range[0] < self.auc_range[1]:
+            raise ValueError(f"auc_range is {list(self.auc_range)}, but wants [start, end] with 0 <= start < end.")
+
+    def check_names(self, keypoints: Sequence[str]) -> None:
+        """Hold the pairs of keypoints that PCK and NME divide by against a skeleton.
+
+        Raises:
+            ValueError: a pair names other keypoints.
+        """
+        if self.pck_normalizer not in (*BOX_NORMALIZERS, "pixels"):
+            try:
+                keypoint_pair(self.pck_normalizer, keypoints)
+            except ValueError as error:
+                others = ", ".join((*BOX_NORMALIZERS, "pixels"))
+                raise ValueError(f"pck_normalizer: {error} Or use one of: {others}.") from None
+        if self.nme_pair is not None:
+            try:
+                keypoint_pair(self.nme_pair, keypoints)
+            except ValueError as error:
+                raise ValueError(f"nme_pair: {error}") from None
 
 
 @dataclass
@@ -131,16 +171,25 @@ class Scores:
         """Read what ``write`` wrote; neither model nor data is needed.
 
         Raises:
-            FileNotFoundError: the JSON or one of the files beside it is missing.
+            ScoreError: the JSON or one of the files beside it is missing, or can't be read.
         """
         path = Path(path)
         beside = {e: path.with_name(f"{path.stem}.{e}") for e in _FILES}
         for file in (path, *beside.values()):
             if not file.exists():
-                raise FileNotFoundError(
+                raise ScoreError(
                     f"scores {path}: {file} is missing. A score is {path.stem}.json with its "
                     f"{', '.join(_FILES)} beside it: evaluate the predictions again."
                 )
+        try:
+            return cls._read(path, beside)
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile, EOFError) as error:
+            raise ScoreError(
+                f"scores {path}: half written or damaged ({error}). Evaluate the predictions again."
+            ) from error
+
+    @classmethod
+    def _read(cls, path: Path, beside: Mapping[str, Path]) -> Scores:
         content = json.loads(path.read_text())
         with np.load(beside["matches.npz"]) as arrays:
             matches = Matches(**{key: arrays[key] for key in arrays.files})

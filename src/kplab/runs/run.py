@@ -98,7 +98,7 @@ class Run:
         Raises:
             RunError: none or several fit.
         """
-        if Path(name).is_dir() and (Path(name) / "config.yaml").is_file():
+        if os.sep in name or (Path(name).is_dir() and (Path(name) / "config.yaml").is_file()):
             return cls.open(Path(name))
         folders = sorted((p for p in Path(root).glob("*_*") if p.is_dir()), reverse=True)
         if not folders:

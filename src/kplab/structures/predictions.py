@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ import numpy as np
 
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
+
+
+class PredictionsError(ValueError):
+    """A results file is not what it must be; the message names the file and the remedy."""
 
 
 @dataclass
@@ -66,27 +71,28 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path, skeleton: Skeleton) -> Predictions:
-        """Read COCO results JSON; the card is optional, so that other systems' results can be scored too."""
-        rows = json.loads(Path(path).read_text())
-        card = json.loads(card_path(path).read_text()) if card_path(path).exists() else {}
+        """Read COCO results JSON; the card is optional, so that other systems' results can be scored too.
+
+        Raises:
+            PredictionsError: no results file, of other keypoints, or with values that are no finite numbers.
+        """
+        rows = _json(Path(path), list, "a list of results")
+        card = _json(card_path(path), dict, "a card") if card_path(path).exists() else {}
         names = card.get("keypoints")
         if names is not None and tuple(names) != skeleton.keypoints:
-            raise ValueError(
+            raise PredictionsError(
                 f"{path}: made for keypoints {', '.join(names)}, but skeleton '{skeleton.name}' has "
                 f"{', '.join(skeleton.keypoints)}. Score it against the dataset it was made for."
             )
         found: dict[int, list[dict[str, Any]]] = {int(i): [] for i in card.get("images", {})}
-        for row in rows:
-            found.setdefault(int(row["image_id"]), []).append(row)
         k = len(skeleton)
+        for number, row in enumerate(rows):
+            fault = _fault(row, skeleton)
+            if fault:
+                raise PredictionsError(f"{path}: result {number} {fault}")
+            found.setdefault(row["image_id"], []).append(row)
         poses = {}
         for image_id, members in found.items():
-            for row in members:
-                if len(row["keypoints"]) != 3 * k:
-                    raise ValueError(
-                        f"{path}: a result of image {image_id} has {len(row['keypoints'])} keypoint numbers, but "
-                        f"skeleton '{skeleton.name}' wants {3 * k} (x, y, score for each of {k} keypoints)."
-                    )
             t = np.array([row["keypoints"] for row in members], dtype=np.float64).reshape(-1, k, 3)
             box = np.array([row.get("bbox", [np.nan] * 4) for row in members], dtype=np.float64).reshape(-1, 4)
             box[:, 2:] += box[:, :2]
@@ -96,6 +102,41 @@ class Predictions:
             poses[image_id] = Poses.make(t[..., :2] + 0.5, visible, score, t[..., 2], box)
         files = {int(i): name for i, name in card.get("images", {}).items()}
         return cls(skeleton, poses, card, files)
+
+
+def _json(path: Path, kind: type, what: str) -> Any:
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise PredictionsError(f"{path}: can't be read as JSON ({error}). Predict again, or fetch it again.") from None
+    if not isinstance(content, kind):
+        raise PredictionsError(
+            f"{path}: wanted {what}, as COCO's results format has it, but this is {type(content).__name__}. "
+            "Is it an annotation file?"
+        )
+    return content
+
+
+def _fault(row: Any, skeleton: Skeleton) -> str | None:
+    """What is wrong with one result, with the remedy; None where nothing is."""
+    lacking = [key for key in ("image_id", "keypoints", "score") if not isinstance(row, dict) or key not in row]
+    if lacking:
+        return f"lacks {', '.join(lacking)}. Each wants image_id, keypoints and score."
+    if type(row["image_id"]) is not int:
+        return f"has image_id {row['image_id']!r}. Give the whole number that the annotation file has."
+    where, k = f"(image {row['image_id']})", len(skeleton)
+    if not isinstance(row["keypoints"], list) or len(row["keypoints"]) != 3 * k:
+        count = len(row["keypoints"]) if isinstance(row["keypoints"], list) else "no list of"
+        return (
+            f"{where} has {count} keypoint numbers, but skeleton '{skeleton.name}' wants {3 * k} "
+            f"(x, y, score for each of {k} keypoints)."
+        )
+    for key, values in (("keypoints", row["keypoints"]), ("score", [row["score"]]), ("bbox", row.get("bbox", []))):
+        if not isinstance(values, list) or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+            return f"{where}: {key} holds what is no finite number. A keypoint that was not found is 0, 0, 0."
+    if "bbox" in row and len(row["bbox"]) != 4:
+        return f"{where}: bbox has {len(row['bbox'])} numbers. It wants x, y, width, height."
+    return None
 
 
 def card_path(path: Path) -> Path:

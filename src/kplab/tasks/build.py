@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from kplab import config as configs
 from kplab.config import ConfigError
@@ -23,6 +24,7 @@ from kplab.runs.run import Run, RunError
 from kplab.structures.labels import Labels
 from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
+from kplab.tasks.errors import is_users
 
 # torch and lightning take ten seconds to import: verbs that load no model do without
 if TYPE_CHECKING:
@@ -48,13 +50,13 @@ def made(config: DictConfig, what: str, **more: Any) -> Any:
         if not more:
             return instantiate(config, _convert_="all")
         return instantiate(config, _convert_="all", _partial_=True)(**more)
-    except InstantiationException as error:
-        cause: BaseException = error.__cause__ or error
-        if isinstance(cause, ValueError | OSError):
+    except (InstantiationException, ValueError, TypeError) as error:
+        cause: BaseException = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
+        if is_users(cause) or isinstance(cause, OSError):
             raise cause from None
-        raise ConfigError(f"{what}: {cause} (see conf/{what})") from None
-    except TypeError as error:
-        raise ConfigError(f"{what}: {error} (see conf/{what})") from None
+        # a constructor's own message may name its node already
+        said = str(cause) if str(cause).startswith(f"{what}.") else f"{what}: {cause} (see conf/{what})"
+        raise ConfigError(said) from error
 
 
 def config_of(run: Run) -> DictConfig:
@@ -63,11 +65,26 @@ def config_of(run: Run) -> DictConfig:
     if not path.is_file():
         raise RunError(f"{run.folder}: half written: it has no config.yaml. Train the run again.")
     OmegaConf.register_new_resolver("workspace", lambda: str(configs.workspace()), replace=True)
-    return OmegaConf.load(path)  # type: ignore[return-value]
+    try:
+        config = OmegaConf.load(path)
+        if "dataset" not in config or "head" not in config:
+            raise ValueError("it has no dataset or no head")
+    except (ValueError, OSError, YAMLError) as error:
+        said = str(error).splitlines()[0]
+        raise RunError(f"{path}: half written or damaged ({said}). Train the run again.") from None
+    return config  # type: ignore[return-value]
 
 
 def skeleton_of(dataset: DictConfig) -> Skeleton:
-    """The skeleton that a dataset config names."""
+    """The skeleton that a dataset config names.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    if not dataset.get("skeleton"):
+        raise ConfigError(
+            f"dataset '{dataset.get('name')}' has no skeleton. Name one in its defaults: /skeleton@skeleton: NAME."
+        )
     return Skeleton.from_config(configs.plain(dataset.skeleton))
 
 
@@ -78,6 +95,8 @@ def labels_of(dataset: DictConfig) -> dict[str, Labels]:
         split name ("train", "val", "test", …) to Labels.
     """
     skeleton = skeleton_of(dataset)
+    if not dataset.get("sources"):
+        raise ConfigError(f"dataset '{dataset.get('name')}' has no sources. Name a reader and its files (README).")
     if dataset.get("make"):
         made(dataset.make, "dataset")
     sources = {str(name): made(node, "dataset", skeleton=skeleton) for name, node in dataset.sources.items()}
@@ -87,7 +106,13 @@ def labels_of(dataset: DictConfig) -> dict[str, Labels]:
     if len(sources) != 1:
         raise ConfigError(f"dataset '{dataset.name}' has a split and {len(sources)} sources. A split wants one source.")
     (labels,) = sources.values()
-    return splitting.split(labels, **configs.plain(plan))
+    try:
+        asked = inspect.signature(splitting.split).bind(labels, **configs.plain(plan))
+    except TypeError as error:
+        raise ConfigError(
+            f"dataset '{dataset.name}': split: {error}. It wants manifest, with fractions or folds, and by."
+        ) from None
+    return splitting.split(*asked.args, **asked.kwargs)
 
 
 def one_split(dataset: DictConfig, name: str) -> Labels:
@@ -113,8 +138,8 @@ def model_of(config: DictConfig, pretrained: bool = True) -> PoseModel | Cascade
     def stage(parts: DictConfig, sides: Sequence[int]) -> PoseModel:
         size = (int(sides[0]), int(sides[1]))
         backbone = made(parts.backbone, "backbone", size=size, **overrides)
-        neck = made(parts.neck, "neck")(in_channels=backbone.channels, strides=backbone.strides)
-        head = made(parts.head, "head")(in_channels=neck.channels, strides=neck.strides, size=size, skeleton=skeleton)
+        neck = made(parts.neck, "neck", in_channels=backbone.channels, strides=backbone.strides)
+        head = made(parts.head, "head", in_channels=neck.channels, strides=neck.strides, size=size, skeleton=skeleton)
         return PoseModel(backbone, neck, head, size)
 
     first = config.get("detector")
@@ -135,6 +160,8 @@ def regions_of(config: DictConfig, labels: Labels, split: str, kind: str | None 
         RunError: the boxes of another run are asked for, which has not predicted this split.
     """
     kind = kind or str(config.regions)
+    if kind not in ("image", "annotated", "detected"):
+        raise ConfigError(f"regions is '{kind}'. Use image, annotated or detected.")
     if kind != "detected":
         return make_regions(labels, kind, config.padding)
     if config.get("detector_run") is None:
@@ -261,6 +288,11 @@ def precision_of(asked: str, accelerator: str) -> str:
     """Lightning's precision for ``auto``: bf16 where the hardware has it, CPUs included; else full precision."""
     import torch
 
+    if accelerator in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise ConfigError(
+            f"the trainer wants a GPU, but torch {torch.__version__} sees none. Use trainer=cpu, or install a build of "
+            "torch that fits the driver (README, Environment)."
+        )
     if asked != "auto":
         return asked
     if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
@@ -270,23 +302,27 @@ def precision_of(asked: str, accelerator: str) -> str:
 
 def trainer_of(config: DictConfig, run_folder: Path, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.Trainer:
     """Lightning's Trainer from ``conf/trainer``."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.callbacks import ProgressBar
 
     options = configs.plain(config.trainer)
     options["precision"] = precision_of(str(options.get("precision", "auto")), str(options.get("accelerator", "auto")))
-    return made(
-        DictConfig(options),
-        "trainer",
-        callbacks=callbacks,
-        logger=loggers,
-        default_root_dir=str(run_folder),
-        use_distributed_sampler=False,
-        check_val_every_n_epoch=config.validate_every,
-        num_sanity_val_steps=0,
-        # Lightning refuses a bar of ours without this, and would add its own with it
-        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
-        enable_model_summary=False,
-    )
+    try:
+        return made(
+            DictConfig(options),
+            "trainer",
+            callbacks=callbacks,
+            logger=loggers,
+            default_root_dir=str(run_folder),
+            use_distributed_sampler=False,
+            check_val_every_n_epoch=config.validate_every,
+            num_sanity_val_steps=0,
+            # Lightning refuses a bar of ours without this, and would add its own with it
+            enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+            enable_model_summary=False,
+        )
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {error} (see conf/trainer)") from None
 
 
 def global_rank() -> int:
@@ -297,9 +333,15 @@ def global_rank() -> int:
     return 0
 
 
-def optimizer_factory(config: DictConfig) -> partial[Any]:
-    """The optimiser's function, waiting for the model and the number of steps."""
-    return made(config.optimizer, "optimizer")
+def optimizer_factory(config: DictConfig) -> Callable[..., Any]:
+    """The optimiser's function, waiting for ``model`` and ``steps``; tried on a small network, so that a mistake shows now."""
+    import torch
+
+    def factory(model: torch.nn.Module, steps: int) -> Any:
+        return made(config.optimizer, "optimizer", model=model, steps=steps)
+
+    factory(torch.nn.Linear(1, 1), 10)
+    return factory
 
 
 def logger_of(config: DictConfig, run_folder: Path, run_name: str) -> list[Any]:

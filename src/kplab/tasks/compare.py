@@ -17,6 +17,8 @@ def main(args: list[str]) -> None:
     config = configs.compose("compare", args)
     if len(config.runs) < 2:
         raise ConfigError("kplab compare wants two runs or more: runs=[A,B]. `kplab runs` lists them.")
+    if config.resamples < 1:
+        raise ConfigError(f"resamples is {config.resamples}, but must be at least 1.")
     runs = [Run.find(str(name), Path(config.root)) for name in config.runs]
     if len({run.folder for run in runs}) < len(runs):
         raise ConfigError(f"runs={list(config.runs)} names the same run twice. Name different ones.")

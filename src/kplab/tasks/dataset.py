@@ -19,31 +19,45 @@ def main(args: list[str]) -> None:
     config = configs.compose("data", args)
     splits = build.labels_of(config.dataset)
     out = Path(config.out)
+    # a reader's notes are about its whole source, however many splits were made of it
+    for note in dict.fromkeys(note for labels in splits.values() for note in labels.notes):
+        print(f"{config.dataset.name}: {note}")
     for name, labels in splits.items():
         print(describe(config.dataset.name, name, labels))
         report = check_labels(labels, deep=True)
         for warning in report.warnings:
             print(f"  {warning}")
         report.raise_if_errors()
+        if config.pictures < 1:
+            continue
         path = out / f"{config.dataset.name}-{name}.png"
         drawing.write_png(path, sheet(labels, config.pictures))
         print(f"  pictures: {path}")
 
 
 def describe(dataset: str, split: str, labels: Labels) -> str:
-    """What a split holds, in one line and the reader's notes."""
+    """What a split holds, in one line."""
     p = labels.poses
     scored = int((~p.ignore & p.labelled.any(1)).sum())
     hidden = int((p.visible == 1).sum())
-    lines = [
+    return (
         f"{dataset} {split}: {len(labels)} images, {scored} labelled instances, {int(p.ignore.sum())} ignored, "
         f"{int(p.labelled.sum())} keypoints ({hidden} hidden), boxes: {labels.box_source}, areas: {labels.area_source}"
-    ]
-    return "\n".join(lines + [f"  {note}" for note in labels.notes])
+    )
 
 
 def sheet(labels: Labels, count: int) -> np.ndarray:
     """A contact sheet of images with their labels, spread evenly over the split."""
-    some = [round(i * (len(labels) - 1) / max(1, count - 1)) for i in range(min(count, len(labels)))]
+    some = spread(len(labels), count)
     pictures = [drawing.draw(read_image(labels.path(i)), labels.poses_of(i), labels.skeleton) for i in some]
     return drawing.contact_sheet(pictures, columns=4, labels=[str(labels.files[i]) for i in some])
+
+
+def spread(images: int, count: int) -> list[int]:
+    """At most ``count`` different indices of ``images``, from the first to the last at even distances.
+
+    >>> spread(4, 12), spread(10, 4), spread(5, 1)
+    ([0, 1, 2, 3], [0, 3, 6, 9], [0])
+    """
+    count = min(count, images)
+    return [round(i * (images - 1) / max(1, count - 1)) for i in range(count)]

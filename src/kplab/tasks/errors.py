@@ -27,8 +27,9 @@ def is_users(error: BaseException) -> bool:
     Rooms above config define their own such errors; naming them here would import everything, so they are told by name.
     """
     names = {cls.__name__ for cls in type(error).__mro__}
-    users = names & {"DataError", "CardMismatch", "ModelError", "ScoreError"}
-    return isinstance(error, ConfigError | RunError | SkeletonError) or bool(users)
+    users = names & {"DataError", "CardMismatch", "ModelError", "ScoreError", "PredictionsError"}
+    # a training whose loss is not finite says so by FloatingPointError
+    return isinstance(error, ConfigError | RunError | SkeletonError | FloatingPointError) or bool(users)
 
 
 def describe(error: BaseException) -> str:
@@ -38,7 +39,11 @@ def describe(error: BaseException) -> str:
         return f"no space left on the disk{where}. Free some, or put runs elsewhere: runs=DIR. The last whole checkpoint is kept."
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C"
-    return str(error) if is_users(error) else f"{type(error).__name__}: {error}"
+    message = str(error)
+    if message.startswith("Caught ") and "Original Traceback" in message:
+        # of a loader's process: torch puts the whole traceback into the message
+        message = message.rpartition(f"{type(error).__name__}: ")[2].strip()
+    return message if is_users(error) else f"{type(error).__name__}: {message}"
 
 
 @contextmanager

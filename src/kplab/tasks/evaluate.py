@@ -12,7 +12,8 @@ from kplab.config import ConfigError
 from kplab.metrics.score import Scores, ScoreSettings, score
 from kplab.runs.run import Run, RunError, write_record
 from kplab.structures.labels import Labels
-from kplab.structures.predictions import Predictions
+from kplab.structures.predictions import Predictions, PredictionsError
+from kplab.structures.skeleton import SkeletonError
 from kplab.tasks import build
 from kplab.tasks.gather import files_of, set_name
 from kplab.tasks.pictures import see_predictions
@@ -22,6 +23,12 @@ def main(args: list[str]) -> None:
     """Entry of the verb."""
     config = configs.compose("evaluate", args)
     settings = {key: value for key, value in configs.plain(config.settings).items() if value is not None}
+    # what the other way of asking would pass over in silence
+    beside = ("predictions", "out") if config.run is not None else ("regions", "pictures")
+    passed = [key for key in beside if config[key]]
+    if passed:
+        way = "run=RUN" if config.run is not None else "predictions=FILE"
+        raise ConfigError(f"{passed[0]}=… has no meaning with {way}. Leave it out.")
     if config.run is not None:
         run = Run.find(config.run, Path(config.runs))
         own = build.config_of(run)
@@ -52,7 +59,11 @@ def settings_of(dataset: DictConfig, overrides: dict[str, Any] | None = None) ->
         ConfigError: an unknown setting, or a value that can't be.
     """
     try:
-        return ScoreSettings(**{**configs.plain(dataset.get("evaluation")), **(overrides or {})})
+        settings = ScoreSettings(**{**configs.plain(dataset.get("evaluation")), **(overrides or {})})
+        settings.check_names(build.skeleton_of(dataset).keypoints)
+        return settings
+    except SkeletonError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"evaluation settings of dataset '{dataset.name}': {error}") from None
 
@@ -60,27 +71,35 @@ def settings_of(dataset: DictConfig, overrides: dict[str, Any] | None = None) ->
 def evaluate_file(
     path: Path, labels: Labels, dataset: DictConfig, split: str, overrides: dict[str, Any] | None = None, name: str = ""
 ) -> Scores:
-    """Score a COCO results file against a split."""
+    """Score a COCO results file against a split.
+
+    Raises:
+        PredictionsError: the file is no results file, or is not of this split.
+    """
     predictions = Predictions.read(path, labels.skeleton)
+    rules = settings_of(dataset, overrides)
     groups = {int(i): str(g) for i, g in zip(labels.image_id, labels.group, strict=True)}
-    return score(
-        labels.by_image(),
-        predictions,
-        labels.skeleton,
-        files=files_of(labels),
-        settings=settings_of(dataset, overrides),
-        sources={
-            "dataset": str(dataset.name),
-            "split": split,
-            "area_source": labels.area_source,
-            "box_source": labels.box_source,
-            "truth_hash": labels.digest(),
-        },
-        name=name or path.stem,
-        crowd=labels.crowd_by_image(),
-        # where every image is its own group there is nothing to keep together; where all are one, nothing to draw
-        groups=groups if 1 < len(set(groups.values())) < len(groups) else None,
-    )
+    try:
+        return score(
+            labels.by_image(),
+            predictions,
+            labels.skeleton,
+            files=files_of(labels),
+            settings=rules,
+            sources={
+                "dataset": str(dataset.name),
+                "split": split,
+                "area_source": labels.area_source,
+                "box_source": labels.box_source,
+                "truth_hash": labels.digest(),
+            },
+            name=name or path.stem,
+            crowd=labels.crowd_by_image(),
+            # where every image is its own group there is nothing to keep together; where all are one, nothing to draw
+            groups=groups if 1 < len(set(groups.values())) < len(groups) else None,
+        )
+    except ValueError as error:
+        raise PredictionsError(f"{path}: {error}") from error
 
 
 def evaluate_run(

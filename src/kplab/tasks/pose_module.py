@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -36,7 +36,7 @@ class PoseModule(pl.LightningModule):
     def __init__(
         self,
         model: PoseModel | Cascade,
-        optimizer: partial[Any],
+        optimizer: Callable[..., Any],
         val: Labels | None = None,
         settings: ScoreSettings | None = None,
         assembly: Assembly | None = None,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import glob
+import json
+import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,14 +20,14 @@ from kplab import config as configs
 from kplab.config import ConfigError
 from kplab.data.datamodule import EpochSampler, PoseDataset, loader, usual_workers
 from kplab.data.formats import DataError
-from kplab.data.images import read_header, read_image
+from kplab.data.images import check_whole, read_header, read_image
 from kplab.data.regions import Regions, detected_regions, image_regions
 from kplab.models.cascade import Cascade
 from kplab.models.pose_model import PoseModel
 from kplab.runs.run import Run, RunError, write_record
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
-from kplab.structures.predictions import Predictions
+from kplab.structures.predictions import Predictions, card_path
 from kplab.structures.sample import Batch
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks import build
@@ -46,13 +49,20 @@ def main(args: list[str]) -> None:
     }
     if (config.images is None) == (config.split is None):
         raise ConfigError("kplab predict wants either images=DIR_OR_GLOB or split=NAME, and not both.")
+    if config.batch_size < 1:
+        raise ConfigError(f"batch_size is {config.batch_size}, but must be at least 1.")
     if config.split is not None:
+        if config.out:
+            raise ConfigError("out=DIR is for new images; predictions of a split lie inside the run. Leave it out.")
         labels = build.one_split(config.dataset, config.split) if config.dataset else None
         path = predict_split(
             run, config.split, labels=labels, dataset=config.dataset, regions=config.regions, **options
         )
         print(f"predictions: {path}")
         return
+    if config.dataset or config.regions:
+        ignored = "dataset" if config.dataset else "regions"
+        raise ConfigError(f"{ignored}=… is for split=NAME; new images have no labels and no boxes. Leave it out.")
     out = Path(config.out) if config.out else None
     print(f"predictions: {predict_images(run, config.images, out, overlays=config.overlays, **options)}")
 
@@ -78,13 +88,15 @@ def load_model(run: Run, checkpoint: str = "auto", device: str = "auto") -> tupl
     try:
         # Lightning's checkpoints hold optimiser and callback states, which are not plain tensors
         state = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
+        model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
     except Exception as error:
-        raise RunError(
-            f"{path}: can't be read ({type(error).__name__}: {error}). It is damaged or no checkpoint."
-        ) from None
-    model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+        said = f"{type(error).__name__}: {str(error)[:200]}"
+        raise RunError(f"{path}: can't be read ({said}). It is damaged, or no checkpoint of this run.") from None
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return model.to(chosen).eval(), path
+    try:
+        return model.to(chosen).eval(), path
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={device}: {str(error).splitlines()[0]} Use device=cpu or device=auto.") from None
 
 
 def predict_dataset(
@@ -153,6 +165,13 @@ def predict_split(
     source = dataset or config.dataset
     if labels is None:
         labels = build.one_split(source, split)
+    own = build.skeleton_of(config.dataset)
+    if own.keypoints != labels.skeleton.keypoints:
+        raise ConfigError(
+            f"run {run.name} knows the keypoints of skeleton '{own.name}' ({', '.join(own.keypoints)}), but dataset "
+            f"'{source.name}' has those of '{labels.skeleton.name}' ({', '.join(labels.skeleton.keypoints)}). "
+            "Predict it as new images: images=DIR."
+        )
     whole, path = load_model(run, checkpoint, device)
     flip = config.flip_test if flip_test is None else flip_test
     places = build.regions_of(config, labels, split, regions)
@@ -192,20 +211,24 @@ def card_of(run: Run, checkpoint: Path, config: DictConfig, flip_test: bool, box
 
 
 def find_images(pattern: str) -> list[Path]:
-    """Image files of a folder (with its subfolders), a glob, or one file; sorted by name.
+    """Image files of a folder (with its subfolders), a glob, or one file; sorted by name. Says what else lies there.
 
     Raises:
         DataError: there is none.
     """
     path = Path(pattern)
     if path.is_dir():
-        found = [p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES]
+        files = [p for p in path.rglob("*") if p.is_file()]
     else:
-        found = [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).suffix.lower() in IMAGE_SUFFIXES]
+        files = [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]
+    found = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise DataError(
             f"{pattern}: no image found. Give a folder, a file or a quoted glob; known: {' '.join(IMAGE_SUFFIXES)}."
         )
+    if len(found) < len(files):
+        others = sorted({p.suffix.lower() or "without suffix" for p in files} - {p.suffix.lower() for p in found})
+        print(f"{len(files) - len(found)} files are no images of a known kind and are left out ({', '.join(others)})")
     return sorted(found)
 
 
@@ -214,14 +237,15 @@ def unlabelled(files: list[Path], skeleton: Skeleton) -> Labels:
     faults, sizes = [], []
     for path in files:
         try:
+            check_whole(path)
             sizes.append(read_header(path)[0])
         except DataError as error:
             faults.append(str(error))
     if faults:
         more = f"\n… and {len(faults) - 10} more" if len(faults) > 10 else ""
         raise DataError("\n".join(faults[:10]) + more)
-    root = Path(files[0]).parent if len({p.parent for p in files}) == 1 else Path()
-    names = [p.relative_to(root).as_posix() if root != Path() else p.as_posix() for p in files]
+    root = Path(os.path.commonpath([p.parent.absolute() for p in files]))
+    names = [p.absolute().relative_to(root).as_posix() for p in files]
     none = np.zeros(0, dtype=np.int64)
     ids = np.arange(1, len(files) + 1)
     return make_labels(
@@ -246,6 +270,11 @@ def predict_images(
     """
     config = build.config_of(run)
     skeleton = build.skeleton_of(config.dataset)
+    out = out or run.folder / "predictions" / (Path(images).stem.replace("*", "") or "images")
+    try:
+        (out / "overlays").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{out}: can't be made ({error.strerror}). Name another folder: out=DIR.") from None
     files = find_images(images)
     labels = unlabelled(files, skeleton)
     model, path = load_model(run, checkpoint, device)
@@ -259,19 +288,34 @@ def predict_images(
         print("this model was trained on boxes, and new images have none: each image is taken for one subject's box")
     assembly = Assembly.of(config, regions.kind == "image")
     found = predict_dataset(model, labels, regions, flip, batch_size, assembly=assembly)
-    out = out or run.folder / "predictions" / (Path(images).stem.replace("*", "") or "images")
     card = card_of(run, path, config, flip, boxes_of(model, regions.kind)) | assembly.card()
     predictions = Predictions(skeleton, found, card, files_of(labels))
+    forget_overlays(out)
     result = predictions.write(out / "predictions.json")
     table(predictions, labels).to_csv(out / "keypoints.csv", index=False)
     count = len(files) if overlays < 0 else min(overlays, len(files))
+    names = overlay_names([str(name) for name in labels.files])
     for i in range(count):
         picture = drawing.draw(read_image(labels.path(i)), found[int(labels.image_id[i])], skeleton)
-        name = str(labels.files[i]).replace("/", "_")
-        drawing.write_png(out / "overlays" / f"{Path(name).stem}.png", picture)
+        drawing.write_png(out / "overlays" / names[i], picture)
     write_record(out, configs.workspace(), run=run.name, checkpoint=path.name, images=len(files))
     print(f"{len(files)} images, {sum(map(len, found.values()))} poses, {count} overlays in {out / 'overlays'}")
     return result
+
+
+def overlay_names(files: list[str]) -> list[str]:
+    """A picture's name for each image, subfolders kept: ``a/x.jpg`` becomes ``a/x.png``, or ``a/x.jpg.png`` beside ``a/x.tif``."""
+    short = [str(PurePosixPath(name).with_suffix(".png")) for name in files]
+    often = Counter(short)
+    return [name if often[name] == 1 else f"{file}.png" for name, file in zip(short, files, strict=True)]
+
+
+def forget_overlays(out: Path) -> None:
+    """Remove the pictures of an earlier prediction into this folder, which would pass for those of the new one."""
+    card = card_path(out / "predictions.json")
+    if card.is_file():
+        for name in overlay_names(list(json.loads(card.read_text()).get("images", {}).values())):
+            (out / "overlays" / name).unlink(missing_ok=True)
 
 
 def table(predictions: Predictions, labels: Labels) -> pd.DataFrame:

@@ -15,6 +15,8 @@ from kplab.runs.table import clock, rows
 def main(args: list[str]) -> None:
     """Entry of the verb."""
     config = configs.compose("runs", args)
+    if config.limit < 1:
+        raise configs.ConfigError(f"limit is {config.limit}, but must be at least 1.")
     found = rows(Path(config.runs), config.limit)
     if not found:
         print(f"no runs in {config.runs}. Make one with `kplab train` or `make demo`.")
@@ -31,9 +33,10 @@ def main(args: list[str]) -> None:
         table.add_row(*head, *lines[0])
         for line in lines[1:]:
             table.add_row("", "", "", *line)
-        if row.get("error"):
-            table.add_row(f"  [red]{str(row['error']).splitlines()[0][:110]}[/]")
     Console(width=None if Console().is_terminal else 160).print(table)
+    for row in found:
+        if row.get("error"):
+            print(f"{row['run']}: {str(row['error']).splitlines()[0]}")
 
 
 def figures(summary: dict[str, Any]) -> list[str]:

@@ -28,6 +28,11 @@ from kplab.tasks.errors import describe
 from kplab.tasks.gather import Assembly
 from kplab.tasks.pose_module import PoseModule
 
+#: What a resumed training must have in common with the one that it goes on from. (``trainer`` may differ, to train longer.)
+ALIKE = (
+    "dataset", "backbone", "neck", "head", "detector", "size", "window", "window_anywhere", "regions", "detector_run",
+    "padding", "batch_size", "seed", "optimizer", "augment", "ema", "monitor", "rescore", "oks_nms", "oks_nms_soft",
+)  # fmt: skip
 #: Set by the first process of a distributed run, so that those it starts write into the same folder.
 FOLDER_VARIABLE = "KPLAB_RUN_FOLDER"
 
@@ -37,12 +42,7 @@ def main(args: list[str]) -> None:
     if "--multirun" in args or "-m" in args:
         sweep.main([a for a in args if a not in ("--multirun", "-m")])
         return
-    show = "--cfg" in args
-    config = configs.compose("train", [a for a in args if a != "--cfg"])
-    if show:
-        print(OmegaConf.to_yaml(config))
-        return
-    train(config)
+    train(configs.compose("train", args))
 
 
 def train(config: DictConfig) -> Run | None:
@@ -60,6 +60,9 @@ def train(config: DictConfig) -> Run | None:
     pl.seed_everything(config.seed, workers=False, verbose=False)
     # deterministic mode would also fill every new tensor, which costs a third of the speed and changes no result
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    build.precision_of(str(config.trainer.get("precision", "auto")), str(config.trainer.get("accelerator", "auto")))
+    build.optimizer_factory(config)
+    evaluate.settings_of(config.dataset)
     model = build.model_of(config)
     build.check_flip_test(model, config.flip_test)
     data = build.data_of(config, model.max_poses)
@@ -151,20 +154,7 @@ def resume_from(config: DictConfig) -> Path | None:
             f"{path}: can't be read ({type(error).__name__}). It is damaged: train anew without resume."
         ) from None
     before = build.config_of(parent)
-    for key in (
-        "dataset",
-        "backbone",
-        "neck",
-        "head",
-        "detector",
-        "size",
-        "regions",
-        "padding",
-        "batch_size",
-        "seed",
-        "optimizer",
-        "augment",
-    ):
+    for key in ALIKE:
         if before.get(key) != config.get(key):
             raise RunError(
                 f"resume={parent.name}: '{key}' differs from that run's config. A resumed run goes on as it began; "
@@ -251,4 +241,9 @@ def tell(run: Run, config: DictConfig, data: build.Data, model: Any) -> None:
     )
     for note in data.notes:
         print(f"  {note}")
+    for split in config.test_on:
+        if split not in data.splits:
+            print(
+                f"  nothing will be scored on '{split}': the dataset has {', '.join(data.splits)}. Use test_on=[NAME]"
+            )
     sys.stdout.flush()

@@ -10,8 +10,6 @@ import numpy as np
 from kplab.data.synthetic.engine import Body, Box, Cone, Ellipsoid, Solid
 from kplab.data.synthetic.paint import Paint
 
-Triple = Sequence[float] | np.ndarray
-
 
 @dataclass(frozen=True)
 class Subject:
