@@ -17,7 +17,9 @@ from kplab.models.cascade import Cascade
 from kplab.models.errors import ModelError
 from kplab.models.heads.centernet import CenterNetHead
 from kplab.models.heads.heatmap import HeatmapHead
+from kplab.models.heads.query import QueryHead
 from kplab.models.heads.rle import RLEHead
+from kplab.models.heads.simcc import SimCCHead
 from kplab.models.heads.yolo import YoloHead
 from kplab.models.necks import FPN
 from kplab.models.pose_model import PoseModel
@@ -59,10 +61,13 @@ def scene(seed: int = 0) -> Batch:
     return Batch(images, poses, eye, np.array([1, 2]), np.array([[0, 0, *VIEW]] * 2, dtype=float), np.ones(2))
 
 
-@pytest.mark.parametrize("detector", [YoloHead, CenterNetHead])
-def test_perfect_stages_give_the_truth_back(detector: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("detector", "subject"),
+    [(CenterNetHead, HeatmapHead), *((YoloHead, s) for s in (HeatmapHead, SimCCHead, RLEHead, QueryHead))],
+)
+def test_perfect_stages_give_the_truth_back(detector: Any, subject: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The detector says where the true boxes are; each crop's model, what its crop shows."""
-    net, batch = cascade(detector), scene()
+    net, batch = cascade(detector, subject), scene()
     seen = net.seen(batch)
     said = net.detector.head.ideal(net.detector.head.encode(seen.poses, SEEN))
     monkeypatch.setattr(net.detector, "outputs", lambda images, flip_test: said)
@@ -90,7 +95,7 @@ def test_perfect_stages_give_the_truth_back(detector: Any, monkeypatch: pytest.M
     assert len(shown) == 1
     for poses, truth in zip(predicted, batch.poses, strict=True):
         assert len(poses) == len(truth)
-        # by a heatmap of stride 4, of a crop 1.56 times smaller than its subject
+        # by a heatmap of stride 4, or two bins a pixel, of a crop 1.56 times smaller than its subject
         for one in truth.xy:
             assert np.abs(poses.xy - one).max((1, 2)).min() < 0.2
         assert (poses.score > 0.9).all()

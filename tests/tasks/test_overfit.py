@@ -33,10 +33,10 @@ FAMILIES: dict[str, str] = {
     "paf": "head=paf head.layout=joint head.stages=[2,2] head.width=48 neck.levels=[8] optimizer.lr=3e-3 trainer.max_epochs=180",
     "yolo": "head=yolo head.distance_gain=20 neck.levels=[8,16,32] optimizer.lr=5e-3 trainer.max_epochs=150",
     # cascades, measured on the boxes that they detect
-    "topdown": "head=heatmap neck.levels=[4] optimizer.lr=3e-3 trainer.max_epochs=150 " + DETECTOR,
+    "topdown": "head=heatmap neck.levels=[4] optimizer.lr=3e-3 trainer.max_epochs=220 " + DETECTOR,
     "rle": "head=rle neck.levels=[32] optimizer.lr=3e-3 trainer.max_epochs=200 " + DETECTOR,
-    "poseted": "head=query head.width=128 head.encoder_layers=2 head.decoder_layers=2 head.feedforward=256 neck.levels=[8] "
-    "optimizer.lr=2e-3 optimizer.rates={transformer:0.5} trainer.max_epochs=200 " + DETECTOR,
+    "poseted": "head=query head.width=128 head.encoder_layers=2 head.decoder_layers=2 head.feedforward=256 neck.levels=[16] "
+    "optimizer.lr=2e-3 trainer.max_epochs=300 " + DETECTOR,
 }
 
 
