@@ -333,14 +333,13 @@ def global_rank() -> int:
     return 0
 
 
-def optimizer_factory(config: DictConfig) -> Callable[..., Any]:
-    """The optimiser's function, waiting for ``model`` and ``steps``; tried on a small network, so that a mistake shows now."""
-    import torch
+def optimizer_factory(config: DictConfig, model: PoseModel | Cascade) -> Callable[..., Any]:
+    """The optimiser's function, waiting for ``model`` and ``steps``; tried once, so that a mistake shows now."""
 
-    def factory(model: torch.nn.Module, steps: int) -> Any:
+    def factory(model: Any, steps: int) -> Any:
         return made(config.optimizer, "optimizer", model=model, steps=steps)
 
-    factory(torch.nn.Linear(1, 1), 10)
+    factory(model, 10)
     return factory
 
 

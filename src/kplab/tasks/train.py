@@ -61,9 +61,9 @@ def train(config: DictConfig) -> Run | None:
     # deterministic mode would also fill every new tensor, which costs a third of the speed and changes no result
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     build.precision_of(str(config.trainer.get("precision", "auto")), str(config.trainer.get("accelerator", "auto")))
-    build.optimizer_factory(config)
     evaluate.settings_of(config.dataset)
     model = build.model_of(config)
+    build.optimizer_factory(config, model)
     build.check_flip_test(model, config.flip_test)
     data = build.data_of(config, model.max_poses)
     if not chief:
@@ -168,7 +168,7 @@ def fit(config: DictConfig, model: Any, data: build.Data, folder: Path, run: Run
     """Run Lightning's loop."""
     settings = evaluate.settings_of(config.dataset)
     val = data.splits.get("val") if data.val is not None else None
-    module = PoseModule(model, build.optimizer_factory(config), val, settings, Assembly.of(config), config.seed)
+    module = PoseModule(model, build.optimizer_factory(config, model), val, settings, Assembly.of(config), config.seed)
     checkpoints = folder / "checkpoints"
     if resumed is not None and run is not None:
         # the best so far may stay the best, and nothing may be left to train
