@@ -102,7 +102,7 @@ def test_what_can_not_be_predicted_is_told(
     """Before the model is asked, where it can be known; keypoints of another skeleton are never called by its names."""
     text = (tmp_path / "conf" / "dataset" / "dots.yaml").read_text()
     (tmp_path / "conf" / "dataset" / "others.yaml").write_text(
-        text.replace("red", "rot").replace("name: dots", "name: o")
+        text.replace("[red", "[rot").replace("name: dots", "name: o")
     )
     document = (dotted / "annotations.json").read_text()
     whole = (dotted / "images" / "001.png").read_bytes()
