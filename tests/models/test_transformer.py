@@ -74,29 +74,29 @@ def test_cells_have_no_order_but_their_positions() -> None:
     order = torch.randperm(12, generator=torch.Generator().manual_seed(2))
     encoded = net.encode(cells, positions)
     torch.testing.assert_close(net.encode(cells[:, order], positions[order]), encoded[:, order], atol=1e-5, rtol=0)
-    said = net(cells, positions, queries)
-    torch.testing.assert_close(net(cells[:, order], positions[order], queries), said, atol=1e-5, rtol=0)
+    said = net(cells, positions, queries)[0]
+    torch.testing.assert_close(net(cells[:, order], positions[order], queries)[0], said, atol=1e-5, rtol=0)
     # without positions the order of cells can't be told at all; with them it can
     nowhere = torch.zeros_like(positions)
-    torch.testing.assert_close(net(cells[:, order], nowhere, queries), net(cells, nowhere, queries), atol=1e-5, rtol=0)
-    assert (net(cells[:, order], positions, queries) - said).abs().max() > 1e-2
+    torch.testing.assert_close(net(cells[:, order], nowhere, queries)[0], net(cells, nowhere, queries)[0], atol=1e-5, rtol=0)
+    assert (net(cells[:, order], positions, queries)[0] - said).abs().max() > 1e-2
 
 
 def test_permuted_queries_give_permuted_answers() -> None:
     net, cells, positions, queries = transformer(), random(2, 12, C), sine_positions(4, 3, C), random(5, C, seed=1)
     order = [3, 1, 4, 0, 2]
-    said = net(cells, positions, queries)
+    said = net(cells, positions, queries)[0]
     assert said.shape == (3, 2, 5, C)
-    torch.testing.assert_close(net(cells, positions, queries[order]), said[:, :, order], atol=1e-5, rtol=0)
+    torch.testing.assert_close(net(cells, positions, queries[order])[0], said[:, :, order], atol=1e-5, rtol=0)
 
 
 def test_where_queries_look_is_shared_out() -> None:
     net, cells, positions = transformer(), random(2, 12, C), sine_positions(4, 3, C)
-    said, looked = net.decode(cells, positions, random(5, C, seed=1), weights=True)
+    said, looked = net(cells, positions, random(5, C, seed=1), weights=True)
     assert looked is not None
     assert looked.min() >= 0
-    torch.testing.assert_close(looked.sum(-1), torch.ones(2, 5))
-    torch.testing.assert_close(said, net.decode(cells, positions, random(5, C, seed=1))[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(looked.sum(-1), torch.ones(3, 2, 5))
+    torch.testing.assert_close(said, net(cells, positions, random(5, C, seed=1))[0], atol=1e-5, rtol=0)
     # a query whose every key but one is far away looks at that one
     layer = DecoderLayer(C, 1, WIDE, 0.0)
     with torch.no_grad():

@@ -36,7 +36,7 @@ FAMILIES: dict[str, str] = {
     "topdown": "head=heatmap neck.levels=[4] optimizer.lr=3e-3 trainer.max_epochs=220 " + DETECTOR,
     "rle": "head=rle neck.levels=[32] optimizer.lr=3e-3 trainer.max_epochs=200 " + DETECTOR,
     "poseted": "head=query head.width=128 head.encoder_layers=2 head.decoder_layers=2 head.feedforward=256 neck.levels=[16] "
-    "optimizer.lr=2e-3 trainer.max_epochs=220 " + DETECTOR,
+    "optimizer.lr=2e-3 trainer.max_epochs=250 " + DETECTOR,
 }
 
 

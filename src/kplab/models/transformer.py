@@ -126,20 +126,28 @@ class Transformer(nn.Module):
             cells = layer(cells, positions)
         return cells
 
-    def forward(self, cells: Tensor, positions: Tensor, queries: Tensor) -> Tensor:
-        """What each decoder layer says: (B, N, C), (N, C) and (Q, C) to (L, B, Q, C)."""
-        return self.decode(self.encode(cells, positions), positions, queries)[0]
-
-    def decode(
+    def forward(
         self, cells: Tensor, positions: Tensor, queries: Tensor, weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """What each decoder layer says (L, B, Q, C), and where the last one looked (B, Q, N), if asked for."""
+        """What each decoder layer says, and where it looked for it.
+
+        Args:
+            cells: (B, N, C).
+            positions: (N, C).
+            queries: (Q, C).
+            weights: also give where each layer looked.
+
+        Returns:
+            (L, B, Q, C), and (L, B, Q, N) shares of attention that sum to 1, or None.
+        """
+        cells = self.encode(cells, positions)
         said = torch.zeros(len(cells), *queries.shape, dtype=cells.dtype, device=cells.device)
-        every, looked = [], None
+        every, looked = [], []
         for layer in self.decoder:
-            said, looked = layer(said, queries, cells, positions, weights)
+            said, shares = layer(said, queries, cells, positions, weights)
             every.append(self.norm(said))
-        return torch.stack(every), looked
+            looked.append(shares)
+        return torch.stack(every), torch.stack(looked) if weights else None
 
 
 def _feedforward(channels: int, width: int, dropout: float) -> nn.Sequential:

@@ -179,6 +179,18 @@ def test_attention_lies_on_the_maps_cells() -> None:
     torch.testing.assert_close(looked.sum((-2, -1)), torch.ones(2, K))
 
 
+def test_anchored_answers_lie_where_their_queries_look() -> None:
+    """Without an offset, an answer is the mean of the cells' centres, weighed by its attention; the rest is the offset."""
+    h = head(anchored=True, level=0)
+    with torch.no_grad():
+        h.point[-1].weight.zero_()
+        h.point[-1].bias.copy_(torch.tensor([0.1, -0.2, 0.0, 0.0]))
+        outputs, looked = h(maps()), h.attention(maps()).numpy()
+    rows, columns = np.mgrid[:16, :12] + 0.5
+    wanted = np.stack([(looked * columns).sum((-2, -1)) / 12 - 0.5, (looked * rows).sum((-2, -1)) / 16 - 0.5], -1)
+    assert outputs["uv"][-1].numpy() == pytest.approx(wanted + [0.1, -0.2], abs=1e-5)
+
+
 def test_what_it_does_not_know_is_refused() -> None:
     for options, message in (
         ({"queries": 2}, "a number of 3 or more"),

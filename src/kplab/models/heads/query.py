@@ -37,13 +37,18 @@ class QueryHead(RegressionHead):
         queries: ``keypoints``, or how many there are in the set.
         level: which of the neck's maps; -1: the coarsest.
         width, heads, encoder_layers, decoder_layers, feedforward, dropout: of the transformer.
+        anchored: an answer counts from the mean place of where its query looked, uv = sum_n a_n p_n + offset, with attention
+            a_n to the cell at p_n; false: from the view's centre, uv = sigmoid(logit) - 1/2, as in DETR and PRTR. Positions
+            are no part of what cells answer, so without anchors the places of cells reach an answer by detours only, and
+            learning stands still for long.
         loss: l1, or rle: residual log-likelihood.
         coordinate_gain: of the coordinates' loss.
         oks_gain: of 1 - OKS, with the skeleton's sigmas.
         score_gain: of the cross entropy of the scores.
 
     Source: Li et al., "Pose Recognition with Cascade Transformers" (PRTR), 2021; Carion et al. (DETR), 2020; queries that
-    are keypoints: Mao et al., "TFPose", 2021. PoseTED (2021) has not published its code.
+    are keypoints: Mao et al., "TFPose", 2021. PoseTED (2021) has not published its code. Anchors are kplab's own; they play the
+    part of the reference points of later detection transformers.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class QueryHead(RegressionHead):
         decoder_layers: int = 6,
         feedforward: int = 2048,
         dropout: float = 0.0,
+        anchored: bool = False,
         loss: str = "l1",
         coordinate_gain: float = 5.0,
         oks_gain: float = 1.0,
@@ -79,7 +85,7 @@ class QueryHead(RegressionHead):
                 f"width {width}, heads {heads} and decoder_layers {decoder_layers}. 256, 8 and 6 are usual."
             )
         self.gains = {"coordinate": coordinate_gain, "oks": oks_gain, "score": score_gain}
-        self.level = check_level("query", level, strides)
+        self.level, self.anchored = check_level("query", level, strides), anchored
         self.project = nn.Conv2d(in_channels[self.level], width, kernel_size=1)
         self.transformer = Transformer(width, heads, encoder_layers, decoder_layers, feedforward, dropout)
         self.queries = nn.Parameter(torch.randn(k if self.fixed else int(queries), width))
@@ -96,20 +102,27 @@ class QueryHead(RegressionHead):
 
     def forward(self, maps: list[Tensor], targets: Any | None = None) -> dict[str, Tensor]:
         """What every decoder layer says; the last layers run in full precision."""
-        cells, positions = self._cells(maps)
-        said = self.transformer(cells, positions, self.queries)
+        said, looked = self.transformer(*self._cells(maps), self.queries, weights=self.anchored)
         with torch.autocast(said.device.type, enabled=False):
             point, score = self.point(said.float()), self.score(said.float())
-        outputs = {"uv": point[..., :2].sigmoid() - 0.5, "score": score.squeeze(-1) if self.fixed else score}
+            if looked is None:
+                uv = point[..., :2].sigmoid() - 0.5
+            else:
+                uv = looked.float() @ self._places(maps[self.level]) + point[..., :2]
+        outputs = {"uv": uv, "score": score.squeeze(-1) if self.fixed else score}
         return outputs if self.likelihood is None else {**outputs, "spread": point[..., 2:]}
 
     def attention(self, maps: list[Tensor]) -> Tensor:
         """Where each query of the last decoder layer looks: (B, Q, h, w), shares that sum to 1."""
-        cells, positions = self._cells(maps)
-        cells = self.transformer.encode(cells, positions)
-        looked = self.transformer.decode(cells, positions, self.queries, weights=True)[1]
+        looked = self.transformer(*self._cells(maps), self.queries, weights=True)[1]
         assert looked is not None
-        return looked.unflatten(-1, maps[self.level].shape[-2:])
+        return looked[-1].unflatten(-1, maps[self.level].shape[-2:])
+
+    @staticmethod
+    def _places(level: Tensor) -> Tensor:
+        """(N, 2) centres of a map's cells, fractions of the view from its centre, rows one after another."""
+        y, x = (((torch.arange(n, device=level.device) + 0.5) / n - 0.5) for n in level.shape[-2:])
+        return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
 
     def _cells(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """(B, N, C) and their positions (N, C)."""
