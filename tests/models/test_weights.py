@@ -89,7 +89,8 @@ def test_torchvisions_weights_all_find_their_place(torchvisions: Path, old: bool
     load_model_weights(model, path)
     ours = [v.double().sum() for k, v in model.state_dict().items() if "num_batches" not in k]
     theirs = [v.double().sum() for k, v in state.items() if "num_batches" not in k]
-    assert sorted(map(float, ours)) == sorted(map(float, theirs))
+    # the memory's layout orders the sums
+    assert sorted(map(float, ours)) == pytest.approx(sorted(map(float, theirs)), rel=1e-9)
     torch.testing.assert_close(
         model.neck.out["16"].weight, torch.load(torchvisions)["backbone.fpn.layer_blocks.2.0.weight"]
     )

@@ -18,7 +18,7 @@ from kplab.tasks.train import train
 def test_a_run_of_no_epochs_predicts_with_the_weights_it_was_given(config: Callable[..., DictConfig]) -> None:
     first = train(config("flip_test=false"))
     assert first is not None
-    weights = first.folder / "checkpoints" / "last.ckpt"
+    weights = first.folder / "checkpoints" / "best.ckpt"  # what it predicted with
     second = train(config("flip_test=false", f"weights={weights}", "seed=5", "trainer.max_epochs=0", "ema=null"))
     assert second is not None
     assert second.record["weights"]["file"] == str(weights)

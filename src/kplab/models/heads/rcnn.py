@@ -176,7 +176,7 @@ class RCNNHead(Head):
         maps = [even(m) for even, m in zip(self.even, maps, strict=True)]
         shape = (maps[0].shape[-2] * self.strides[0], maps[0].shape[-1] * self.strides[0])
         views = len(maps[0])
-        anchors = self._anchors([m.shape[-2:] for m in maps], shape)
+        anchors = self._anchors([(m.shape[-2], m.shape[-1]) for m in maps], shape)
         logits, deltas = self.rpn.head(maps)
         counts = [m[0].numel() for m in logits]
         objectness, anchor_deltas = concat_box_prediction_layers(logits, deltas)
