@@ -53,6 +53,7 @@ class Train:
     oks_nms: float | None = None
     oks_nms_soft: bool = False
     test_on: list[str] = field(default_factory=list)
+    weights: str | None = None
     resume: str | None = None
     parent: str | None = None
     runs: str = MISSING

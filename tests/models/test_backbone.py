@@ -160,3 +160,26 @@ def test_weights_in_the_cache_need_no_network(no_network: Path) -> None:
 def test_mistakes_are_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         Backbone(**options)  # type: ignore[arg-type]
+
+
+def test_frozen_norms_keep_all_that_they_are() -> None:
+    """In training as in evaluation, with the eps asked for; frozen modules take no gradient, others do."""
+    torch.manual_seed(0)
+    plain = Backbone("resnet18", False, [1, 2, 3, 4]).eval()
+    for module in plain.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(1e-3, 1)
+            module.eps = 0.0
+    backbone = Backbone("resnet18", False, [1, 2, 3, 4], frozen_norm=True, norm_eps=0.0, frozen=("conv1", "layer1"))
+    backbone.load_state_dict({k: v for k, v in plain.state_dict().items() if "num_batches" not in k})
+    backbone.train()
+    images = torch.randn(2, 3, 64, 64)
+    for ours, theirs in zip(backbone(images), plain(images), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    torch.stack([m.sum() for m in backbone(images)]).sum().backward()
+    learning = {name for name, p in backbone.net.named_parameters() if p.grad is not None}
+    assert learning
+    assert all(name.startswith(("layer2", "layer3", "layer4")) and "bn" not in name for name in learning)
+    with pytest.raises(ModelError, match=r"no module .stem. to freeze. Choose backbone.frozen among conv1"):
+        Backbone("resnet18", False, [1], frozen=("stem",))

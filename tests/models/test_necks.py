@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from kplab.models.backbone import Backbone
 from kplab.models.errors import ModelError
@@ -40,6 +41,23 @@ def test_fpn_is_torchvisions() -> None:
     wanted = reference({str(i): m for i, m in enumerate(maps)}).values()
     for ours, theirs in zip(neck(maps), wanted, strict=True):
         assert torch.allclose(ours, (theirs / (1 + 1e-5) ** 0.5).relu(), atol=1e-5)
+
+
+def test_published_fpn_is_torchvisions_whole() -> None:
+    """No norm, and every other cell of the coarsest map above it."""
+    torch.manual_seed(0)
+    neck = FPN(CHANNELS, STRIDES, channels=10, norm=False, pool=True)
+    assert neck.strides == [4, 8, 16, 32, 64]
+    reference = FeaturePyramidNetwork(CHANNELS, 10, LastLevelMaxPool())
+    for i, stride in enumerate(STRIDES):
+        reference.inner_blocks[i][0].load_state_dict(neck.lateral[i].state_dict())
+        reference.layer_blocks[i][0].load_state_dict(neck.out[str(stride)].state_dict())
+    maps = [m[..., :-1, :] if i == 3 else m for i, m in enumerate(pyramid())]  # an odd number of rows
+    wanted = reference({str(i): m for i, m in enumerate(maps)}).values()
+    for ours, theirs in zip(neck(maps), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    bound = (3 / (10 * 9)) ** 0.5  # kaiming_uniform_ with a = 1
+    assert bound * 0.9 < float(neck.out["4"].weight.abs().max()) <= bound
 
 
 def test_fpn_gives_and_builds_only_the_levels_asked_for() -> None:

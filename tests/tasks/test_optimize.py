@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kplab.tasks.optimize import adamw_cosine, sgd_linear
+from kplab.tasks.optimize import adamw_cosine, sgd_linear, sgd_steps
 
 
 def model() -> nn.Module:
@@ -40,6 +40,28 @@ def test_sgd_linear_is_yolos_recipe() -> None:
     ):
         assert [s[0] for s in seen[step]] == pytest.approx([kernels, kernels, biases], abs=1e-12)
         assert [s[1] for s in seen[step]] == pytest.approx([momentum] * 3, abs=1e-12)
+
+
+def test_sgd_steps_is_torchvisions_recipe() -> None:
+    """340 steps of 46 epochs: the rate at the start, in the warm-up, at its end, and after each drop; all weights decay."""
+    net = model()
+    net[0].requires_grad_(False)
+    optimizer, schedule = sgd_steps(net, 46_000, lr=0.02, warmup=1 / 46)
+    (group,) = optimizer.param_groups
+    assert len(group["params"]) == 4
+    assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 1e-4, False)
+    rate = schedule.lr_lambdas[0]
+    for step, factor in (
+        (0, 0.001),
+        (500, 0.5005),
+        (1000, 1),
+        (35_999, 1),
+        (36_000, 0.1),
+        (43_000, 0.01),
+        (46_000, 0.01),
+    ):
+        assert rate(step) == pytest.approx(factor, rel=1e-9)
+    assert group["lr"] == pytest.approx(0.02 * 0.001)
 
 
 def test_a_resumed_sgd_linear_goes_on_as_if_nothing_had_happened() -> None:

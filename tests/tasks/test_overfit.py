@@ -31,6 +31,9 @@ FAMILIES: dict[str, str] = {
     # with wide Gaussians a peak is hardly higher than the cells beside it, and lands there for another hundred epochs
     "centernet": "head=centernet head.hidden=32 head.radius=corrected neck.levels=[4] optimizer.lr=3e-3 trainer.max_epochs=200",
     "paf": "head=paf head.layout=joint head.stages=[2,2] head.width=48 neck.levels=[8] optimizer.lr=3e-3 trainer.max_epochs=180",
+    "rcnn": "head=rcnn head.anchor_sizes=[[32],[64],[128]] head.samples=32 head.box_width=128 head.keypoint_layers=2"
+    " head.keypoint_width=64 head.rpn_before=[200,100] head.rpn_after=[100,50] neck.levels=[4,8,16] optimizer.lr=3e-3"
+    " trainer.max_epochs=200",
     "yolo": "head=yolo head.distance_gain=20 neck.levels=[8,16,32] optimizer.lr=5e-3 trainer.max_epochs=150",
     # cascades, measured on the boxes that they detect
     "topdown": "head=heatmap neck.levels=[4] optimizer.lr=3e-3 trainer.max_epochs=220 " + DETECTOR,

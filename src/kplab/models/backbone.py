@@ -16,7 +16,7 @@ import huggingface_hub
 import timm
 import torch
 from timm.data import resolve_model_data_config
-from timm.layers import Format
+from timm.layers import Format, freeze_batch_norm_2d
 from timm.models import FeatureInfo, get_pretrained_cfg, load_state_dict
 from torch import Tensor, nn
 
@@ -32,6 +32,9 @@ class Backbone(nn.Module):
         out_indices: which of the network's maps to give out, as timm counts them; None is timm's own choice.
         checkpoint: local file of weights: safetensors or a PyTorch state dict with timm's names, or a kplab checkpoint.
         size: (width, height) of the views, for networks made for one size, such as Swin; others take any.
+        frozen_norm: batch normalisation keeps its statistics, scales and offsets: for small batches, from trained weights.
+        norm_eps: added to the variances of batch normalisation; None is timm's choice.
+        frozen: names of timm's modules, such as ``layer1``, whose weights are not trained.
         options: passed on to ``timm.create_model``.
 
     Attributes:
@@ -54,6 +57,9 @@ class Backbone(nn.Module):
         out_indices: list[int] | None = None,
         checkpoint: str | None = None,
         size: tuple[int, int] | None = None,
+        frozen_norm: bool = False,
+        norm_eps: float | None = None,
+        frozen: tuple[str, ...] = (),
         **options: Any,
     ) -> None:
         super().__init__()
@@ -69,6 +75,13 @@ class Backbone(nn.Module):
         self.net = _create(name, pretrained, size, options)
         if checkpoint:
             load_weights(self.net, name, Path(checkpoint))
+        if norm_eps is not None:
+            for module in self.net.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eps = norm_eps
+        if frozen_norm:
+            self.net = freeze_batch_norm_2d(self.net)
+        _freeze(self.net, name, frozen)
         info = cast(FeatureInfo, self.net.feature_info)
         self.channels: list[int] = info.channels()
         self.strides: list[int] = info.reduction()
@@ -122,6 +135,18 @@ def _create(name: str, pretrained: bool, size: tuple[int, int] | None, options: 
             f"backbone '{name}' can't be built with {options}: {_first_line(error)}. "
             "Mend the options, or choose a network that gives feature maps."
         ) from error
+
+
+def _freeze(net: nn.Module, name: str, frozen: tuple[str, ...]) -> None:
+    """Take the gradient from the weights of some modules."""
+    for part in frozen:
+        module = dict(net.named_children()).get(part)
+        if module is None:
+            raise ModelError(
+                f"backbone '{name}' has no module '{part}' to freeze. "
+                f"Choose backbone.frozen among {', '.join(n for n, _ in net.named_children())}."
+            )
+        module.requires_grad_(False)
 
 
 def _published_weights(name: str) -> dict[str, Any]:

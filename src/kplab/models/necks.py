@@ -6,6 +6,7 @@ A neck may not assume a pyramid: a ViT's maps all have one stride. Each neck say
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -91,13 +92,21 @@ class FPN(Neck):
         strides: of the backbone's maps, finest first, each twice the one before.
         channels: of every map given out.
         levels: strides of the maps to give out; None is all. What only finer maps need is not built.
+        norm: false leaves the batch normalisation and the ReLU out, as published.
+        pool: give out one map more, every other cell of the coarsest.
 
     Source: Lin et al., "Feature Pyramid Networks for Object Detection", 2017; batch normalisation is added, for
     training from random weights.
     """
 
     def __init__(
-        self, in_channels: list[int], strides: list[int], channels: int = 128, levels: list[int] | None = None
+        self,
+        in_channels: list[int],
+        strides: list[int],
+        channels: int = 128,
+        levels: list[int] | None = None,
+        norm: bool = True,
+        pool: bool = False,
     ) -> None:
         super().__init__()
         if any(coarse != 2 * fine for fine, coarse in itertools.pairwise(strides)):
@@ -108,8 +117,11 @@ class FPN(Neck):
         wanted = _levels("fpn", levels, strides)
         self.start = strides.index(wanted[0])
         self.lateral = nn.ModuleList(nn.Conv2d(c, channels, kernel_size=1) for c in in_channels[self.start :])
-        self.out = nn.ModuleDict({str(stride): _smooth(channels) for stride in wanted})
-        self.channels, self.strides = [channels] * len(wanted), wanted
+        smooth = _smooth if norm else _plain
+        self.out = nn.ModuleDict({str(stride): smooth(channels) for stride in wanted})
+        self.pool = pool
+        self.strides = [*wanted, 2 * wanted[-1]] if pool else wanted
+        self.channels = [channels] * len(self.strides)
         self.inner_strides = strides[self.start :]
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
@@ -125,7 +137,7 @@ class FPN(Neck):
             above = here
             if str(stride) in self.out:
                 given.insert(0, self.out[str(stride)](here))
-        return given
+        return [*given, given[-1][..., ::2, ::2]] if self.pool else given
 
 
 class SimplePyramid(Neck):
@@ -189,6 +201,14 @@ def _smooth(channels: int) -> nn.Sequential:
         nn.BatchNorm2d(channels),
         nn.ReLU(inplace=True),
     )
+
+
+def _plain(channels: int) -> nn.Conv2d:
+    """A 3x3 convolution, drawn as that of torchvision's pyramid."""
+    convolution = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+    nn.init.kaiming_uniform_(convolution.weight, a=1)
+    nn.init.zeros_(cast(Tensor, convolution.bias))
+    return convolution
 
 
 def _levels(neck: str, wanted: list[int] | None, possible: list[int]) -> list[int]:

@@ -128,12 +128,22 @@ def model_of(config: DictConfig, pretrained: bool = True) -> PoseModel | Cascade
 
     Args:
         pretrained: False where a checkpoint is loaded next, so that no weights are fetched for nothing.
+
+    Raises:
+        ModelError: parts don't go together, or the file of ``weights`` doesn't fit them.
     """
     from kplab.models.cascade import Cascade
     from kplab.models.pose_model import PoseModel
+    from kplab.models.weights import load_model_weights
 
     skeleton = skeleton_of(config.dataset)
-    overrides: dict[str, Any] = {} if pretrained else {"pretrained": False, "checkpoint": None}
+    given = config.get("weights") if pretrained and config.get("resume") is None else None
+    overrides: dict[str, Any] = {} if pretrained and not given else {"pretrained": False, "checkpoint": None}
+
+    def filled(model: PoseModel | Cascade) -> PoseModel | Cascade:
+        if given:
+            load_model_weights(model, Path(str(given)))
+        return model
 
     def stage(parts: DictConfig, sides: Sequence[int]) -> PoseModel:
         size = (int(sides[0]), int(sides[1]))
@@ -144,10 +154,11 @@ def model_of(config: DictConfig, pretrained: bool = True) -> PoseModel | Cascade
 
     first = config.get("detector")
     if first is None:
-        return stage(config, config.size)
+        return filled(stage(config, config.size))
     options = {key: value for key, value in configs.plain(first).items() if key not in STAGE}
     detector, subject = stage(first, first.size), stage(config, first.crop)
-    return Cascade(detector, subject, (int(config.size[0]), int(config.size[1])), config.padding, **options)
+    size = (int(config.size[0]), int(config.size[1]))
+    return filled(Cascade(detector, subject, size, config.padding, **options))
 
 
 def regions_of(config: DictConfig, labels: Labels, split: str, kind: str | None = None) -> Regions:

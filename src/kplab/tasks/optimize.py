@@ -97,6 +97,39 @@ def adam_steps(
     return optimizer, LambdaLR(optimizer, lambda step: factor ** sum(step >= d * steps for d in drops))
 
 
+def sgd_steps(
+    model: nn.Module,
+    steps: int,
+    lr: float = 0.02,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    warmup: float = 0.003,
+    start: float = 0.001,
+    drops: tuple[float, ...] = (36 / 46, 43 / 46),
+    factor: float = 0.1,
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """SGD with momentum, whose learning rate rises linearly and is then multiplied by ``factor`` at fractions of the training.
+
+    The defaults are torchvision's recipe for Keypoint R-CNN: 16 images a step, epochs 36 and 43 of 46. All weights decay.
+
+    Args:
+        steps: of the whole training.
+        lr: at its height.
+        warmup: fraction of the steps in which it rises; torchvision takes 1000 of 340,000.
+        start: fraction of ``lr`` at the first step.
+
+    Source: torchvision, references/detection.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    rising = max(1, round(warmup * steps))
+
+    def height(step: int) -> float:
+        return (start + (1 - start) * min(1.0, step / rising)) * factor ** sum(step >= d * steps for d in drops)
+
+    return optimizer, LambdaLR(optimizer, height)
+
+
 def sgd_linear(
     model: nn.Module,
     steps: int,

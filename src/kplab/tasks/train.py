@@ -80,6 +80,9 @@ def train(config: DictConfig) -> Run | None:
         dataset={"name": config.dataset.name, **{name: labels.digest() for name, labels in data.splits.items()}},
         split=split_of(config),
         counts={name: [len(labels), len(labels.poses)] for name, labels in data.splits.items()},
+        weights=None
+        if config.weights is None
+        else {"file": str(config.weights), "sha256": sha256(Path(config.weights).read_bytes())},
         parameters=sum(p.numel() for p in model.parameters()),
         notes=data.notes,
     )
@@ -223,6 +226,9 @@ def fit(config: DictConfig, model: Any, data: build.Data, folder: Path, run: Run
         # Lightning ends the process on Ctrl-C, and ignores further ones; the record is still to be closed
         signal.signal(signal.SIGINT, stop)
         raise KeyboardInterrupt from None
+    if trainer.max_epochs == 0:
+        # nothing is learnt: a run that predicts with the weights that it was given
+        trainer.save_checkpoint(checkpoints / "last.ckpt")
     if run is not None:
         seconds = time.perf_counter() - begun
         views = (trainer.current_epoch - module.first_epoch) * len(data.train)

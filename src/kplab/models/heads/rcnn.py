@@ -1,0 +1,392 @@
+"""Two stages: proposals, then for each a score, a better box, and a heatmap of every keypoint inside it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads
+from torchvision.models.detection.roi_heads import RoIHeads, heatmaps_to_keypoints, keypoints_to_heatmap
+from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
+from torchvision.ops import box_iou
+
+from kplab.models.heads import rcnn_parts as parts
+from kplab.models.heads.base import Head
+from kplab.models.heads.multi import boxes_of, padded
+from kplab.ops.nms import box_nms
+from kplab.structures.poses import Poses
+from kplab.structures.skeleton import Skeleton
+
+#: What a perfect network says when it is sure.
+SURE = 20.0
+#: Error up to which smooth L1 is quadratic, in units of the box coder.
+BETA = 1 / 9
+
+Tensors = dict[str, Any]
+
+
+class RCNNHead(Head):
+    """Keypoint R-CNN: torchvision's proposals, box head and keypoint head on the neck's maps; background and one class.
+
+    With torchvision's defaults, a ResNet-50, ``neck=fpn_pool`` and its weights, it says what torchvision's
+    ``keypointrcnn_resnet50_fpn`` says. Maps of different widths pass through 1x1 convolutions first.
+
+    Outputs are, for B views, A anchors a view, R regions and P boxes whose keypoints were read:
+    ``objectness`` (B, A) logits, ``anchor_deltas`` (B, A, 4) from ``anchors`` (A, 4);
+    ``class_logits`` (R, 2) background and subject, ``box_deltas`` (R, 8) from ``roi`` (R, 4) of view ``roi_view`` (R,);
+    ``heatmap`` (P, K, S, S) logits inside ``box`` (P, 4) of view ``view`` (P,), and ``score`` (P,).
+    Given targets, regions are sampled around them, P are the positive ones, and ``anchor_label`` (B, A) and ``roi_label``
+    (R,), 1, 0, or -1 for what wasn't drawn, with ``anchor_instance``, ``roi_instance`` and ``instance`` (P,) say which
+    subject each is to learn. Else the P boxes are what survives suppression. What is drawn depends on torch's random state.
+
+    Ignored instances (crowds, unlabelled subjects): an anchor or a region that matches nobody is not taken for background
+    where its stage's ``negative`` share of it lies in an ignored box. Subjects with no labelled keypoint teach boxes only.
+
+    The score of a keypoint is a probability, while torchvision gives the raw logit of the peak: the score of the box,
+    times how likely its heatmap calls the 3x3 cells around the peak.
+
+    Args:
+        boxes: ``annotated`` or ``keypoints``: what is boxed, see ``multi.boxes_of``.
+        margin: of hulls of keypoints, fraction of their longer side.
+        shift: what the network's keypoints lack to the true ones in x and in y, view pixels. Torchvision's weights took
+            the index of a pixel for its position, which at their scale of about 1.5 is 0.75 pixels.
+        anchor_sizes: a list of sizes for each map, square roots of areas in pixels; None is 8 strides each.
+        anchor_ratios: height over width.
+        rpn_positive: IoU from which an anchor is to propose a subject; each subject's best anchor is as well.
+        rpn_negative: IoU below which it is background.
+        rpn_samples: anchors a view that learn.
+        rpn_share: of these, positive at most.
+        rpn_before: proposals of each map before suppression, in training and in prediction.
+        rpn_after: proposals of a view after it.
+        rpn_nms: IoU above which two proposals are one.
+        positive: IoU from which a region is a subject.
+        negative: IoU below which it is background.
+        samples: regions a view that learn.
+        share: of these, positive at most.
+        box_size: cells of a region along a side, for its box.
+        box_width: of both layers of the box head.
+        keypoint_size: cells of a region along a side, for its keypoints; the heatmap has four times as many.
+        keypoint_layers: 3x3 convolutions on them.
+        keypoint_width: of each.
+        sampling: samples of a cell along each axis; 0 takes as many as the map has.
+        aligned: whether RoIAlign knows where the centres of cells are; torchvision's weights were trained without.
+        confidence: least score of a box.
+        nms_threshold: IoU above which two boxes are one.
+        max_detections: in a view.
+
+    Source: He et al., "Mask R-CNN", 2017, section 5, as torchvision has it.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: list[int],
+        strides: list[int],
+        size: tuple[int, int],
+        skeleton: Skeleton,
+        boxes: str = "annotated",
+        margin: float = 0.1,
+        shift: float = 0.0,
+        anchor_sizes: list[list[float]] | None = None,
+        anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
+        rpn_positive: float = 0.7,
+        rpn_negative: float = 0.3,
+        rpn_samples: int = 256,
+        rpn_share: float = 0.5,
+        rpn_before: tuple[int, int] = (2000, 1000),
+        rpn_after: tuple[int, int] = (2000, 1000),
+        rpn_nms: float = 0.7,
+        positive: float = 0.5,
+        negative: float = 0.5,
+        samples: int = 512,
+        share: float = 0.25,
+        box_size: int = 7,
+        box_width: int = 1024,
+        keypoint_size: int = 14,
+        keypoint_layers: int = 8,
+        keypoint_width: int = 512,
+        sampling: int = 2,
+        aligned: bool = False,
+        confidence: float = 0.05,
+        nms_threshold: float = 0.5,
+        max_detections: int = 100,
+    ) -> None:
+        super().__init__()
+        parts.check_thresholds("rpn_positive", rpn_positive, "rpn_negative", rpn_negative)
+        parts.check_thresholds("positive", positive, "negative", negative)
+        parts.check_counts(
+            rpn_samples=rpn_samples, samples=samples, rpn_before=min(rpn_before), rpn_after=min(rpn_after),
+            box_size=box_size, box_width=box_width, keypoint_size=keypoint_size, keypoint_layers=keypoint_layers,
+            keypoint_width=keypoint_width, max_detections=max_detections,
+        )  # fmt: skip
+        boxes_of(Poses.empty(len(skeleton)), boxes, margin)  # refuses what it doesn't know
+        self.skeleton, self.size, self.strides = skeleton, size, list(strides)
+        self.boxes, self.margin, self.shift, self.nms_threshold = boxes, margin, shift, nms_threshold
+        self.side = 4 * keypoint_size
+        width = max(in_channels)
+        even = len(set(in_channels)) == 1
+        self.even = nn.ModuleList(nn.Identity() if even else nn.Conv2d(c, width, kernel_size=1) for c in in_channels)
+        sizes = parts.sizes_of(anchor_sizes, strides)
+        anchors = AnchorGenerator(sizes, (tuple(anchor_ratios),) * len(strides))
+        self.rpn = RegionProposalNetwork(
+            anchors, parts.Layers(width, len(sizes[0]) * len(anchor_ratios)), rpn_positive, rpn_negative, rpn_samples,
+            rpn_share, parts.by_mode(rpn_before), parts.by_mode(rpn_after), rpn_nms,
+        )  # fmt: skip
+        self.cut_from = [s for s in strides if s <= parts.COARSEST_STRIDE] or strides[:1]
+        self.roi_heads = RoIHeads(
+            parts.RoIPool(self.cut_from, box_size, sampling, aligned), TwoMLPHead(width * box_size**2, box_width),
+            parts.BoxPredictor(box_width, 2), positive, negative, samples, share, None, confidence, nms_threshold,
+            max_detections,
+            keypoint_roi_pool=parts.RoIPool(self.cut_from, keypoint_size, sampling, aligned),
+            keypoint_head=KeypointRCNNHeads(width, (keypoint_width,) * keypoint_layers),
+            keypoint_predictor=parts.HeatmapPredictor(keypoint_width, len(skeleton)),
+        )  # fmt: skip
+
+    def encode(self, poses: list[Poses], size: tuple[int, int]) -> Tensors:
+        """True boxes and keypoints, padded to the same number a view; which regions learn them is drawn in ``forward``.
+
+        Returns:
+            ``box`` (B, M, 4), ``xy`` (B, M, K, 2), ``labelled`` (B, M, K), ``exists`` (B, M), ``ignored`` (B, I, 4),
+            ``ignores`` (B, I) and ``size``, view pixels.
+        """
+        rows: dict[str, list[np.ndarray]] = {
+            name: [] for name in ("box", "xy", "labelled", "exists", "ignored", "ignores")
+        }
+        for view in poses:
+            box = boxes_of(view, self.boxes, self.margin)
+            boxed = np.isfinite(box).all(1)
+            learnt, left_out = boxed & ~view.ignore, boxed & view.ignore
+            rows["box"].append(box[learnt])
+            rows["xy"].append(np.nan_to_num(view.xy[learnt] - self.shift))
+            rows["labelled"].append(view.labelled[learnt])
+            rows["exists"].append(np.ones(learnt.sum(), dtype=bool))
+            rows["ignored"].append(box[left_out])
+            rows["ignores"].append(np.ones(left_out.sum(), dtype=bool))
+        return {**{name: padded(values, self.device) for name, values in rows.items()}, "size": size}
+
+    def forward(self, maps: list[Tensor], targets: Tensors | None = None) -> Tensors:
+        """Proposals, and what the second stage says of them: around targets where there are some, else what it detects."""
+        maps = [even(m) for even, m in zip(self.even, maps, strict=True)]
+        shape = (maps[0].shape[-2] * self.strides[0], maps[0].shape[-1] * self.strides[0])
+        views = len(maps[0])
+        anchors = self._anchors([(m.shape[-2], m.shape[-1]) for m in maps], shape)
+        logits, deltas = self.rpn.head(maps)
+        counts = [m[0].numel() for m in logits]
+        objectness, anchor_deltas = concat_box_prediction_layers(logits, deltas)
+        proposals = self.rpn.box_coder.decode(anchor_deltas.detach(), [anchors] * views).view(views, -1, 4)
+        proposed, _ = self.rpn.filter_proposals(proposals, objectness, [shape] * views, counts)
+        out: Tensors = {
+            "anchors": anchors,
+            "objectness": objectness.view(views, -1),
+            "anchor_deltas": anchor_deltas.view(views, -1, 4),
+        }
+        # RoIAlign knows no half precision on every device
+        full = [m.float() for m in maps[: len(self.cut_from)]]
+        if targets is None:
+            return out | self._detected(full, proposed, shape)
+        return out | self._drawn(anchors, targets) | self._taught(full, proposed, targets)
+
+    def _anchors(self, shapes: list[tuple[int, int]], shape: tuple[int, int]) -> Tensor:
+        """(A, 4) anchors of maps with these (rows, columns), in a view with those."""
+        maps = [torch.empty(1, 0, *s, device=self.device) for s in shapes]
+        (anchors,) = self.rpn.anchor_generator(ImageList(torch.empty(1, 0, *shape), [shape]), maps)
+        return anchors
+
+    def _drawn(self, anchors: Tensor, targets: Tensors) -> dict[str, Tensor]:
+        """Which anchors learn what: of those that could, a random few."""
+        labels, instances = [], []
+        for true, ignored in zip(_each(targets, "box", "exists"), _each(targets, "ignored", "ignores"), strict=True):
+            label, instance = parts.assign(self.rpn.proposal_matcher, anchors, true, ignored)
+            labels.append(label)
+            instances.append(instance)
+        drawn = [p.bool() | n.bool() for p, n in zip(*self.rpn.fg_bg_sampler(labels), strict=True)]
+        chosen = [torch.where(d, label, -1) for d, label in zip(drawn, labels, strict=True)]
+        return {"anchor_label": torch.stack(chosen), "anchor_instance": torch.stack(instances)}
+
+    def _taught(self, maps: list[Tensor], proposed: list[Tensor], targets: Tensors) -> Tensors:
+        """What is said of proposals, and of the true boxes, of which a random few are taken; keypoints of the positive."""
+        rois, labels, instances = [], [], []
+        true, ignored = _each(targets, "box", "exists"), _each(targets, "ignored", "ignores")
+        for boxes, here, there in zip(proposed, true, ignored, strict=True):
+            rois.append(torch.cat([boxes, here]))
+            label, instance = parts.assign(self.roi_heads.proposal_matcher, rois[-1], here, there)
+            labels.append(label)
+            instances.append(instance)
+        drawn = self.roi_heads.subsample(labels)
+        rois, labels, instances = ([v[d] for v, d in zip(x, drawn, strict=True)] for x in (rois, labels, instances))
+        positive = [label > 0 for label in labels]
+        out = self._read_boxes(maps, rois)
+        sure = out["class_logits"].softmax(-1)[:, 1][torch.cat(positive)]
+        return {
+            **out,
+            "roi_label": torch.cat(labels),
+            "roi_instance": torch.cat(instances),
+            "instance": torch.cat([i[p] for i, p in zip(instances, positive, strict=True)]),
+            **self._read_keypoints(maps, [r[p] for r, p in zip(rois, positive, strict=True)], sure),
+        }
+
+    def _detected(self, maps: list[Tensor], proposed: list[Tensor], shape: tuple[int, int]) -> Tensors:
+        """What is said of proposals, and the keypoints of what survives suppression."""
+        out = self._read_boxes(maps, proposed)
+        boxes, scores, _ = self.roi_heads.postprocess_detections(
+            out["class_logits"], out["box_deltas"], proposed, [shape] * len(proposed)
+        )
+        return out | self._read_keypoints(maps, boxes, torch.cat(scores))
+
+    def _read_boxes(self, maps: list[Tensor], rois: list[Tensor]) -> Tensors:
+        """Second stage, for B lists of regions."""
+        hidden = self.roi_heads.box_head(self.roi_heads.box_roi_pool(maps, rois))
+        class_logits, box_deltas = self.roi_heads.box_predictor(hidden)
+        return {
+            "roi": torch.cat(rois),
+            "roi_view": _views(rois),
+            "class_logits": class_logits,
+            "box_deltas": box_deltas,
+        }
+
+    def _read_keypoints(self, maps: list[Tensor], boxes: list[Tensor], score: Tensor) -> Tensors:
+        """Heatmaps inside B lists of boxes."""
+        cut = self.roi_heads.keypoint_roi_pool(maps, boxes)
+        heatmap = self.roi_heads.keypoint_predictor(self.roi_heads.keypoint_head(cut))
+        return {"box": torch.cat(boxes), "view": _views(boxes), "score": score, "heatmap": heatmap}
+
+    def loss(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
+        """The five usual losses, of weight 1.
+
+        objectness: mean cross entropy of the anchors drawn; rpn_box: smooth L1 of the positive ones' corrections, summed,
+        over the number of all drawn. classifier, box: the same of regions. keypoint: mean cross entropy, over the cells
+        of a heatmap, of the labelled keypoints inside their region; ln(S**2) where it knows nothing.
+        """
+        label = outputs["anchor_label"]
+        drawn, positive = label >= 0, label > 0
+        count = drawn.sum().clamp_min(1)
+        entropy = F.binary_cross_entropy_with_logits(
+            outputs["objectness"][drawn], label[drawn].float(), reduction="sum"
+        )
+        view, anchor = positive.nonzero(as_tuple=True)
+        true = targets["box"][view, outputs["anchor_instance"][positive]]
+        wanted = self.rpn.box_coder.encode_single(true, outputs["anchors"][anchor])
+        losses = {
+            "objectness": entropy / count,
+            "rpn_box": _smooth(outputs["anchor_deltas"][positive], wanted) / count,
+        }
+
+        label, view = outputs["roi_label"], outputs["roi_view"]
+        positive, count = label > 0, max(len(label), 1)
+        true = targets["box"][view[positive], outputs["roi_instance"][positive]]
+        wanted = self.roi_heads.box_coder.encode_single(true, outputs["roi"][positive])
+        losses["classifier"] = F.cross_entropy(outputs["class_logits"], label, reduction="sum") / count
+        losses["box"] = _smooth(outputs["box_deltas"].unflatten(1, (2, 4))[positive, 1], wanted) / count
+
+        view, instance, heatmap = outputs["view"], outputs["instance"], outputs["heatmap"]
+        labelled = targets["labelled"][view, instance]
+        points = torch.cat([targets["xy"][view, instance], labelled[..., None].float()], dim=-1)
+        cell, valid = keypoints_to_heatmap(points, outputs["box"], self.side)
+        learnt = valid.bool()
+        if learnt.any():
+            losses["keypoint"] = F.cross_entropy(heatmap[learnt].flatten(1).float(), cell[learnt])
+        else:
+            losses["keypoint"] = heatmap.sum() * 0  # a gradient of 0: distributed training waits for one
+        return losses
+
+    @torch.no_grad()
+    def decode(self, outputs: Tensors) -> list[Poses]:
+        """Keypoints at the highest point of their heatmap, which is resized to the pixels of its box by bicubic interpolation.
+
+        Boxes, and therefore all keypoints, lie in the view. Boxes are suppressed once more, which changes nothing but for
+        outputs that were drawn or are perfect.
+        """
+        found = []
+        for box, score, heatmap in self._by_view(outputs):
+            kept = box_nms(box, score, self.nms_threshold)
+            box, score, heatmap = box[kept], score[kept], heatmap[kept]
+            xy = heatmaps_to_keypoints(heatmap, box)[0][..., :2]
+            each = parts.peak_probability(heatmap, xy, box) * score[:, None]
+            arrays = [t.double().cpu().numpy() for t in (xy + self.shift, score, each, box)]
+            found.append(Poses.make(arrays[0], score=arrays[1], keypoint_score=arrays[2], box=arrays[3]))
+        return found
+
+    def _by_view(self, outputs: Tensors) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Boxes (n, 4), their scores (n,) and heatmaps (n, K, S, S) of each view."""
+        mine = [outputs["view"] == i for i in range(len(outputs["objectness"]))]
+        return [(outputs["box"][m], outputs["score"][m], outputs["heatmap"][m]) for m in mine]
+
+    @torch.no_grad()
+    def roi_heatmaps(self, outputs: Tensors) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """What ``decode`` reads, to be drawn.
+
+        Returns:
+            for each view boxes (n, 4) xyxy, view pixels; their scores (n,); and (n, K, S, S) probabilities that a keypoint is
+            in a cell of its box, S rows of S cells, which sum to 1 for each keypoint.
+        """
+        return [
+            (box.cpu().numpy(), score.cpu().numpy(), heat.flatten(2).softmax(-1).view_as(heat).cpu().numpy())
+            for box, score, heat in self._by_view(outputs)
+        ]
+
+    def ideal(self, targets: Tensors) -> Tensors:
+        """All anchors say whether and where they are right; the only regions are the true boxes, their heatmaps sharp."""
+        shape = (targets["size"][1], targets["size"][0])
+        anchors = self._anchors([(math.ceil(shape[0] / s), math.ceil(shape[1] / s)) for s in self.strides], shape)
+        true, ignored = _each(targets, "box", "exists"), _each(targets, "ignored", "ignores")
+        labels, instances, deltas = [], [], []
+        for here, there in zip(true, ignored, strict=True):
+            label, instance = parts.assign(self.rpn.proposal_matcher, anchors, here, there)
+            said = torch.zeros_like(anchors)
+            said[label > 0] = self.rpn.box_coder.encode_single(here[instance[label > 0]], anchors[label > 0])
+            labels.append(label)
+            instances.append(instance)
+            deltas.append(said)
+        box, view = torch.cat(true), _views(true)
+        instance = torch.cat([torch.arange(len(t), device=self.device) for t in true])
+        xy, labelled = targets["xy"][view, instance], targets["labelled"][view, instance]
+        return {
+            "anchors": anchors,
+            "objectness": torch.where(torch.stack(labels) > 0, SURE, -SURE),
+            "anchor_deltas": torch.stack(deltas),
+            "anchor_label": torch.stack(labels),
+            "anchor_instance": torch.stack(instances),
+            "roi": box,
+            "roi_view": view,
+            "class_logits": box.new_tensor([-SURE / 2, SURE / 2]).repeat(len(box), 1),
+            "box_deltas": box.new_zeros(len(box), 8),
+            "roi_label": torch.ones_like(view),
+            "roi_instance": instance,
+            "instance": instance,
+            "box": box,
+            "view": view,
+            "score": box.new_ones(len(box)),
+            "heatmap": parts.perfect_heatmaps(xy, labelled, box, self.side),
+        }
+
+    def holds(self, poses: Poses) -> np.ndarray:
+        """Which instances have a box that holds all their keypoints and isn't suppressed by another's."""
+        box = boxes_of(poses, self.boxes, self.margin)
+        boxed = np.isfinite(box).all(1)
+        inside = ((poses.xy >= box[:, None, :2]) & (poses.xy <= box[:, None, 2:])).all(-1) | ~poses.labelled
+        some = torch.from_numpy(np.where(boxed[:, None], box, 0.0))
+        overlap = box_iou(some, some).fill_diagonal_(0).numpy()
+        return boxed & inside.all(1) & ~(overlap > self.nms_threshold).any(1)
+
+
+def _each(targets: Tensors, name: str, there: str) -> list[Tensor]:
+    """One tensor a view, without the padding."""
+    return [rows[real] for rows, real in zip(targets[name], targets[there], strict=True)]
+
+
+def _views(boxes: list[Tensor]) -> Tensor:
+    """(R,) int64: the view of each of R boxes."""
+    count = torch.tensor([len(b) for b in boxes], device=boxes[0].device)
+    return torch.arange(len(boxes), device=boxes[0].device).repeat_interleave(count)
+
+
+def _smooth(said: Tensor, wanted: Tensor) -> Tensor:
+    """Smooth L1, summed."""
+    return F.smooth_l1_loss(said, wanted, beta=BETA, reduction="sum")

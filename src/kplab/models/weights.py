@@ -1,0 +1,80 @@
+"""Weights of a whole model from a file: all of them are found and fit, or loading fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kplab.models.errors import ModelError
+from kplab.models.heads.rcnn_parts import from_torchvision, is_torchvisions
+from kplab.models.pose_model import PoseModel
+
+#: How many names an error lists of each kind.
+LISTED = 5
+
+
+def load_model_weights(model: nn.Module, path: Path) -> None:
+    """Fill a model from a checkpoint of another run, or from a file of torchvision's ``keypointrcnn_resnet50_fpn``.
+
+    Counters of batch normalisation may be missing or left over; nothing else may.
+
+    Raises:
+        ModelError: the file can't be read, or its weights don't fit; what doesn't is listed.
+    """
+    if not path.is_file():
+        raise ModelError(
+            f"weights: there is no file {path}. Give a checkpoint of a run, or torchvision's file: weights=FILE."
+        )
+    found = read(path)
+    foreign = is_torchvisions(found)
+    if foreign:
+        strides = model.backbone.strides if isinstance(model, PoseModel) else []
+        found = from_torchvision(found, strides)
+    wanted = model.state_dict()
+    lacks = [k for k in wanted if k not in found and not _counts(k)]
+    extra = [k for k in found if k not in wanted and not _counts(k)]
+    odd = [k for k in wanted if k in found and found[k].shape != wanted[k].shape]
+    if lacks or extra or odd:
+        shapes = [f"{k} {list(found[k].shape)} instead of {list(wanted[k].shape)}" for k in odd]
+        faults = (("it lacks", lacks), ("the model has no", extra), ("of another shape:", shapes))
+        told = "; ".join(f"{what} {_some(names)}" for what, names in faults if names)
+        remedy = (
+            "Torchvision's weights want experiment=rcnn_torchvision and a skeleton of 17 keypoints, such as coco17."
+            if foreign
+            else "Give weights of a run with the same backbone, neck, head and skeleton."
+        )
+        raise ModelError(f"weights: {path} doesn't fit the model: {told}. {remedy}")
+    model.load_state_dict({k: v for k, v in found.items() if k in wanted}, strict=False)
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Tensors of a PyTorch file by name; of a checkpoint, those of its model.
+
+    Raises:
+        ModelError: it is none.
+    """
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises as it likes
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"weights: {path} can't be read: {reason}. Give a checkpoint or a PyTorch state dict."
+        ) from error
+    if isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
+        held = {k.removeprefix("model."): v for k, v in held["state_dict"].items() if k.startswith("model.")}
+    if not isinstance(held, dict) or not held or not all(isinstance(v, Tensor) for v in held.values()):
+        raise ModelError(f"weights: {path} holds no tensors by name. Give a checkpoint or a PyTorch state dict.")
+    return held
+
+
+def _counts(key: str) -> bool:
+    """Whether it is a counter that only a norm with a cumulative average reads."""
+    return key.endswith("num_batches_tracked")
+
+
+def _some(names: list[str]) -> str:
+    """How many, and the first few."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"{', '.join(names[:LISTED])}{more}"
