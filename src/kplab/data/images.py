@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,25 @@ from PIL import Image, UnidentifiedImageError
 from kplab.data.formats import DataError
 
 ROTATION_TAG = 0x0112
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def find_images(pattern: str) -> list[Path]:
+    """Image files of a folder (with its subfolders), a glob, or one file; sorted by name.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = Path(pattern)
+    if path.is_dir():
+        found = [p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES]
+    else:
+        found = [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise DataError(
+            f"{pattern}: no image found. Give a folder, a file or a quoted glob; known: {' '.join(IMAGE_SUFFIXES)}."
+        )
+    return sorted(found)
 
 
 def read_image(path: Path | str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from kplab import config as configs
 from kplab.config import ConfigError
 from kplab.data.datamodule import EpochSampler, PoseDataset, loader, usual_workers
 from kplab.data.formats import DataError
-from kplab.data.images import read_header, read_image
+from kplab.data.images import find_images, read_header, read_image
 from kplab.data.regions import Regions, detected_regions, image_regions
 from kplab.models.cascade import Cascade
 from kplab.models.pose_model import PoseModel
@@ -30,8 +29,6 @@ from kplab.structures.skeleton import Skeleton
 from kplab.tasks import build
 from kplab.tasks.gather import Assembly, files_of, set_name
 from kplab.viz import poses as drawing
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def main(args: list[str]) -> None:
@@ -189,24 +186,6 @@ def card_of(run: Run, checkpoint: Path, config: DictConfig, flip_test: bool, box
         "size": list(config.size),
         "padding": float(config.padding),
     }
-
-
-def find_images(pattern: str) -> list[Path]:
-    """Image files of a folder (with its subfolders), a glob, or one file; sorted by name.
-
-    Raises:
-        DataError: there is none.
-    """
-    path = Path(pattern)
-    if path.is_dir():
-        found = [p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES]
-    else:
-        found = [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
-        raise DataError(
-            f"{pattern}: no image found. Give a folder, a file or a quoted glob; known: {' '.join(IMAGE_SUFFIXES)}."
-        )
-    return sorted(found)
 
 
 def unlabelled(files: list[Path], skeleton: Skeleton) -> Labels:
