@@ -71,7 +71,7 @@ def jpeg(image: np.ndarray, quality: float) -> tuple[np.ndarray, np.ndarray]:
     if not 1 <= quality <= 100:
         raise ConfigError(f"a JPEG of quality {quality} can't be made. Use 1 to 100.")
     coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
-    return cv2.imdecode(coded, cv2.IMREAD_UNCHANGED), np.eye(3)
+    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_UNCHANGED)), np.eye(3)
 
 
 #: property -> how it is changed, and what its strength is measured in

@@ -18,6 +18,9 @@ ORB_RATIO, ORB_PATCH = 1.2, 31
 #: Diameter at AKAZE's first level, pixels, and levels an octave: 2 x 1.6 x 1.5 and 4. Source: OpenCV's AKAZEFeatures.
 AKAZE_SIZE, AKAZE_LEVELS = 4.8, 4
 
+#: Responses of flat images are not above it.
+TINY = float(np.finfo(np.float32).tiny)
+
 
 class SIFTDescriptor:
     """SIFT's descriptor at given points. Those without an angle get one from the centroid of the brightness around them.
@@ -127,9 +130,7 @@ class Corners:
     def response(self, image: np.ndarray) -> np.ndarray:
         """(H, W) float32 of an (H, W) uint8 or float32 image."""
         grey = to_grey(image).astype(np.float32) / 255
-        if self.sigma > 0:
-            grey = cv2.GaussianBlur(grey, (0, 0), self.sigma)
-        return self.measure(grey)
+        return self.measure(cv2.GaussianBlur(grey, (0, 0), self.sigma) if self.sigma > 0 else grey)
 
     def measure(self, grey: np.ndarray) -> np.ndarray:
         """The response of a float32 image."""
@@ -138,7 +139,7 @@ class Corners:
     def detect(self, image: np.ndarray) -> Points:
         """Corners of an image; none where it is flat."""
         response = self.response(image)
-        xy, score = peaks(response, max(self.quality * float(response.max()), np.finfo(np.float32).tiny))
+        xy, score = peaks(response, max(self.quality * float(response.max()), TINY))
         return Points.make(xy, score, np.full(len(xy), self.size)).strongest(self.count, self.radius)
 
 
@@ -230,17 +231,27 @@ class ORB:
 
     def detect(self, image: np.ndarray) -> Points:
         """Corners with their scales and orientations."""
-        found = self.orb.detect(to_grey(image))
-        # OpenCV multiplies a level's cell indices by its ratio; the centre of cell i lies at (i + 0.5) times it
-        return of_keypoints(found, [0.5 * k.size / ORB_PATCH for k in found]).strongest(self.count, self.radius)
+        grey = to_grey(image)
+        found = of_keypoints(self.orb.detect(grey), 0.0)
+        nominal, actual = orb_ratios(found.size, grey)
+        # OpenCV takes cell i of a level to be at i times the nominal ratio; its centre lies at i + 0.5 times the actual one
+        xy = (found.xy / nominal[:, None] + 0.5) * actual
+        return Points.make(xy, found.score, found.size, found.angle).strongest(self.count, self.radius)
 
     def describe(self, image: np.ndarray, points: Points) -> np.ndarray:
         """(N, 32) uint8, of points that ``detect`` found."""
-        ratio = points.size / ORB_PATCH
-        level = np.round(np.log(ratio) / np.log(ORB_RATIO))
-        return compute(
-            self.orb, to_grey(image), points.xy - 0.5 * ratio[:, None], points.size, points.angle, level.astype(int)
-        )
+        grey = to_grey(image)
+        nominal, actual = orb_ratios(points.size, grey)
+        level = np.round(np.log(nominal) / np.log(ORB_RATIO)).astype(int)
+        at = (points.xy / actual - 0.5) * nominal[:, None]
+        return compute(self.orb, grey, at, points.size, points.angle, level)
+
+
+def orb_ratios(size: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a point's pyramid level is shrunk by: (N,) in name, and (N, 2) in fact, a level having whole numbers of cells."""
+    nominal = size / ORB_PATCH
+    whole = np.array(grey.shape[::-1], dtype=np.float64)
+    return nominal, whole / np.round(whole / nominal[:, None])
 
 
 class AKAZE:
@@ -289,12 +300,11 @@ def akaze_maker() -> Callable[..., Any]:
     return maker
 
 
-def of_keypoints(found: Any, offset: float | list[float]) -> Points:
+def of_keypoints(found: Any, offset: float) -> Points:
     """Points of OpenCV's keypoints.
 
     Args:
-        offset: from a position as OpenCV counts it to a continuous one, pixels; for all, or for each.
+        offset: from a position as OpenCV counts it to a continuous one, pixels.
     """
     rows = np.array([(*k.pt, k.response, k.size, k.angle) for k in found], dtype=np.float64).reshape(-1, 5)
-    shift = np.broadcast_to(np.asarray(offset, dtype=np.float64), len(rows))[:, None]
-    return Points.make(rows[:, :2] + shift, rows[:, 2], rows[:, 3], rows[:, 4])
+    return Points.make(rows[:, :2] + offset, rows[:, 2], rows[:, 3], rows[:, 4])

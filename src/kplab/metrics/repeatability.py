@@ -48,7 +48,7 @@ def common(
 
 def inside(xy: np.ndarray, size: tuple[int, int], margin: float = 0.0) -> np.ndarray:
     """(N,) bool whether points lie in a frame, and at least ``margin`` from its border; NaN does not."""
-    return ((xy >= margin) & (xy <= np.array(size) - margin)).all(1)
+    return np.all((xy >= margin) & (xy <= np.array(size) - margin), axis=1)
 
 
 def assign(distance: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:

@@ -34,12 +34,12 @@ def curves(frame: pd.DataFrame, metric: str, title: str, units: Mapping[str, str
     rows = -(-len(properties) // columns)
     plot, panels = look.figure(rows, columns, size=(max(5.0, 3.0 * columns), 2.6 * rows + 0.3))
     top = 1.02 if not metric.endswith("px") else None
-    for panel, name in zip(panels, properties, strict=False):
+    for number, (panel, name) in enumerate(zip(panels, properties, strict=False)):
         for detector, colour in zip(detectors, look.colours(len(detectors)), strict=True):
             part = frame[(frame["property"] == name) & (frame["detector"] == detector)].sort_values("strength")
             panel.plot(part["strength"], part[metric], color=colour, lw=1.4, marker="o", ms=3, label=detector)
         unit = units.get(name, "")
-        look.label(panel, title=name, x=unit, y=title, grid="y")
+        look.label(panel, title=name, x=unit, y="" if number % columns else title, grid="y")
         if unit == "factor":
             panel.set_xscale("log", base=2)
             panel.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
