@@ -91,7 +91,8 @@ class Corners:
     Args:
         block: side of the window over which products of gradients are summed, pixels, odd.
         aperture: side of the Sobel filters, odd.
-        sigma: of a Gaussian before the gradients, pixels; 0 is none.
+        sigma: of a Gaussian before the gradients, pixels; 0 is none. A window that is not wider than it sees a crossing of
+            two edges as four corners; a wide box finds a corner anywhere in its reach.
         quality: maxima below this share of the image's highest response are left out. Being relative, it does not see a
             gain or an offset of the brightness.
         radius: no corner within this distance of a stronger one, pixels.
@@ -109,7 +110,7 @@ class Corners:
         *,
         block: int = 3,
         aperture: int = 3,
-        sigma: float = 1.0,
+        sigma: float = 0.0,
         quality: float = 0.01,
         radius: float = 4.0,
         count: int | None = None,
