@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kplab.viz import look
 
@@ -26,7 +27,7 @@ def curves(frame: pd.DataFrame, metric: str, title: str, units: Mapping[str, str
         metric: the column to draw.
         title: what it is called.
         units: property to what its strength is measured in. Factors are drawn on a logarithmic axis; JPEG's quality falls
-            to the right.
+            to the right. What points anywhere would reach is dotted, where the frame has a column ``chance``.
     """
     properties = list(dict.fromkeys(frame["property"]))
     detectors = list(dict.fromkeys(frame["detector"]))
@@ -38,6 +39,9 @@ def curves(frame: pd.DataFrame, metric: str, title: str, units: Mapping[str, str
         for detector, colour in zip(detectors, look.colours(len(detectors)), strict=True):
             part = frame[(frame["property"] == name) & (frame["detector"] == detector)].sort_values("strength")
             panel.plot(part["strength"], part[metric], color=colour, lw=1.4, marker="o", ms=3, label=detector)
+        if metric == "repeatability" and "chance" in frame:
+            part = frame[frame["property"] == name].groupby("strength")["chance"].mean()
+            panel.plot(part.index, part, color=look.GREY, lw=0.9, ls=":", label="chance")
         unit = units.get(name, "")
         look.label(panel, title=name, x=unit, y="" if number % columns else title, grid="y")
         if unit == "factor":
@@ -45,6 +49,8 @@ def curves(frame: pd.DataFrame, metric: str, title: str, units: Mapping[str, str
             panel.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         if unit == "quality":
             panel.invert_xaxis()
+        if unit == "image":
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_ylim(0, top)
     for panel in panels[len(properties) :]:
         panel.set_visible(False)
