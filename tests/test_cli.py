@@ -74,7 +74,7 @@ def test_runs_of_an_empty_folder(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert "make demo" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "compare", "runs", "dataset"])
+@pytest.mark.parametrize("verb", ["evaluate", "compare", "runs", "dataset", "invariance"])
 def test_verbs_without_a_model_start_without_torch(verb: str) -> None:
     """Torch and Lightning take ten seconds to import."""
     code = f"import sys, kplab.tasks.{verb}; print({{'torch', 'lightning', 'timm'}} & set(sys.modules))"

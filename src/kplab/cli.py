@@ -22,6 +22,11 @@ VERBS = {
         "train families of detector on one dataset, one table",
         "kplab benchmark data=flies",
     ),
+    "invariance": (
+        "kplab.tasks.invariance",
+        "how well interest points are found again in changed images",
+        "kplab invariance images=photos/",
+    ),
     "runs": ("kplab.tasks.runs", "list runs, newest first", "kplab runs"),
 }
 

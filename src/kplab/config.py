@@ -119,6 +119,28 @@ class Benchmark:
 
 
 @dataclass
+class Invariance:
+    """Keys of ``kplab invariance``."""
+
+    points: dict[str, Any] = field(default_factory=dict)
+    detectors: list[str] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
+    images: str | None = None
+    sequence: str | None = None
+    properties: list[str] = field(default_factory=list)
+    changes: dict[str, Any] = field(default_factory=dict)
+    count: int | None = 500
+    radius: float = 3.0
+    margin: float = 8.0
+    max_side: int | None = None
+    ransac: float = 3.0
+    checkpoint: str = "auto"
+    device: str = "auto"
+    out: str = MISSING
+    root: str = MISSING
+
+
+@dataclass
 class Data:
     """Keys of ``kplab data``."""
 
@@ -141,6 +163,7 @@ SCHEMAS: dict[str, type] = {
     "evaluate": Evaluate,
     "compare": Compare,
     "benchmark": Benchmark,
+    "invariance": Invariance,
     "data": Data,
     "runs": Runs,
 }

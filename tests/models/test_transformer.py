@@ -78,7 +78,9 @@ def test_cells_have_no_order_but_their_positions() -> None:
     torch.testing.assert_close(net(cells[:, order], positions[order], queries)[0], said, atol=1e-5, rtol=0)
     # without positions the order of cells can't be told at all; with them it can
     nowhere = torch.zeros_like(positions)
-    torch.testing.assert_close(net(cells[:, order], nowhere, queries)[0], net(cells, nowhere, queries)[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        net(cells[:, order], nowhere, queries)[0], net(cells, nowhere, queries)[0], atol=1e-5, rtol=0
+    )
     assert (net(cells[:, order], positions, queries)[0] - said).abs().max() > 1e-2
 
 

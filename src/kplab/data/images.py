@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,24 @@ from PIL import Image, UnidentifiedImageError
 from kplab.data.formats import DataError
 
 ROTATION_TAG = 0x0112
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def find_images(pattern: str) -> tuple[list[Path], list[Path]]:
+    """Image files of a folder (with its subfolders), a glob, or one file, sorted by name; and what else lies there.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = Path(pattern)
+    files = path.rglob("*") if path.is_dir() else map(Path, glob.glob(pattern, recursive=True))
+    files = sorted(p for p in files if p.is_file())
+    found = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise DataError(
+            f"{pattern}: no image found. Give a folder, a file or a quoted glob; known: {' '.join(IMAGE_SUFFIXES)}."
+        )
+    return found, [p for p in files if p.suffix.lower() not in IMAGE_SUFFIXES]
 
 
 def read_image(path: Path | str) -> np.ndarray:

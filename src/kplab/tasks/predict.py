@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import time
@@ -20,7 +19,7 @@ from kplab import config as configs
 from kplab.config import ConfigError
 from kplab.data.datamodule import EpochSampler, PoseDataset, loader, usual_workers
 from kplab.data.formats import DataError
-from kplab.data.images import check_whole, read_header, read_image
+from kplab.data.images import check_whole, find_images, read_header, read_image
 from kplab.data.regions import Regions, detected_regions, image_regions
 from kplab.models.cascade import Cascade
 from kplab.models.pose_model import PoseModel
@@ -33,8 +32,6 @@ from kplab.structures.skeleton import Skeleton
 from kplab.tasks import build
 from kplab.tasks.gather import Assembly, files_of, set_name
 from kplab.viz import poses as drawing
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def main(args: list[str]) -> None:
@@ -210,28 +207,6 @@ def card_of(run: Run, checkpoint: Path, config: DictConfig, flip_test: bool, box
     }
 
 
-def find_images(pattern: str) -> list[Path]:
-    """Image files of a folder (with its subfolders), a glob, or one file; sorted by name. Says what else lies there.
-
-    Raises:
-        DataError: there is none.
-    """
-    path = Path(pattern)
-    if path.is_dir():
-        files = [p for p in path.rglob("*") if p.is_file()]
-    else:
-        files = [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]
-    found = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
-        raise DataError(
-            f"{pattern}: no image found. Give a folder, a file or a quoted glob; known: {' '.join(IMAGE_SUFFIXES)}."
-        )
-    if len(found) < len(files):
-        others = sorted({p.suffix.lower() or "without suffix" for p in files} - {p.suffix.lower() for p in found})
-        print(f"{len(files) - len(found)} files are no images of a known kind and are left out ({', '.join(others)})")
-    return sorted(found)
-
-
 def unlabelled(files: list[Path], skeleton: Skeleton) -> Labels:
     """New images as Labels without any instance. All are looked at first, so that a bad one is told before work starts."""
     faults, sizes = [], []
@@ -275,7 +250,10 @@ def predict_images(
         (out / "overlays").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{out}: can't be made ({error.strerror}). Name another folder: out=DIR.") from None
-    files = find_images(images)
+    files, others = find_images(images)
+    if others:
+        kinds = ", ".join(sorted({p.suffix.lower() or "without suffix" for p in others}))
+        print(f"{len(others)} files are no images of a known kind and are left out ({kinds})")
     labels = unlabelled(files, skeleton)
     model, path = load_model(run, checkpoint, device)
     flip = config.flip_test if flip_test is None else flip_test

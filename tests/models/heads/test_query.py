@@ -188,7 +188,7 @@ def test_anchored_answers_lie_where_their_queries_look() -> None:
         outputs, looked = h(maps()), h.attention(maps()).numpy()
     rows, columns = np.mgrid[:16, :12] + 0.5
     wanted = np.stack([(looked * columns).sum((-2, -1)) / 12 - 0.5, (looked * rows).sum((-2, -1)) / 16 - 0.5], -1)
-    assert outputs["uv"][-1].numpy() == pytest.approx(wanted + [0.1, -0.2], abs=1e-5)
+    assert outputs["uv"][-1].numpy() == pytest.approx(wanted + np.array([0.1, -0.2]), abs=1e-5)
 
 
 def test_what_it_does_not_know_is_refused() -> None:

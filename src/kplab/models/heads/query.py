@@ -105,10 +105,7 @@ class QueryHead(RegressionHead):
         said, looked = self.transformer(*self._cells(maps), self.queries, weights=self.anchored)
         with torch.autocast(said.device.type, enabled=False):
             point, score = self.point(said.float()), self.score(said.float())
-            if looked is None:
-                uv = point[..., :2].sigmoid() - 0.5
-            else:
-                uv = looked.float() @ self._places(maps[self.level]) + point[..., :2]
+            uv = point[..., :2].sigmoid() - 0.5 if looked is None else self._anchors(looked, maps) + point[..., :2]
         outputs = {"uv": uv, "score": score.squeeze(-1) if self.fixed else score}
         return outputs if self.likelihood is None else {**outputs, "spread": point[..., 2:]}
 
@@ -118,11 +115,10 @@ class QueryHead(RegressionHead):
         assert looked is not None
         return looked[-1].unflatten(-1, maps[self.level].shape[-2:])
 
-    @staticmethod
-    def _places(level: Tensor) -> Tensor:
-        """(N, 2) centres of a map's cells, fractions of the view from its centre, rows one after another."""
-        y, x = (((torch.arange(n, device=level.device) + 0.5) / n - 0.5) for n in level.shape[-2:])
-        return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
+    def _anchors(self, looked: Tensor, maps: list[Tensor]) -> Tensor:
+        """(..., 2) mean places of shares of attention (..., N) to cells, fractions of the view from its centre."""
+        y, x = (((torch.arange(n, device=looked.device) + 0.5) / n - 0.5) for n in maps[self.level].shape[-2:])
+        return looked.float() @ torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
 
     def _cells(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """(B, N, C) and their positions (N, C)."""

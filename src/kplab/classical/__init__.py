@@ -1,0 +1,1 @@
+"""Keypoints without learning: detectors, descriptors, and the changes of an image that they should survive."""

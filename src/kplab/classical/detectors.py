@@ -1,0 +1,311 @@
+"""Harris, Shi-Tomasi, SIFT, ORB and AKAZE over OpenCV, in continuous pixels and without OpenCV's own offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from kplab.classical.points import Points, centroid_angles, peaks, to_grey
+from kplab.config import ConfigError
+
+#: Sigma of SIFT's first image, pixels, and intervals an octave. Source: Lowe 2004, section 3.
+SIFT_SIGMA, SIFT_INTERVALS = 1.6, 3
+#: Ratio of ORB's pyramid levels and side of its patch, pixels. Source: OpenCV's defaults.
+ORB_RATIO, ORB_PATCH = 1.2, 31
+#: Diameter at AKAZE's first level, pixels, and levels an octave: 2 x 1.6 x 1.5 and 4. Source: OpenCV's AKAZEFeatures.
+AKAZE_SIZE, AKAZE_LEVELS = 4.8, 4
+
+#: Responses of flat images are not above it.
+TINY = float(np.finfo(np.float32).tiny)
+
+
+class SIFTDescriptor:
+    """SIFT's descriptor at given points. Those without an angle get one from the centroid of the brightness around them.
+
+    The image it is taken from is the one that SIFT itself would take for a point of that size.
+
+    Source: Lowe, "Distinctive Image Features from Scale-Invariant Keypoints", 2004.
+    """
+
+    def __init__(self) -> None:
+        # without it OpenCV doubles the image about its corner pixel, which shifts every point by .23 px
+        self.sift = cv2.SIFT.create(enable_precise_upscale=True)
+
+    def __call__(self, image: np.ndarray, points: Points) -> np.ndarray:
+        """(N, 128) float32 of norm 512."""
+        grey = to_grey(image)
+        angle = points.angle.copy()
+        for size in np.unique(points.size[np.isnan(angle)]):
+            rows = np.isnan(angle) & (points.size == size)
+            angle[rows] = centroid_angles(grey, points.xy[rows], max(1, round(1.5 * size)))
+        # octave + layer / 3, the layers of an octave being 1 to 3 and octaves beginning at -1
+        step = np.round(SIFT_INTERVALS * np.log2(np.maximum(points.size, 1e-6) / (2 * SIFT_SIGMA))).astype(int)
+        step = np.maximum(step, 1 - SIFT_INTERVALS)
+        layer = (step - 1) % SIFT_INTERVALS + 1
+        octave = (step - layer) // SIFT_INTERVALS
+        packed = (octave & 255) | (layer << 8)
+        return compute(self.sift, grey, points.xy - 0.5, points.size, angle, packed)
+
+
+def compute(
+    extractor: Any,
+    grey: np.ndarray,
+    at: np.ndarray,
+    size: np.ndarray,
+    angle: np.ndarray,
+    octave: np.ndarray,
+    level: np.ndarray | None = None,
+) -> np.ndarray:
+    """Descriptors of an OpenCV extractor, in the order of the points.
+
+    Args:
+        at: (N, 2) positions as the extractor counts them.
+        octave: (N,) OpenCV's field of that name.
+        level: (N,) for extractors that read the field class_id; None lets it carry the row.
+
+    Raises:
+        ValueError: the extractor left points out.
+    """
+    number = np.arange(len(at)) if level is None else level
+    keypoints = [
+        cv2.KeyPoint(float(x), float(y), float(s), float(a), 0.0, int(o), int(n))
+        for (x, y), s, a, o, n in zip(at, size, angle, octave, number, strict=True)
+    ]
+    if not keypoints:
+        return np.zeros((0, extractor.descriptorSize()), np.uint8 if extractor.descriptorType() == cv2.CV_8U else "f4")
+    kept, found = extractor.compute(grey, keypoints)
+    if len(kept) != len(keypoints):
+        raise ValueError(
+            f"{type(extractor).__name__} describes {len(kept)} of {len(keypoints)} points: the others are too close to the "
+            "border. Describe points that it detected itself."
+        )
+    return found if level is not None else found[np.argsort([k.class_id for k in kept])]
+
+
+class Corners:
+    """Corners of a structure tensor: maxima of a response, to a fraction of a pixel.
+
+    Args:
+        block: side of the window over which products of gradients are summed, pixels, odd.
+        aperture: side of the Sobel filters, odd.
+        sigma: of a Gaussian before the gradients, pixels; 0 is none. A window that is not wider than it sees a crossing of
+            two edges as four corners; a wide box finds a corner anywhere in its reach.
+        quality: maxima below this share of the image's highest response are left out. Being relative, it does not see a
+            gain or an offset of the brightness.
+        radius: no corner within this distance of a stronger one, pixels.
+        count: corners at most; None is all.
+        size: diameter that corners are given, pixels, which their descriptor goes by: 8 looks at 48 x 48 pixels.
+
+    Raises:
+        ConfigError: an even window or aperture. OpenCV would anchor it half a pixel off.
+    """
+
+    descriptor = "SIFT at 8 px"
+
+    def __init__(
+        self,
+        *,
+        block: int = 3,
+        aperture: int = 3,
+        sigma: float = 0.0,
+        quality: float = 0.01,
+        radius: float = 4.0,
+        count: int | None = None,
+        size: float = 8.0,
+    ) -> None:
+        for name, value in (("block", block), ("aperture", aperture)):
+            if value < 1 or value % 2 == 0:
+                raise ConfigError(
+                    f"{name} is {value}, but must be odd: OpenCV puts an even window half a pixel off. Use {name}={value + 1}."
+                )
+        if not 0 <= quality < 1:
+            raise ConfigError(f"quality is {quality}, but is a share of the highest response: 0 or more, below 1.")
+        self.block, self.aperture, self.sigma, self.quality = block, aperture, sigma, quality
+        self.radius, self.count, self.size = radius, count, size
+        self.descriptor = f"SIFT at {size:g} px"
+        self.describe = SIFTDescriptor()
+
+    def response(self, image: np.ndarray) -> np.ndarray:
+        """(H, W) float32 of an (H, W) uint8 or float32 image."""
+        grey = to_grey(image).astype(np.float32) / 255
+        return self.measure(cv2.GaussianBlur(grey, (0, 0), self.sigma) if self.sigma > 0 else grey)
+
+    def measure(self, grey: np.ndarray) -> np.ndarray:
+        """The response of a float32 image."""
+        raise TypeError(f"{type(self).__name__} has no response of its own. Use Harris or ShiTomasi.")
+
+    def detect(self, image: np.ndarray) -> Points:
+        """Corners of an image; none where it is flat."""
+        response = self.response(image)
+        xy, score = peaks(response, max(self.quality * float(response.max()), TINY))
+        return Points.make(xy, score, np.full(len(xy), self.size)).strongest(self.count, self.radius)
+
+
+class Harris(Corners):
+    """det M - k (trace M)**2, with M the structure tensor.
+
+    Args:
+        k: the higher, the less edge-like corners must be.
+        more: see ``Corners``.
+
+    Source: Harris and Stephens, "A combined corner and edge detector", 1988.
+    """
+
+    def __init__(self, *, k: float = 0.04, **more: Any) -> None:
+        super().__init__(**more)
+        self.k = k
+
+    def measure(self, grey: np.ndarray) -> np.ndarray:
+        """OpenCV's response, whose window is a box."""
+        return cv2.cornerHarris(grey, self.block, self.aperture, self.k)
+
+
+class ShiTomasi(Corners):
+    """The smaller eigenvalue of the structure tensor.
+
+    Source: Shi and Tomasi, "Good features to track", 1994.
+    """
+
+    def measure(self, grey: np.ndarray) -> np.ndarray:
+        """OpenCV's response, whose window is a box."""
+        return cv2.cornerMinEigenVal(grey, self.block, ksize=self.aperture)
+
+
+class SIFT:
+    """Extrema of differences of Gaussians, with SIFT's descriptor.
+
+    Args:
+        contrast: extrema below it are left out, of a brightness of 0 to 1 (times 3, the intervals an octave). It is
+            absolute: a darker image has fewer points, unless a fixed number is asked for.
+        edge: highest ratio of the principal curvatures.
+        count: places at most; None is all.
+        radius: no place within this distance of a stronger one, pixels; 0 keeps all.
+
+    Source: Lowe, "Distinctive Image Features from Scale-Invariant Keypoints", 2004.
+    """
+
+    descriptor = "SIFT"
+
+    def __init__(
+        self, *, contrast: float = 0.04, edge: float = 10.0, count: int | None = None, radius: float = 0.0
+    ) -> None:
+        self.count, self.radius = count, radius
+        self.sift = cv2.SIFT.create(contrastThreshold=contrast, edgeThreshold=edge, enable_precise_upscale=True)
+        self.describe = SIFTDescriptor()
+
+    def detect(self, image: np.ndarray) -> Points:
+        """Points with their scales, a row for each orientation."""
+        return of_keypoints(self.sift.detect(to_grey(image)), 0.5).strongest(self.count, self.radius)
+
+
+class ORB:
+    """FAST corners on a pyramid, ranked by Harris, with rotated BRIEF: 256 bits.
+
+    Args:
+        threshold: least difference of brightness to the ring around a corner, grey levels.
+        levels: of the pyramid.
+        candidates: corners that are kept before ``count`` and ``radius`` are looked at.
+        count: corners at most; None is all.
+        radius: no corner within this distance of a stronger one, pixels; 0 keeps all.
+
+    Source: Rublee et al., "ORB: an efficient alternative to SIFT or SURF", 2011.
+    """
+
+    descriptor = "ORB"
+
+    def __init__(
+        self,
+        *,
+        threshold: int = 20,
+        levels: int = 8,
+        candidates: int = 5000,
+        count: int | None = None,
+        radius: float = 0.0,
+    ) -> None:
+        self.count, self.radius = count, radius
+        self.orb = cv2.ORB.create(
+            nfeatures=candidates, scaleFactor=ORB_RATIO, nlevels=levels, patchSize=ORB_PATCH, fastThreshold=threshold
+        )
+
+    def detect(self, image: np.ndarray) -> Points:
+        """Corners with their scales and orientations."""
+        grey = to_grey(image)
+        found = of_keypoints(self.orb.detect(grey), 0.0)
+        nominal, actual = orb_ratios(found.size, grey)
+        # OpenCV takes cell i of a level to be at i times the nominal ratio; its centre lies at i + 0.5 times the actual one
+        xy = (found.xy / nominal[:, None] + 0.5) * actual
+        return Points.make(xy, found.score, found.size, found.angle).strongest(self.count, self.radius)
+
+    def describe(self, image: np.ndarray, points: Points) -> np.ndarray:
+        """(N, 32) uint8, of points that ``detect`` found."""
+        grey = to_grey(image)
+        nominal, actual = orb_ratios(points.size, grey)
+        level = np.round(np.log(nominal) / np.log(ORB_RATIO)).astype(int)
+        at = (points.xy / actual - 0.5) * nominal[:, None]
+        return compute(self.orb, grey, at, points.size, points.angle, level)
+
+
+def orb_ratios(size: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a point's pyramid level is shrunk by: (N,) in name, and (N, 2) in fact, a level having whole numbers of cells."""
+    nominal = size / ORB_PATCH
+    whole = np.array(grey.shape[::-1], dtype=np.float64)
+    return nominal, whole / np.round(whole / nominal[:, None])
+
+
+class AKAZE:
+    """Extrema of the Hessian in a nonlinear scale space, with 486 bits of M-LDB. OpenCV 5 keeps it in its contrib modules.
+
+    Args:
+        threshold: least response.
+        count: points at most; None is all.
+        radius: no point within this distance of a stronger one, pixels; 0 keeps all.
+
+    Raises:
+        ConfigError: the installed OpenCV has no AKAZE.
+
+    Source: Alcantarilla et al., "Fast explicit diffusion for accelerated features in nonlinear scale spaces", 2013.
+    """
+
+    descriptor = "AKAZE"
+
+    def __init__(self, *, threshold: float = 0.001, count: int | None = None, radius: float = 0.0) -> None:
+        self.count, self.radius = count, radius
+        self.akaze = akaze_maker()(threshold=threshold)
+
+    def detect(self, image: np.ndarray) -> Points:
+        """Points with their scales and orientations."""
+        return of_keypoints(self.akaze.detect(to_grey(image), None), 0.5).strongest(self.count, self.radius)
+
+    def describe(self, image: np.ndarray, points: Points) -> np.ndarray:
+        """(N, 61) uint8, of points that ``detect`` found."""
+        level = np.round(AKAZE_LEVELS * np.log2(points.size / AKAZE_SIZE)).astype(int)
+        octave = level // AKAZE_LEVELS
+        return compute(self.akaze, to_grey(image), points.xy - 0.5, points.size, points.angle, octave, level)
+
+
+def akaze_maker() -> Callable[..., Any]:
+    """Where this OpenCV makes AKAZE.
+
+    Raises:
+        ConfigError: nowhere.
+    """
+    maker = getattr(cv2, "AKAZE_create", None) or getattr(getattr(cv2, "xfeatures2d", None), "AKAZE_create", None)
+    if maker is None:
+        raise ConfigError(
+            f"OpenCV {cv2.__version__} has no AKAZE: from version 5 on it is in the contrib modules only. Leave akaze out, or "
+            "install OpenCV 4 or an OpenCV with contrib."
+        )
+    return maker
+
+
+def of_keypoints(found: Any, offset: float) -> Points:
+    """Points of OpenCV's keypoints.
+
+    Args:
+        offset: from a position as OpenCV counts it to a continuous one, pixels.
+    """
+    rows = np.array([(*k.pt, k.response, k.size, k.angle) for k in found], dtype=np.float64).reshape(-1, 5)
+    return Points.make(rows[:, :2] + offset, rows[:, 2], rows[:, 3], rows[:, 4])
