@@ -22,8 +22,8 @@ def find_images(pattern: str) -> tuple[list[Path], list[Path]]:
         DataError: there is none.
     """
     path = Path(pattern)
-    files = path.rglob("*") if path.is_dir() else map(Path, glob.glob(pattern, recursive=True))
-    files = sorted(p for p in files if p.is_file())
+    every = list(path.rglob("*")) if path.is_dir() else [Path(p) for p in glob.glob(pattern, recursive=True)]
+    files = sorted(p for p in every if p.is_file())
     found = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise DataError(

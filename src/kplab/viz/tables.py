@@ -1,0 +1,79 @@
+"""Tables for terminals and files: numbers to the right, words to the left, a dash where there is nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+
+def cell(value: Any) -> str:
+    """One value as text: four significant digits, a dash for None and NaN.
+
+    >>> [cell(v) for v in (0.71834, 12345.6, 2.0, 3, None, float("nan"), True, "top-down", 1e-5)]
+    ['0.7183', '12346', '2', '3', '–', '–', 'yes', 'top-down', '1e-05']
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, Real) and not isinstance(value, Integral):
+        number = float(value)
+        if np.isnan(number):
+            return "–"
+        return f"{number:.0f}" if 1e4 <= abs(number) < 1e15 else f"{number:.4g}"
+    return str(value)
+
+
+def text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """Rows as aligned plain text with a rule under the heading.
+
+    Args:
+        rows: column name to value; a missing value is a dash.
+        columns: which columns, in order; None takes those of all rows, in the order met.
+
+    >>> print(text([{"run": "heatmap", "AP": 0.712}, {"run": "simcc", "AP": None}]))
+    run         AP
+    -------  -----
+    heatmap  0.712
+    simcc        –
+    """
+    columns = _columns(rows) if columns is None else columns
+    grid = [list(columns), *([cell(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(cell_len(line[i]) for line in grid) for i in range(len(columns))]
+    right = [_numeric(rows, column) for column in columns]
+    grid.insert(1, ["-" * width for width in widths])
+
+    def padded(word: str, width: int, to_the_right: bool) -> str:
+        space = " " * (width - cell_len(word))
+        return space + word if to_the_right else word + space
+
+    return "\n".join(
+        "  ".join(padded(*entry) for entry in zip(line, widths, right, strict=True)).rstrip() for line in grid
+    )
+
+
+def rich_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None, title: str = "") -> Table:
+    """The same as a table for ``rich``; values are shown as they are, not read as markup."""
+    columns = _columns(rows) if columns is None else columns
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(Text(column), justify="right" if _numeric(rows, column) else "left")
+    for row in rows:
+        table.add_row(*(Text(cell(row.get(column))) for column in columns))
+    return table
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(column for row in rows for column in row))
+
+
+def _numeric(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+    """Whether all values of a column that are there are numbers."""
+    values = [row[column] for row in rows if row.get(column) is not None]
+    return bool(values) and all(isinstance(v, Real) and not isinstance(v, bool) for v in values)

@@ -1,0 +1,60 @@
+"""Tables line up, for the eye and for a terminal."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from kplab.viz import tables
+
+ROWS = [{"run": "heatmap", "AP": 0.71234, "images": 5}, {"run": "a longer [red]name", "AP": None, "seed": np.int64(3)}]
+
+
+def test_numbers_stand_to_the_right_and_words_to_the_left() -> None:
+    assert tables.text(ROWS).splitlines() == [
+        "run                     AP  images  seed",
+        "------------------  ------  ------  ----",
+        "heatmap             0.7123       5     –",
+        "a longer [red]name       –       –     3",
+    ]
+
+
+def test_columns_are_those_asked_for() -> None:
+    assert tables.text(ROWS, ["AP", "nothing"]).splitlines()[2:] == ["0.7123  –", "     –  –"]
+    assert tables.text([], ["run"]).splitlines() == ["run", "---"]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=("C", "M", "Z")), max_size=8), min_size=1, max_size=5))
+def test_the_second_column_starts_in_one_place_whatever_the_script(words: list[str]) -> None:
+    lines = tables.text([{"name": w, "mark": "|"} for w in words]).splitlines()
+    # wide letters take two cells of a terminal
+    assert len({cell_len(line) - 1 for line in lines[2:]}) == 1
+    assert all(line.endswith("|") for line in lines[2:])
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1234.5, "1234"),
+        (123456.0, "123456"),
+        (0.00012345, "0.0001234"),
+        (np.float32(0.5), "0.5"),
+        (False, "no"),
+        (np.nan, "–"),
+    ],
+)
+def test_a_value_is_shown_to_four_digits(value: object, shown: str) -> None:
+    assert tables.cell(value) == shown
+
+
+def test_the_rich_table_shows_values_as_they_are() -> None:
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(tables.rich_table(ROWS, title="Runs"))
+    shown = stream.getvalue()
+    assert "a longer [red]name" in shown
+    assert "0.7123" in shown
+    assert shown.startswith("Runs")
