@@ -1,13 +1,10 @@
 """Tables line up, for the eye and for a terminal."""
 
-import io
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from rich.console import Console
 
 from kplab.viz import tables
 
@@ -49,12 +46,3 @@ def test_the_second_column_starts_in_one_place_whatever_the_script(words: list[s
 )
 def test_a_value_is_shown_to_four_digits(value: object, shown: str) -> None:
     assert tables.cell(value) == shown
-
-
-def test_the_rich_table_shows_values_as_they_are() -> None:
-    stream = io.StringIO()
-    Console(file=stream, width=80).print(tables.rich_table(ROWS, title="Runs"))
-    shown = stream.getvalue()
-    assert "a longer [red]name" in shown
-    assert "0.7123" in shown
-    assert shown.startswith("Runs")

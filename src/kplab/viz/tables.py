@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 from rich.cells import cell_len
-from rich.table import Table
-from rich.text import Text
 
 
 def cell(value: Any) -> str:
@@ -56,17 +54,6 @@ def text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
     return "\n".join(
         "  ".join(padded(*entry) for entry in zip(line, widths, right, strict=True)).rstrip() for line in grid
     )
-
-
-def rich_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None, title: str = "") -> Table:
-    """The same as a table for ``rich``; values are shown as they are, not read as markup."""
-    columns = _columns(rows) if columns is None else columns
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(Text(column), justify="right" if _numeric(rows, column) else "left")
-    for row in rows:
-        table.add_row(*(Text(cell(row.get(column))) for column in columns))
-    return table
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
