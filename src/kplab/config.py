@@ -348,7 +348,8 @@ def train_faults(config: DictConfig) -> list[str]:
         if config[key] is not None and config[key] < low:
             faults.append(f"{key} is {config[key]}, but must be at least {low}.")
     epochs = config.trainer.get("max_epochs")
-    if epochs is not None and (not isinstance(epochs, int) or epochs == 0):
+    # weights that are given are a model without any epoch
+    if epochs is not None and (not isinstance(epochs, int) or (epochs == 0 and config.weights is None)):
         faults.append(f"trainer.max_epochs is {epochs}, but wants a whole number, 1 or more; -1 for any number.")
     if config.monitor not in MONITORED:
         faults.append(f"monitor is '{config.monitor}'. Use one of: {', '.join(MONITORED)}.")
