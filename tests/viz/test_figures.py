@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.patches import Circle
 from matplotlib.quiver import Quiver
 from scipy import stats
 
@@ -89,6 +90,17 @@ def test_links_run_from_start_to_end_and_strong_ones_are_plain() -> None:
     np.testing.assert_allclose(dots.get_xydata(), [[1, 2], [3, 4]])
     assert float(first.get_alpha() or 0) < float(second.get_alpha() or 0)
     assert [panel.get_title(loc="left") for panel in plot.axes] == ["limb (2)", "nothing (0)"]
+
+
+def test_interest_points_are_circles_and_point_where_they_look() -> None:
+    """A quarter turn from x leads down, towards y; a point without a direction has no radius drawn."""
+    xy, size = np.array([[10.0, 20.0], [30.0, 15.0]]), np.array([8.0, 4.0])
+    plot = fields.points(np.zeros((48, 64, 3), dtype=np.uint8), {"SIFT": (xy, size, np.array([90.0, np.nan]))})
+    (panel,) = plot.axes
+    circles = [p for p in panel.patches if isinstance(p, Circle)]
+    assert [(*c.center, c.radius) for c in circles] == [(10, 20, 4), (30, 15, 2)]
+    (radius,) = panel.lines
+    np.testing.assert_allclose(radius.get_xydata(), [[10, 20], [10, 24]], atol=1e-9)
 
 
 def test_training_curves_sort_columns_by_kind_and_average_within_an_epoch() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
 from kplab.viz import look
 
@@ -95,6 +96,29 @@ def links(
             panel.plot([x0, x1], [y0, y1], color=colormaps["viridis"](s), alpha=0.3 + 0.7 * float(s), linewidth=0.9)
         panel.plot(*np.reshape(start, (-1, 2)).T, "o", color=look.VERMILLION, markersize=2.5)
         panel.set_title(f"{title} ({len(start)})", fontsize=8, loc="left", color=look.INK, pad=2)
+    return plot
+
+
+def points(
+    image: np.ndarray, groups: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], *, columns: int = 3
+) -> Figure:
+    """Interest points over the image, one panel a group: a circle for the size, a radius for the direction.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        groups: title to places (N, 2) and diameters (N,), image pixels, and directions (N,), degrees from x towards y, NaN for
+            none.
+        columns: panels in a row.
+    """
+    plot, panels = _panels(image, list(groups), columns, width=3.0)
+    for panel, (title, (xy, size, angle)) in zip(panels, groups.items(), strict=False):
+        _lay(panel, image)
+        for place, diameter, turn in zip(xy, size, angle, strict=True):
+            panel.add_patch(Circle(tuple(place), diameter / 2, fill=False, color=look.VERMILLION, linewidth=0.8))
+            if np.isfinite(turn):
+                end = place + diameter / 2 * np.array([np.cos(np.deg2rad(turn)), np.sin(np.deg2rad(turn))])
+                panel.plot([place[0], end[0]], [place[1], end[1]], color=look.VERMILLION, linewidth=0.8)
+        panel.set_title(f"{title} ({len(xy)})", fontsize=8, loc="left", color=look.INK, pad=2)
     return plot
 
 
