@@ -26,6 +26,7 @@ from kplab.runs.table import rows
 from kplab.tasks import build, callbacks, evaluate, predict, sweep
 from kplab.tasks.errors import describe
 from kplab.tasks.gather import Assembly
+from kplab.tasks.memorise import memorise
 from kplab.tasks.pose_module import PoseModule
 
 #: Set by the first process of a distributed run, so that those it starts write into the same folder.
@@ -55,6 +56,7 @@ def train(config: DictConfig) -> Run | None:
         ConfigError, DataError: before anything is trained, where it can be known.
     """
     callbacks.quiet()
+    learn = fit if config.matcher is None else memorise
     chief = build.global_rank() == 0
     resumed = resume_from(config)
     pl.seed_everything(config.seed, workers=False, verbose=False)
@@ -65,7 +67,7 @@ def train(config: DictConfig) -> Run | None:
     data = build.data_of(config, model.max_poses)
     if not chief:
         folder = Path(os.environ.get(FOLDER_VARIABLE, config.runs))
-        fit(config, model, data, folder, None, resumed)
+        learn(config, model, data, folder, None, resumed)
         return None
     run = Run.create(
         Path(config.runs),
@@ -84,7 +86,7 @@ def train(config: DictConfig) -> Run | None:
     try:
         tell(run, config, data, model)
         callbacks.check_disk(run.folder, model)
-        fit(config, model, data, run.folder, run, resumed)
+        learn(config, model, data, run.folder, run, resumed)
         for split in config.test_on:
             # a cascade is measured on annotated boxes as well: what the pose model is worth without the detector
             for regions in (None, "annotated") if isinstance(model, Cascade) else (None,):
@@ -157,6 +159,7 @@ def resume_from(config: DictConfig) -> Path | None:
         "neck",
         "head",
         "detector",
+        "matcher",
         "size",
         "regions",
         "padding",

@@ -1,0 +1,1 @@
+"""Keypoints without learning: nothing here has a gradient."""

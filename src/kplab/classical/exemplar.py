@@ -1,0 +1,411 @@
+"""Named keypoints without learning: SIFT descriptors of labelled subjects, remembered, and found again by voting.
+
+A feature of a new picture that looks like a remembered one says where the whole subject would lie: at the similarity
+that takes the one's frame to the other's. Votes that agree are a subject (a generalised Hough transform, as in Lowe 2004,
+section 7, but with the distance of the shapes that two similarities draw in place of bins). Each keypoint then lies where
+the agreeing votes put it, those from near it first, and is at last moved to where the picture looks most like that
+keypoint did in the memory.
+
+Sources: Lowe, "Distinctive image features from scale-invariant keypoints", 2004; McCann & Lowe, "Local naive Bayes nearest
+neighbor for image classification", 2012 (what a match is worth against the background).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kplab.classical.frames import Features, described, features, root
+from kplab.classical.voting import (
+    Votes, agreed, as_complex, as_points, compose, fitted, inverse, mean_shape, peak,
+)  # fmt: skip
+from kplab.structures.poses import Poses
+from kplab.structures.sample import Batch
+from kplab.structures.skeleton import Skeleton
+
+T = TypeVar("T")
+
+#: Votes that are compared with each other, at most; the strongest.
+VOTES = 2000
+#: Training views in which subjects are looked for with the memory of the others, to know what support is usual.
+CHECKED = 48
+#: Subjects that are looked for in a view of any number.
+MOST = 30
+
+
+class ClassicalError(ValueError):
+    """What was asked of a method without learning can't be."""
+
+
+class Thinned(Generic[T]):
+    """Every 2**j-th of what it is given, with the least j at which it holds at most so many: even, and bounded."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.step, self.seen = most, 1, 0
+        self.kept: list[T] = []
+
+    def add(self, items: Iterable[T]) -> None:
+        """Take note of some more."""
+        for item in items:
+            if self.seen % self.step == 0:
+                self.kept.append(item)
+            self.seen += 1
+            if len(self.kept) > self.most:
+                self.kept, self.step = self.kept[::2], 2 * self.step
+
+
+@dataclass
+class Found:
+    """One subject, before it is scored.
+
+    Args:
+        xy: (K,) complex, pixels.
+        support: weight of the votes for it.
+        keypoint_support: (K,) weight of those for each keypoint.
+    """
+
+    xy: np.ndarray
+    support: float
+    keypoint_support: np.ndarray
+
+
+@dataclass
+class Recall:
+    """The memory as arrays, once a batch."""
+
+    own: np.ndarray  # (F, 128) RootSIFT of subjects
+    ground: np.ndarray  # (G, 128) of the background
+    named: np.ndarray  # (M, K, 128) of keypoints
+    place: np.ndarray  # (F, 2) frames of the features in their subject's frame
+    owner: np.ndarray  # (F,) rows of keypoints
+    own_view: np.ndarray  # (F,)
+    ground_view: np.ndarray  # (G,)
+    view: np.ndarray  # (M,)
+    keypoints: np.ndarray  # (M, K) in their subject's frame; NaN where unlabelled
+    sizes: tuple[float, float]  # least and largest, pixels
+
+
+class Exemplar(nn.Module):
+    """What memorises, and what predicts.
+
+    Lengths are in sizes of the subject: the RMS distance of its keypoints from their centroid.
+
+    Args:
+        size: (width, height) of the views, pixels.
+        skeleton: of the subjects.
+        subjects: how many a view shows at most; None is any number.
+        contrast: SIFT's threshold; low ones find more points on plain animals.
+        points: SIFT points of a view, at most; the strongest.
+        neighbours: remembered features that a point may be taken for.
+        far: distance of RootSIFT descriptors (of length 1) beyond which nothing is alike.
+        reach: a feature within this of a keypoint or an edge belongs to the subject, any other to the background.
+        tolerance: votes whose mean shapes lie closer than this agree.
+        slack: subjects may be so many times smaller or larger than any that was memorised.
+        apart: centres of two subjects are not closer than this.
+        nearby: votes of features within this of a keypoint count alike for it, those further off less and less.
+        patch: half the side of what is remembered around a keypoint.
+        search: how far a keypoint is moved at most towards what looks like it; 0: not at all.
+        moving: what it costs to move it so far, as a squared distance of descriptors.
+        min_score: subjects below it are not told.
+        exemplars, memory, background: subjects, features of subjects and features of the background that are kept at
+            most. Where there are more, every 2**j-th is, with the least j that will do.
+    """
+
+    flips = False
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        skeleton: Skeleton,
+        subjects: int | None = None,
+        contrast: float = 0.02,
+        points: int = 2000,
+        neighbours: int = 5,
+        far: float = 0.8,
+        reach: float = 0.5,
+        tolerance: float = 0.4,
+        slack: float = 1.5,
+        apart: float = 0.5,
+        nearby: float = 0.3,
+        patch: float = 0.5,
+        search: float = 0.15,
+        moving: float = 0.1,
+        min_score: float = 0.05,
+        exemplars: int = 2000,
+        memory: int = 40000,
+        background: int = 40000,
+    ) -> None:
+        super().__init__()
+        self.size, self.skeleton, self.max_poses = size, skeleton, subjects
+        self.contrast, self.points, self.neighbours, self.far = contrast, points, neighbours, far
+        self.reach, self.tolerance, self.slack, self.apart = reach, tolerance, slack, apart
+        self.nearby, self.patch, self.search, self.moving = nearby, patch, search, moving
+        self.min_score, self.exemplars, self.memory, self.background = min_score, exemplars, memory, background
+        k = len(skeleton)
+        # links from each keypoint to itself and along each edge
+        self.links = np.array([(i, i) for i in range(k)] + list(skeleton.edges))
+        self.remember(
+            pose=torch.zeros(0, k, dtype=torch.complex128),  # pixels of the subject's own view; NaN where unlabelled
+            frame=torch.zeros(0, 2, dtype=torch.complex128),  # the subject's own frame to its view
+            view=torch.zeros(0, dtype=torch.int64),  # that it was seen in
+            named=torch.zeros(0, k, 128, dtype=torch.uint8),  # descriptors at its keypoints
+            descriptor=torch.zeros(0, 128, dtype=torch.uint8),  # of features on subjects
+            place=torch.zeros(0, 2, dtype=torch.complex128),  # their frames, in their subject's own
+            owner=torch.zeros(0, dtype=torch.int64),  # their subject: a row of pose
+            ground=torch.zeros(0, 128, dtype=torch.uint8),  # descriptors of the background
+            ground_view=torch.zeros(0, dtype=torch.int64),
+            shape=torch.zeros(k, dtype=torch.complex128),  # the mean shape, in subjects' own frame
+            usual=torch.ones(1 + k, dtype=torch.float64),  # support of a subject, and of each keypoint
+        )
+
+    def remember(self, **memory: Tensor) -> None:
+        """Take these as the memory: buffers, so that a checkpoint holds them."""
+        for name, value in memory.items():
+            self.register_buffer(name, value)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # a memory is as long as it is: take over the lengths, then let torch copy
+        for name, own in self._buffers.items():
+            if own is not None and prefix + name in state_dict:
+                self._buffers[name] = own.new_empty(state_dict[prefix + name].shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def memorise(self, batches: Iterable[Batch]) -> None:
+        """Remember the subjects of some views; what was remembered before is forgotten.
+
+        Args:
+            batches: gone through twice. The same ones in the same order give the same memory, to the bit.
+
+        Raises:
+            ClassicalError: nobody has a labelled keypoint.
+        """
+        subjects: Thinned[tuple[int, np.ndarray]] = Thinned(self.exemplars)
+        for number, _, poses in views(batches):
+            subjects.add((number, as_complex(xy)) for xy in poses[~poses.ignore & poses.labelled.any(1)].xy)
+        if not subjects.kept:
+            raise ClassicalError("nobody has a labelled keypoint, so there is nothing to remember. Check the split train.")
+        view, pose = np.array([v for v, _ in subjects.kept]), np.stack([z for _, z in subjects.kept])
+        shape = mean_shape(pose)
+        frame = fitted(shape, pose)
+        named = np.zeros((*pose.shape, 128), dtype=np.uint8)
+        own: Thinned[tuple[int, np.ndarray, np.ndarray]] = Thinned(self.memory)
+        ground: Thinned[tuple[int, np.ndarray]] = Thinned(self.background)
+        checked: Thinned[tuple[int, np.ndarray, int]] = Thinned(CHECKED)
+        for number, image, poses in views(batches):
+            seen = features(image, self.contrast, self.points)
+            ground.add((number, d) for d in seen.descriptor[self.free(seen, poses, shape)])
+            rows = np.flatnonzero(view == number)
+            for row in rows:
+                mine = self.belongs(seen.frame[:, 1], pose[row], abs(frame[row, 0]))
+                places = compose(inverse(frame[row]), seen.frame[mine])
+                own.add((int(row), p, d) for p, d in zip(places, seen.descriptor[mine], strict=True))
+                known = np.isfinite(pose[row])
+                named[row, known] = self.described(image, pose[row, known], frame[row, 0])
+            if len(rows):
+                checked.add([(number, image, len(rows))])
+        self.remember(
+            pose=torch.from_numpy(pose),
+            frame=torch.from_numpy(frame),
+            view=torch.from_numpy(view),
+            named=torch.from_numpy(named),
+            descriptor=stacked([d for _, _, d in own.kept], (128,), np.uint8),
+            place=stacked([p for _, p, _ in own.kept], (2,), np.complex128),
+            owner=stacked([row for row, _, _ in own.kept], (), np.int64),
+            ground=stacked([d for _, d in ground.kept], (128,), np.uint8),
+            ground_view=stacked([v for v, _ in ground.kept], (), np.int64),
+            shape=torch.from_numpy(shape),
+        )
+        self.remember(usual=torch.from_numpy(self.usual_support(checked.kept)))
+
+    def remembered(self) -> dict[str, int]:
+        """How many of what."""
+        names = {"subjects": "pose", "features of subjects": "descriptor", "features of the background": "ground"}
+        return {what: len(self.get_buffer(name)) for what, name in names.items()}
+
+    def usual_support(self, checked: list[tuple[int, np.ndarray, int]]) -> np.ndarray:
+        """(1 + K,) median support of subjects whose own view is left out of the memory; with it, where nobody is alike.
+
+        Args:
+            checked: number of the view, its image, and how many subjects it shows.
+        """
+        recall = self.recall()
+        for without in (True, False):
+            found: list[Found] = []
+            for number, image, count in checked:
+                found += self.search_view(image, recall, count, 0.0, number if without else -1)
+            if found:
+                whole = np.median([f.support for f in found])
+                parts = np.median([f.keypoint_support for f in found], axis=0)
+                return np.concatenate([[whole], np.where(parts > 0, parts, whole)])
+        return np.ones(1 + len(self.skeleton))
+
+    def free(self, seen: Features, poses: Poses, shape: np.ndarray) -> np.ndarray:
+        """(F,) bool: features that belong to nobody. What an ignored instance's box holds is not known to be free."""
+        place = seen.frame[:, 1]
+        free = np.ones(len(seen), dtype=bool)
+        some = poses[poses.labelled.any(1)]
+        for z in as_complex(some.xy):
+            free &= ~self.belongs(place, z, abs(fitted(shape, z[None])[0, 0]))
+        for x0, y0, x1, y1 in poses.box[poses.ignore]:
+            free &= ~((place.real >= x0) & (place.real < x1) & (place.imag >= y0) & (place.imag < y1))
+        return free
+
+    def belongs(self, place: np.ndarray, z: np.ndarray, size: float) -> np.ndarray:
+        """(F,) bool: places within reach of a subject's keypoints or edges."""
+        start, end = z[self.links].T
+        known = np.isfinite(start) & np.isfinite(end)
+        start, along = start[known], (end - start)[known]
+        share = ((place[:, None] - start) * along.conj()).real / np.maximum(np.abs(along) ** 2, 1e-12)
+        foot = start + np.clip(share, 0, 1) * along
+        return (np.abs(place[:, None] - foot) <= self.reach * size).any(1)
+
+    def described(self, image: np.ndarray, places: np.ndarray, a: complex | np.ndarray) -> np.ndarray:
+        """(N, 128) what a subject's keypoints look like at places, turned and scaled as its frame is."""
+        return described(image, places, self.patch * np.abs(a), np.angle(a))
+
+    def recall(self) -> Recall:
+        """The memory, ready to be compared with."""
+        m = {name: value.cpu().numpy() for name, value in self.named_buffers()}
+        to_own = inverse(m["frame"])
+        keypoints = to_own[:, :1] * m["pose"] + to_own[:, 1:]
+        size = np.abs(m["frame"][:, 0])
+        return Recall(
+            root(m["descriptor"]), root(m["ground"]), root(m["named"]), m["place"], m["owner"], m["view"][m["owner"]],
+            m["ground_view"], m["view"], keypoints, (float(size.min(initial=np.inf)), float(size.max(initial=0.0))),
+        )  # fmt: skip
+
+    def predict(self, batch: Batch, flip_test: bool = False) -> list[Poses]:
+        """Poses of each view, view pixels.
+
+        A pose scores s / (s + u): s is the weight of the votes for it, u what a subject of the training views gets from
+        the memory of the others, by the median. So does each keypoint, by the votes that put it where it is. A keypoint
+        that nobody votes for lies where the mean shape has it, and scores 0.
+
+        Args:
+            batch: B views; its poses are not looked at.
+            flip_test: there is none.
+        """
+        recall, usual = self.recall(), self.get_buffer("usual").cpu().numpy()
+        out = []
+        for _, image, _ in views([batch]):
+            least = self.min_score / (1 - self.min_score) * usual[0]
+            found = self.search_view(image, recall, self.max_poses or MOST, least)
+            support = np.array([f.support for f in found])
+            parts = np.array([f.keypoint_support for f in found]).reshape(-1, len(self.skeleton))
+            xy = np.array([f.xy for f in found]).reshape(-1, len(self.skeleton))
+            out.append(
+                Poses.make(as_points(xy), score=support / (support + usual[0]), keypoint_score=parts / (parts + usual[1:]))
+            )
+        return out
+
+    def search_view(self, image: np.ndarray, recall: Recall, most: int, least: float, without: int = -1) -> list[Found]:
+        """Subjects of a view, the surest first.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            recall: the memory.
+            most: how many.
+            least: support that each must have, and more than 0.
+            without: number of a training view whose memories are left out.
+        """
+        seen = features(image, self.contrast, self.points)
+        votes = self.votes(seen, recall, without)
+        found: list[Found] = []
+        while len(votes) and len(found) < most:
+            centre, agreement = peak(votes, self.tolerance)
+            support = float((votes.weight * agreement).sum())
+            if support <= least:
+                break
+            for_it = agreement > 0
+            pose = self.read(image, seen, votes[for_it], agreement[for_it], centre, support, recall, without)
+            found.append(pose)
+            # a feature speaks for one subject, and two subjects are not in one place
+            taken = np.isin(votes.source, votes.source[for_it])
+            taken |= np.abs(votes.maps[:, 1] - centre[1]) < self.apart * np.abs(centre[0])
+            votes = votes[~taken]
+        return found
+
+    def votes(self, seen: Features, recall: Recall, without: int) -> Votes:
+        """What each feature votes for: it weighs how much more it is like a subject than like the background.
+
+        weight = (min(d_background, far)**2 - d_subject**2) / neighbours, where that is positive
+        """
+        count = min(self.neighbours, len(recall.own))
+        if not len(seen) or not count:
+            return Votes(np.zeros((0, 2), complex), np.zeros(0), np.zeros(0, int), np.zeros(0, int))
+        mine = torch.from_numpy(root(seen.descriptor))
+        like = mine @ torch.from_numpy(recall.own).T
+        like[:, torch.from_numpy(recall.own_view == without)] = -1
+        like, which = like.topk(count)
+        bar = torch.full((len(seen),), 1 - self.far**2 / 2)
+        others = recall.ground[recall.ground_view != without]
+        if len(others):
+            bar = torch.maximum(bar, (mine @ torch.from_numpy(others).T).amax(1))
+        # squared distances of vectors of length 1 are 2 - 2 cos
+        weight = (2 * (like - bar[:, None]) / self.neighbours).double().numpy().ravel()
+        source, memory = np.repeat(np.arange(len(seen)), count), which.numpy().ravel()
+        maps = compose(seen.frame[source], inverse(recall.place[memory]))
+        low, high = recall.sizes
+        size = np.abs(maps[:, 0])
+        kept = (weight > 1e-6) & (size >= low / self.slack) & (size <= high * self.slack)
+        return Votes(maps, weight, source, memory)[kept].strongest(VOTES)
+
+    def read(
+        self, image: np.ndarray, seen: Features, votes: Votes, agreement: np.ndarray, centre: np.ndarray,
+        support: float, recall: Recall, without: int,
+    ) -> Found:  # fmt: skip
+        """Where the votes that agree put each keypoint.
+
+        A vote counts for a keypoint by its weight, its agreement, the votes for the same exemplar in all (poses hang
+        together), and its nearness: what it says of far places errs with its angle.
+        """
+        owner = recall.owner[votes.memory]
+        weight = votes.weight * agreement
+        z = votes.maps[:, :1] * recall.keypoints[owner] + votes.maps[:, 1:]
+        size = abs(centre[0])
+        distance = np.abs(z - seen.frame[votes.source, 1][:, None]) / size
+        local = weight[:, None] / (1 + (distance / self.nearby) ** 2)
+        trusted = np.bincount(owner, weight, len(recall.keypoints))[owner] / support
+        place, _ = agreed(z, local * trusted[:, None], 0.1 * size)
+        implied = centre[0] * self.get_buffer("shape").cpu().numpy() + centre[1]
+        place = np.where(np.isfinite(place), place, implied)
+        if self.search > 0:
+            place = self.moved(image, place, centre[0], recall, without)
+        close = np.where(np.isfinite(z), np.clip(1 - (np.abs(z - place) / (0.3 * size)) ** 2, 0, 1), 0)
+        return Found(place, support, (local * close).sum(0))
+
+    def moved(self, image: np.ndarray, place: np.ndarray, a: complex, recall: Recall, without: int) -> np.ndarray:
+        """Each keypoint moved to where the picture looks most like it: three rounds, each three times as fine."""
+        known = (recall.view != without)[:, None] & np.isfinite(recall.keypoints)
+        start = place
+        for step in self.search / 3 ** np.arange(1, 4):
+            grid = np.array([complex(x, y) for y in range(-3, 4) for x in range(-3, 4) if x * x + y * y <= 9])
+            grid = grid[np.argsort(np.abs(grid), kind="stable")] * step * abs(a)  # where nothing differs, it stays
+            places = place[:, None] + grid
+            there = root(self.described(image, places.ravel(), a)).reshape(len(place), len(grid), 128)
+            cost = self.moving * np.abs((places - start[:, None]) / (self.search * abs(a))) ** 2
+            for k in np.flatnonzero(known.any(0)):
+                like = there[k] @ recall.named[known[:, k], k].T
+                cost[k] += 2 - 2 * like.max(1)
+            place = places[np.arange(len(place)), cost.argmin(1)]
+        return place
+
+
+def views(batches: Iterable[Batch]) -> Iterator[tuple[int, np.ndarray, Poses]]:
+    """Number, (H, W, 3) uint8 image and poses of each view of some batches."""
+    number = 0
+    for batch in batches:
+        images = batch.images.permute(0, 2, 3, 1).cpu().numpy()
+        for image, poses in zip(images, batch.poses, strict=True):
+            yield number, np.ascontiguousarray(image), poses
+            number += 1
+
+
+def stacked(rows: list[Any], shape: tuple[int, ...], kind: Any) -> Tensor:
+    """Rows as one tensor, also where there are none."""
+    return torch.from_numpy(np.array(rows, dtype=kind).reshape(len(rows), *shape))
