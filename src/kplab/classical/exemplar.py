@@ -22,7 +22,15 @@ from torch import Tensor, nn
 
 from kplab.classical.frames import Features, described, features, root
 from kplab.classical.voting import (
-    Votes, agreed, as_complex, as_points, compose, fitted, inverse, mean_shape, peak,
+    Votes,
+    agreed,
+    as_complex,
+    as_points,
+    compose,
+    fitted,
+    inverse,
+    mean_shape,
+    peak,
 )  # fmt: skip
 from kplab.structures.poses import Poses
 from kplab.structures.sample import Batch
@@ -32,8 +40,12 @@ T = TypeVar("T")
 
 #: Votes that are compared with each other, at most; the strongest.
 VOTES = 2000
-#: Training views in which subjects are looked for with the memory of the others, to know what support is usual.
-CHECKED = 48
+#: Training views in which subjects are looked for with the memory of others, to know what support is usual, and into how
+#: many runs of views the training set is divided for it: the neighbours of a frame of a video are no others.
+CHECKED, RUNS = 48, 5
+#: Places that are expected without a feature's vote, at most.
+EXPECTED = 500
+NONE = range(0)
 #: Subjects that are looked for in a view of any number.
 MOST = 30
 
@@ -86,6 +98,7 @@ class Recall:
     own_view: np.ndarray  # (F,)
     ground_view: np.ndarray  # (G,)
     view: np.ndarray  # (M,)
+    frame: np.ndarray  # (M, 2) of subjects, in their view
     keypoints: np.ndarray  # (M, K) in their subject's frame; NaN where unlabelled
     sizes: tuple[float, float]  # least and largest, pixels
 
@@ -106,6 +119,8 @@ class Exemplar(nn.Module):
         reach: a feature within this of a keypoint or an edge belongs to the subject, any other to the background.
         tolerance: votes whose mean shapes lie closer than this agree.
         slack: subjects may be so many times smaller or larger than any that was memorised.
+        prior: weight of all the places together where subjects lay in training views: votes without a feature, for views of
+            given boxes. A feature's vote weighs at most far**2.
         apart: centres of two subjects are not closer than this.
         nearby: votes of features within this of a keypoint count alike for it, those further off less and less.
         patch: half the side of what is remembered around a keypoint.
@@ -130,6 +145,7 @@ class Exemplar(nn.Module):
         reach: float = 0.5,
         tolerance: float = 0.4,
         slack: float = 1.5,
+        prior: float = 0.0,
         apart: float = 0.5,
         nearby: float = 0.3,
         patch: float = 0.5,
@@ -143,7 +159,7 @@ class Exemplar(nn.Module):
         super().__init__()
         self.size, self.skeleton, self.max_poses = size, skeleton, subjects
         self.contrast, self.points, self.neighbours, self.far = contrast, points, neighbours, far
-        self.reach, self.tolerance, self.slack, self.apart = reach, tolerance, slack, apart
+        self.reach, self.tolerance, self.slack, self.prior, self.apart = reach, tolerance, slack, prior, apart
         self.nearby, self.patch, self.search, self.moving = nearby, patch, search, moving
         self.min_score, self.exemplars, self.memory, self.background = min_score, exemplars, memory, background
         k = len(skeleton)
@@ -188,14 +204,16 @@ class Exemplar(nn.Module):
         for number, _, poses in views(batches):
             subjects.add((number, as_complex(xy)) for xy in poses[~poses.ignore & poses.labelled.any(1)].xy)
         if not subjects.kept:
-            raise ClassicalError("nobody has a labelled keypoint, so there is nothing to remember. Check the split train.")
+            raise ClassicalError(
+                "nobody has a labelled keypoint, so there is nothing to remember. Check the split train."
+            )
         view, pose = np.array([v for v, _ in subjects.kept]), np.stack([z for _, z in subjects.kept])
         shape = mean_shape(pose)
         frame = fitted(shape, pose)
         named = np.zeros((*pose.shape, 128), dtype=np.uint8)
         own: Thinned[tuple[int, np.ndarray, np.ndarray]] = Thinned(self.memory)
         ground: Thinned[tuple[int, np.ndarray]] = Thinned(self.background)
-        checked: Thinned[tuple[int, np.ndarray, int]] = Thinned(CHECKED)
+        checked: Thinned[tuple[int, np.ndarray, np.ndarray]] = Thinned(CHECKED)
         for number, image, poses in views(batches):
             seen = features(image, self.contrast, self.points)
             ground.add((number, d) for d in seen.descriptor[self.free(seen, poses, shape)])
@@ -207,7 +225,7 @@ class Exemplar(nn.Module):
                 known = np.isfinite(pose[row])
                 named[row, known] = self.described(image, pose[row, known], frame[row, 0])
             if len(rows):
-                checked.add([(number, image, len(rows))])
+                checked.add([(number, image, rows)])
         self.remember(
             pose=torch.from_numpy(pose),
             frame=torch.from_numpy(frame),
@@ -220,29 +238,43 @@ class Exemplar(nn.Module):
             ground_view=stacked([v for v, _ in ground.kept], (), np.int64),
             shape=torch.from_numpy(shape),
         )
-        self.remember(usual=torch.from_numpy(self.usual_support(checked.kept)))
+        self.remember(usual=torch.from_numpy(self.usual_support(checked.kept, number + 1)))
 
     def remembered(self) -> dict[str, int]:
         """How many of what."""
         names = {"subjects": "pose", "features of subjects": "descriptor", "features of the background": "ground"}
         return {what: len(self.get_buffer(name)) for what, name in names.items()}
 
-    def usual_support(self, checked: list[tuple[int, np.ndarray, int]]) -> np.ndarray:
-        """(1 + K,) median support of subjects whose own view is left out of the memory; with it, where nobody is alike.
+    def usual_support(self, checked: list[tuple[int, np.ndarray, np.ndarray]], count: int) -> np.ndarray:
+        """(1 + K,) support that is half way, in its logarithm, between that of subjects and that of ghosts.
+
+        Subjects are looked for in training views, one more than they show, with the memory of other views. Who lies
+        where nobody is, is a ghost. Where no subject is found so (no two are alike), their own views count too.
 
         Args:
-            checked: number of the view, its image, and how many subjects it shows.
+            checked: number of the view, its image, and the rows of the subjects it shows.
+            count: of views, in all.
         """
-        recall = self.recall()
-        for without in (True, False):
+        recall, k = self.recall(), len(self.skeleton)
+        pose, frame = (self.get_buffer(name).numpy() for name in ("pose", "frame"))
+        run = -(-count // RUNS)
+        ghosts: list[float] = []
+        for others in (True, False):
             found: list[Found] = []
-            for number, image, count in checked:
-                found += self.search_view(image, recall, count, 0.0, number if without else -1)
+            for number, image, rows in checked:
+                left_out = range(number // run * run, (number // run + 1) * run) if others else NONE
+                for f in self.search_view(image, recall, len(rows) + 1, 0.0, left_out):
+                    apart = np.nanmean(np.abs(f.xy - pose[rows]), axis=1) / np.abs(frame[rows, 0])
+                    if apart.min() < self.apart:
+                        found.append(f)
+                    else:
+                        ghosts.append(f.support)
             if found:
-                whole = np.median([f.support for f in found])
+                whole = float(np.median([f.support for f in found]))
+                ghost = float(np.clip(np.median(ghosts or [0.0]), whole / 1e4, whole))
                 parts = np.median([f.keypoint_support for f in found], axis=0)
-                return np.concatenate([[whole], np.where(parts > 0, parts, whole)])
-        return np.ones(1 + len(self.skeleton))
+                return np.concatenate([[whole], np.where(parts > 0, parts, whole)]) * np.sqrt(ghost / whole)
+        return np.ones(1 + k)
 
     def free(self, seen: Features, poses: Poses, shape: np.ndarray) -> np.ndarray:
         """(F,) bool: features that belong to nobody. What an ignored instance's box holds is not known to be free."""
@@ -276,15 +308,15 @@ class Exemplar(nn.Module):
         size = np.abs(m["frame"][:, 0])
         return Recall(
             root(m["descriptor"]), root(m["ground"]), root(m["named"]), m["place"], m["owner"], m["view"][m["owner"]],
-            m["ground_view"], m["view"], keypoints, (float(size.min(initial=np.inf)), float(size.max(initial=0.0))),
+            m["ground_view"], m["view"], m["frame"], keypoints, (float(size.min(initial=np.inf)), float(size.max(initial=0.0))),
         )  # fmt: skip
 
     def predict(self, batch: Batch, flip_test: bool = False) -> list[Poses]:
         """Poses of each view, view pixels.
 
-        A pose scores s / (s + u): s is the weight of the votes for it, u what a subject of the training views gets from
-        the memory of the others, by the median. So does each keypoint, by the votes that put it where it is. A keypoint
-        that nobody votes for lies where the mean shape has it, and scores 0.
+        A pose scores s / (s + u): s is the weight of the votes for it, and u lies half way between what subjects of the
+        training views get from the memory of others and what ghosts get there. So does each keypoint, by the votes
+        that put it where it is. A keypoint that nobody votes for lies where the mean shape has it, and scores 0.
 
         Args:
             batch: B views; its poses are not looked at.
@@ -299,11 +331,15 @@ class Exemplar(nn.Module):
             parts = np.array([f.keypoint_support for f in found]).reshape(-1, len(self.skeleton))
             xy = np.array([f.xy for f in found]).reshape(-1, len(self.skeleton))
             out.append(
-                Poses.make(as_points(xy), score=support / (support + usual[0]), keypoint_score=parts / (parts + usual[1:]))
+                Poses.make(
+                    as_points(xy), score=support / (support + usual[0]), keypoint_score=parts / (parts + usual[1:])
+                )
             )
         return out
 
-    def search_view(self, image: np.ndarray, recall: Recall, most: int, least: float, without: int = -1) -> list[Found]:
+    def search_view(
+        self, image: np.ndarray, recall: Recall, most: int, least: float, left_out: range = NONE
+    ) -> list[Found]:
         """Subjects of a view, the surest first.
 
         Args:
@@ -311,10 +347,11 @@ class Exemplar(nn.Module):
             recall: the memory.
             most: how many.
             least: support that each must have, and more than 0.
-            without: number of a training view whose memories are left out.
+            left_out: training views whose memories do not count, by number.
         """
         seen = features(image, self.contrast, self.points)
-        votes = self.votes(seen, recall, without)
+        votes = self.votes(seen, recall, left_out)
+        votes = Votes.concat([votes, self.expected(recall, left_out)])
         found: list[Found] = []
         while len(votes) and len(found) < most:
             centre, agreement = peak(votes, self.tolerance)
@@ -322,28 +359,28 @@ class Exemplar(nn.Module):
             if support <= least:
                 break
             for_it = agreement > 0
-            pose = self.read(image, seen, votes[for_it], agreement[for_it], centre, support, recall, without)
-            found.append(pose)
+            found.append(self.read(image, votes[for_it], agreement[for_it], centre, support, recall, left_out))
             # a feature speaks for one subject, and two subjects are not in one place
             taken = np.isin(votes.source, votes.source[for_it])
             taken |= np.abs(votes.maps[:, 1] - centre[1]) < self.apart * np.abs(centre[0])
             votes = votes[~taken]
         return found
 
-    def votes(self, seen: Features, recall: Recall, without: int) -> Votes:
+    def votes(self, seen: Features, recall: Recall, left_out: range) -> Votes:
         """What each feature votes for: it weighs how much more it is like a subject than like the background.
 
         weight = (min(d_background, far)**2 - d_subject**2) / neighbours, where that is positive
         """
         count = min(self.neighbours, len(recall.own))
         if not len(seen) or not count:
-            return Votes(np.zeros((0, 2), complex), np.zeros(0), np.zeros(0, int), np.zeros(0, int))
+            nobody = np.zeros(0, dtype=np.int64)
+            return Votes(np.zeros((0, 2), complex), np.zeros(0), nobody, nobody, np.zeros(0, complex))
         mine = torch.from_numpy(root(seen.descriptor))
         like = mine @ torch.from_numpy(recall.own).T
-        like[:, torch.from_numpy(recall.own_view == without)] = -1
+        like[:, torch.from_numpy(np.isin(recall.own_view, left_out))] = -1
         like, which = like.topk(count)
         bar = torch.full((len(seen),), 1 - self.far**2 / 2)
-        others = recall.ground[recall.ground_view != without]
+        others = recall.ground[~np.isin(recall.ground_view, left_out)]
         if len(others):
             bar = torch.maximum(bar, (mine @ torch.from_numpy(others).T).amax(1))
         # squared distances of vectors of length 1 are 2 - 2 cos
@@ -353,35 +390,45 @@ class Exemplar(nn.Module):
         low, high = recall.sizes
         size = np.abs(maps[:, 0])
         kept = (weight > 1e-6) & (size >= low / self.slack) & (size <= high * self.slack)
-        return Votes(maps, weight, source, memory)[kept].strongest(VOTES)
+        every = Votes(maps, weight, source, recall.owner[memory], seen.frame[source, 1])
+        return every[kept].strongest(VOTES)
+
+    def expected(self, recall: Recall, left_out: range) -> Votes:
+        """Votes of no feature: subjects may lie where those in memory lay in their views; all together weigh ``prior``."""
+        rows = np.flatnonzero(~np.isin(recall.view, left_out)) if self.prior > 0 else np.zeros(0, dtype=np.int64)
+        rows = rows[:: -(-len(rows) // EXPECTED) or 1]
+        n = len(rows)
+        return Votes(
+            recall.frame[rows], np.full(n, self.prior / max(n, 1)), -1 - rows, rows, np.full(n, np.nan, complex)
+        )
 
     def read(
-        self, image: np.ndarray, seen: Features, votes: Votes, agreement: np.ndarray, centre: np.ndarray,
-        support: float, recall: Recall, without: int,
+        self, image: np.ndarray, votes: Votes, agreement: np.ndarray, centre: np.ndarray, support: float,
+        recall: Recall, left_out: range,
     ) -> Found:  # fmt: skip
         """Where the votes that agree put each keypoint.
 
         A vote counts for a keypoint by its weight, its agreement, the votes for the same exemplar in all (poses hang
         together), and its nearness: what it says of far places errs with its angle.
         """
-        owner = recall.owner[votes.memory]
+        owner = votes.owner
         weight = votes.weight * agreement
         z = votes.maps[:, :1] * recall.keypoints[owner] + votes.maps[:, 1:]
         size = abs(centre[0])
-        distance = np.abs(z - seen.frame[votes.source, 1][:, None]) / size
+        distance = np.nan_to_num(np.abs(z - votes.place[:, None]) / size, nan=1.0)
         local = weight[:, None] / (1 + (distance / self.nearby) ** 2)
         trusted = np.bincount(owner, weight, len(recall.keypoints))[owner] / support
         place, _ = agreed(z, local * trusted[:, None], 0.1 * size)
         implied = centre[0] * self.get_buffer("shape").cpu().numpy() + centre[1]
         place = np.where(np.isfinite(place), place, implied)
         if self.search > 0:
-            place = self.moved(image, place, centre[0], recall, without)
+            place = self.moved(image, place, centre[0], recall, left_out)
         close = np.where(np.isfinite(z), np.clip(1 - (np.abs(z - place) / (0.3 * size)) ** 2, 0, 1), 0)
         return Found(place, support, (local * close).sum(0))
 
-    def moved(self, image: np.ndarray, place: np.ndarray, a: complex, recall: Recall, without: int) -> np.ndarray:
+    def moved(self, image: np.ndarray, place: np.ndarray, a: complex, recall: Recall, left_out: range) -> np.ndarray:
         """Each keypoint moved to where the picture looks most like it: three rounds, each three times as fine."""
-        known = (recall.view != without)[:, None] & np.isfinite(recall.keypoints)
+        known = ~np.isin(recall.view, left_out)[:, None] & np.isfinite(recall.keypoints)
         start = place
         for step in self.search / 3 ** np.arange(1, 4):
             grid = np.array([complex(x, y) for y in range(-3, 4) for x in range(-3, 4) if x * x + y * y <= 9])

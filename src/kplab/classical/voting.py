@@ -10,7 +10,8 @@ distance: sqrt(|a - a'|**2 + |b - b'|**2) is the RMS distance, in pixels, betwee
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -99,20 +100,27 @@ class Votes:
     Args:
         maps: (V, 2) complex, own frame to picture.
         weight: (V,) positive.
-        source: (V,) int64, which feature of the picture votes.
-        memory: (V,) int64, which remembered feature it was taken for.
+        source: (V,) int64, which feature of the picture votes; its own negative number for a vote of none.
+        owner: (V,) int64, whose remembered feature it was taken for.
+        place: (V,) complex, where the feature lies, pixels; NaN for a vote of none.
     """
 
     maps: np.ndarray
     weight: np.ndarray
     source: np.ndarray
-    memory: np.ndarray
+    owner: np.ndarray
+    place: np.ndarray
 
     def __len__(self) -> int:
         return len(self.weight)
 
     def __getitem__(self, index: np.ndarray) -> Votes:
-        return replace(self, **{name: getattr(self, name)[index] for name in ("maps", "weight", "source", "memory")})
+        return Votes(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    @classmethod
+    def concat(cls, parts: Sequence[Votes]) -> Votes:
+        """All votes of several, in order."""
+        return cls(*(np.concatenate([getattr(p, field.name) for p in parts]) for field in fields(cls)))
 
     def strongest(self, most: int) -> Votes:
         """At most so many votes, by falling weight; of equal ones the first."""
