@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from kplab.classical.exemplar import ClassicalError, Exemplar, Thinned
+from kplab.classical.errors import ClassicalError
+from kplab.classical.exemplar import Exemplar
 from kplab.classical.frames import described, features, root
+from kplab.classical.memory import Thinned
 from kplab.classical.voting import Votes, agreed, as_complex, as_points, compose, fitted, inverse, mean_shape, peak
 from kplab.ops import affine
 from kplab.structures.poses import Poses
@@ -129,14 +131,16 @@ def test_nobody_in_a_blank_picture_and_nobody_sure_in_a_strange_one(model: Exemp
 
 
 def test_places_are_expected_where_that_is_asked_for() -> None:
-    """With a prior, a blank view has one subject, where subjects lay; its keypoints score next to nothing."""
+    """With a prior, a blank view has one subject, where subjects lay, and it scores 0; one that is seen scores as ever."""
     made = Exemplar(SIZE, SKELETON, subjects=1, prior=0.3)
     made.memorise([batch(scene(1, background=11), scene(2, background=12))])
     blank = np.full((*SIZE[::-1], 3), 128, np.uint8), Poses.empty(4)
     (found,) = made.predict(batch(blank))
     assert np.linalg.norm(found.xy - XY, axis=-1).max() < 1e-6
     sure = made.predict(batch(scene(1, background=11)))[0]
-    assert (found.score < sure.score / 2).all()
+    assert found.score.tolist() == [0.0]
+    assert found.keypoint_score.tolist() == [[0.0] * 4]
+    assert sure.score[0] > 0.9
 
 
 def test_truth_never_leaks(model: Exemplar) -> None:
@@ -243,8 +247,9 @@ def test_votes_that_agree_outweigh_strong_ones_that_do_not() -> None:
 
 
 def test_points_are_sift_s_own() -> None:
-    """A blob of deviation s at a known place is found there, its diameter 2 * 2**(-1/6) s * ... as measured with OpenCV
-    (0.89 s in radius); what is described at a found point's frame is what SIFT described there.
+    """A blob of deviation s is found at its place with a radius of 0.89 s; descriptors of found frames are SIFT's own.
+
+    0.89 is 2**(-1/6), where the difference of two Gaussians 2**(1/3) apart answers a Gaussian most.
     """
     rows, columns = np.mgrid[:128, :128] + 0.5
     blob = 60 + 150 * np.exp(-((columns - 60.25) ** 2 + (rows - 70.75) ** 2) / (2 * 6.0**2))

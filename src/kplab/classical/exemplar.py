@@ -12,32 +12,24 @@ neighbor for image classification", 2012 (what a match is worth against the back
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kplab.classical.errors import ClassicalError
 from kplab.classical.frames import Features, described, features, root
-from kplab.classical.voting import (
-    Votes,
-    agreed,
-    as_complex,
-    as_points,
-    compose,
-    fitted,
-    inverse,
-    mean_shape,
-    peak,
-)  # fmt: skip
+from kplab.classical.memory import Recall, Thinned, belongs, free, stacked, views
+from kplab.classical.voting import Votes, agreed, as_complex, as_points, compose, fitted, inverse, mean_shape, peak
 from kplab.structures.poses import Poses
 from kplab.structures.sample import Batch
 from kplab.structures.skeleton import Skeleton
 
-T = TypeVar("T")
-
+#: Features that are compared with the memory at a time.
+PIECE = 256
 #: Votes that are compared with each other, at most; the strongest.
 VOTES = 2000
 #: Training views in which subjects are looked for with the memory of others, to know what support is usual, and into how
@@ -48,27 +40,6 @@ EXPECTED = 500
 NONE = range(0)
 #: Subjects that are looked for in a view of any number.
 MOST = 30
-
-
-class ClassicalError(ValueError):
-    """What was asked of a method without learning can't be."""
-
-
-class Thinned(Generic[T]):
-    """Every 2**j-th of what it is given, with the least j at which it holds at most so many: even, and bounded."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.step, self.seen = most, 1, 0
-        self.kept: list[T] = []
-
-    def add(self, items: Iterable[T]) -> None:
-        """Take note of some more."""
-        for item in items:
-            if self.seen % self.step == 0:
-                self.kept.append(item)
-            self.seen += 1
-            if len(self.kept) > self.most:
-                self.kept, self.step = self.kept[::2], 2 * self.step
 
 
 @dataclass
@@ -84,23 +55,6 @@ class Found:
     xy: np.ndarray
     support: float
     keypoint_support: np.ndarray
-
-
-@dataclass
-class Recall:
-    """The memory as arrays, once a batch."""
-
-    own: np.ndarray  # (F, 128) RootSIFT of subjects
-    ground: np.ndarray  # (G, 128) of the background
-    named: np.ndarray  # (M, K, 128) of keypoints
-    place: np.ndarray  # (F, 2) frames of the features in their subject's frame
-    owner: np.ndarray  # (F,) rows of keypoints
-    own_view: np.ndarray  # (F,)
-    ground_view: np.ndarray  # (G,)
-    view: np.ndarray  # (M,)
-    frame: np.ndarray  # (M, 2) of subjects, in their view
-    keypoints: np.ndarray  # (M, K) in their subject's frame; NaN where unlabelled
-    sizes: tuple[float, float]  # least and largest, pixels
 
 
 class Exemplar(nn.Module):
@@ -126,7 +80,7 @@ class Exemplar(nn.Module):
         patch: half the side of what is remembered around a keypoint.
         search: how far a keypoint is moved at most towards what looks like it; 0: not at all.
         moving: what it costs to move it so far, as a squared distance of descriptors.
-        min_score: subjects below it are not told.
+        min_score: subjects below it are not told, unless they are expected where they are (``prior``).
         exemplars, memory, background: subjects, features of subjects and features of the background that are kept at
             most. Where there are more, every 2**j-th is, with the least j that will do.
     """
@@ -216,10 +170,10 @@ class Exemplar(nn.Module):
         checked: Thinned[tuple[int, np.ndarray, np.ndarray]] = Thinned(CHECKED)
         for number, image, poses in views(batches):
             seen = features(image, self.contrast, self.points)
-            ground.add((number, d) for d in seen.descriptor[self.free(seen, poses, shape)])
+            ground.add((number, d) for d in seen.descriptor[free(seen, poses, shape, self.links, self.reach)])
             rows = np.flatnonzero(view == number)
             for row in rows:
-                mine = self.belongs(seen.frame[:, 1], pose[row], abs(frame[row, 0]))
+                mine = belongs(seen.frame[:, 1], pose[row], self.links, self.reach * abs(frame[row, 0]))
                 places = compose(inverse(frame[row]), seen.frame[mine])
                 own.add((int(row), p, d) for p, d in zip(places, seen.descriptor[mine], strict=True))
                 known = np.isfinite(pose[row])
@@ -255,8 +209,7 @@ class Exemplar(nn.Module):
             checked: number of the view, its image, and the rows of the subjects it shows.
             count: of views, in all.
         """
-        recall, k = self.recall(), len(self.skeleton)
-        pose, frame = (self.get_buffer(name).numpy() for name in ("pose", "frame"))
+        recall, k, pose = Recall.of(dict(self.named_buffers())), len(self.skeleton), self.get_buffer("pose").numpy()
         run = -(-count // RUNS)
         ghosts: list[float] = []
         for others in (True, False):
@@ -264,8 +217,8 @@ class Exemplar(nn.Module):
             for number, image, rows in checked:
                 left_out = range(number // run * run, (number // run + 1) * run) if others else NONE
                 for f in self.search_view(image, recall, len(rows) + 1, 0.0, left_out):
-                    apart = np.nanmean(np.abs(f.xy - pose[rows]), axis=1) / np.abs(frame[rows, 0])
-                    if apart.min() < self.apart:
+                    apart = np.nanmean(np.abs(f.xy - pose[rows]), axis=1) / np.abs(recall.frame[rows, 0])
+                    if apart.min() < self.apart and f.support > 0:
                         found.append(f)
                     else:
                         ghosts.append(f.support)
@@ -276,40 +229,9 @@ class Exemplar(nn.Module):
                 return np.concatenate([[whole], np.where(parts > 0, parts, whole)]) * np.sqrt(ghost / whole)
         return np.ones(1 + k)
 
-    def free(self, seen: Features, poses: Poses, shape: np.ndarray) -> np.ndarray:
-        """(F,) bool: features that belong to nobody. What an ignored instance's box holds is not known to be free."""
-        place = seen.frame[:, 1]
-        free = np.ones(len(seen), dtype=bool)
-        some = poses[poses.labelled.any(1)]
-        for z in as_complex(some.xy):
-            free &= ~self.belongs(place, z, abs(fitted(shape, z[None])[0, 0]))
-        for x0, y0, x1, y1 in poses.box[poses.ignore]:
-            free &= ~((place.real >= x0) & (place.real < x1) & (place.imag >= y0) & (place.imag < y1))
-        return free
-
-    def belongs(self, place: np.ndarray, z: np.ndarray, size: float) -> np.ndarray:
-        """(F,) bool: places within reach of a subject's keypoints or edges."""
-        start, end = z[self.links].T
-        known = np.isfinite(start) & np.isfinite(end)
-        start, along = start[known], (end - start)[known]
-        share = ((place[:, None] - start) * along.conj()).real / np.maximum(np.abs(along) ** 2, 1e-12)
-        foot = start + np.clip(share, 0, 1) * along
-        return (np.abs(place[:, None] - foot) <= self.reach * size).any(1)
-
     def described(self, image: np.ndarray, places: np.ndarray, a: complex | np.ndarray) -> np.ndarray:
         """(N, 128) what a subject's keypoints look like at places, turned and scaled as its frame is."""
         return described(image, places, self.patch * np.abs(a), np.angle(a))
-
-    def recall(self) -> Recall:
-        """The memory, ready to be compared with."""
-        m = {name: value.cpu().numpy() for name, value in self.named_buffers()}
-        to_own = inverse(m["frame"])
-        keypoints = to_own[:, :1] * m["pose"] + to_own[:, 1:]
-        size = np.abs(m["frame"][:, 0])
-        return Recall(
-            root(m["descriptor"]), root(m["ground"]), root(m["named"]), m["place"], m["owner"], m["view"][m["owner"]],
-            m["ground_view"], m["view"], m["frame"], keypoints, (float(size.min(initial=np.inf)), float(size.max(initial=0.0))),
-        )  # fmt: skip
 
     def predict(self, batch: Batch, flip_test: bool = False) -> list[Poses]:
         """Poses of each view, view pixels.
@@ -322,7 +244,8 @@ class Exemplar(nn.Module):
             batch: B views; its poses are not looked at.
             flip_test: there is none.
         """
-        recall, usual = self.recall(), self.get_buffer("usual").cpu().numpy()
+        recall = Recall.of(dict(self.named_buffers()))
+        usual = recall.usual
         out = []
         for _, image, _ in views([batch]):
             least = self.min_score / (1 - self.min_score) * usual[0]
@@ -355,11 +278,10 @@ class Exemplar(nn.Module):
         found: list[Found] = []
         while len(votes) and len(found) < most:
             centre, agreement = peak(votes, self.tolerance)
-            support = float((votes.weight * agreement).sum())
-            if support <= least:
+            if float((votes.weight * agreement).sum()) <= least:
                 break
             for_it = agreement > 0
-            found.append(self.read(image, votes[for_it], agreement[for_it], centre, support, recall, left_out))
+            found.append(self.read(image, votes[for_it], agreement[for_it], centre, recall, left_out))
             # a feature speaks for one subject, and two subjects are not in one place
             taken = np.isin(votes.source, votes.source[for_it])
             taken |= np.abs(votes.maps[:, 1] - centre[1]) < self.apart * np.abs(centre[0])
@@ -375,17 +297,20 @@ class Exemplar(nn.Module):
         if not len(seen) or not count:
             nobody = np.zeros(0, dtype=np.int64)
             return Votes(np.zeros((0, 2), complex), np.zeros(0), nobody, nobody, np.zeros(0, complex))
-        mine = torch.from_numpy(root(seen.descriptor))
-        like = mine @ torch.from_numpy(recall.own).T
-        like[:, torch.from_numpy(np.isin(recall.own_view, left_out))] = -1
-        like, which = like.topk(count)
-        bar = torch.full((len(seen),), 1 - self.far**2 / 2)
-        others = recall.ground[~np.isin(recall.ground_view, left_out)]
-        if len(others):
-            bar = torch.maximum(bar, (mine @ torch.from_numpy(others).T).amax(1))
+        own = torch.from_numpy(recall.own)
+        others = torch.from_numpy(recall.ground[~np.isin(recall.ground_view, left_out)])
+        hidden = torch.from_numpy(np.isin(recall.own_view, left_out))
+        parts = []
+        for some in torch.from_numpy(root(seen.descriptor)).split(PIECE):
+            bar = torch.full((len(some),), 1 - self.far**2 / 2)
+            if len(others):
+                bar = torch.maximum(bar, (some @ others.T).amax(1))
+            like, which = (some @ own.T).masked_fill(hidden, -1).topk(count)
+            parts.append((like - bar[:, None], which))
+        margin, memory = (torch.cat(p).numpy().ravel() for p in zip(*parts, strict=True))
         # squared distances of vectors of length 1 are 2 - 2 cos
-        weight = (2 * (like - bar[:, None]) / self.neighbours).double().numpy().ravel()
-        source, memory = np.repeat(np.arange(len(seen)), count), which.numpy().ravel()
+        weight = 2 * margin.astype(np.float64) / self.neighbours
+        source = np.repeat(np.arange(len(seen)), count)
         maps = compose(seen.frame[source], inverse(recall.place[memory]))
         low, high = recall.sizes
         size = np.abs(maps[:, 0])
@@ -403,9 +328,8 @@ class Exemplar(nn.Module):
         )
 
     def read(
-        self, image: np.ndarray, votes: Votes, agreement: np.ndarray, centre: np.ndarray, support: float,
-        recall: Recall, left_out: range,
-    ) -> Found:  # fmt: skip
+        self, image: np.ndarray, votes: Votes, agreement: np.ndarray, centre: np.ndarray, recall: Recall, left_out: range
+    ) -> Found:
         """Where the votes that agree put each keypoint.
 
         A vote counts for a keypoint by its weight, its agreement, the votes for the same exemplar in all (poses hang
@@ -417,14 +341,16 @@ class Exemplar(nn.Module):
         size = abs(centre[0])
         distance = np.nan_to_num(np.abs(z - votes.place[:, None]) / size, nan=1.0)
         local = weight[:, None] / (1 + (distance / self.nearby) ** 2)
-        trusted = np.bincount(owner, weight, len(recall.keypoints))[owner] / support
+        trusted = np.bincount(owner, weight, len(recall.keypoints))[owner] / weight.sum()
         place, _ = agreed(z, local * trusted[:, None], 0.1 * size)
-        implied = centre[0] * self.get_buffer("shape").cpu().numpy() + centre[1]
+        implied = centre[0] * recall.shape + centre[1]
         place = np.where(np.isfinite(place), place, implied)
         if self.search > 0:
             place = self.moved(image, place, centre[0], recall, left_out)
         close = np.where(np.isfinite(z), np.clip(1 - (np.abs(z - place) / (0.3 * size)) ** 2, 0, 1), 0)
-        return Found(place, support, (local * close).sum(0))
+        # what is expected helps to find a subject, and is no sign that there is one
+        seen = votes.source >= 0
+        return Found(place, float(weight[seen].sum()), (local * close)[seen].sum(0))
 
     def moved(self, image: np.ndarray, place: np.ndarray, a: complex, recall: Recall, left_out: range) -> np.ndarray:
         """Each keypoint moved to where the picture looks most like it: three rounds, each three times as fine."""
@@ -441,18 +367,3 @@ class Exemplar(nn.Module):
                 cost[k] += 2 - 2 * like.max(1)
             place = places[np.arange(len(place)), cost.argmin(1)]
         return place
-
-
-def views(batches: Iterable[Batch]) -> Iterator[tuple[int, np.ndarray, Poses]]:
-    """Number, (H, W, 3) uint8 image and poses of each view of some batches."""
-    number = 0
-    for batch in batches:
-        images = batch.images.permute(0, 2, 3, 1).cpu().numpy()
-        for image, poses in zip(images, batch.poses, strict=True):
-            yield number, np.ascontiguousarray(image), poses
-            number += 1
-
-
-def stacked(rows: list[Any], shape: tuple[int, ...], kind: Any) -> Tensor:
-    """Rows as one tensor, also where there are none."""
-    return torch.from_numpy(np.array(rows, dtype=kind).reshape(len(rows), *shape))

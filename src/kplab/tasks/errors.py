@@ -27,7 +27,7 @@ def is_users(error: BaseException) -> bool:
     Rooms above config define their own such errors; naming them here would import everything, so they are told by name.
     """
     names = {cls.__name__ for cls in type(error).__mro__}
-    users = names & {"DataError", "CardMismatch", "ModelError", "ScoreError"}
+    users = names & {"DataError", "CardMismatch", "ModelError", "ScoreError", "ClassicalError"}
     return isinstance(error, ConfigError | RunError | SkeletonError) or bool(users)
 
 
