@@ -170,12 +170,13 @@ class Exemplar(nn.Module):
         checked: Thinned[tuple[int, np.ndarray, np.ndarray]] = Thinned(CHECKED)
         for number, image, poses in views(batches):
             seen = features(image, self.contrast, self.points)
-            ground.add((number, d) for d in seen.descriptor[free(seen, poses, shape, self.links, self.reach)])
+            # rows are copied, as one that is kept would keep all of its view's
+            ground.add((number, d.copy()) for d in seen.descriptor[free(seen, poses, shape, self.links, self.reach)])
             rows = np.flatnonzero(view == number)
             for row in rows:
                 mine = belongs(seen.frame[:, 1], pose[row], self.links, self.reach * abs(frame[row, 0]))
                 places = compose(inverse(frame[row]), seen.frame[mine])
-                own.add((int(row), p, d) for p, d in zip(places, seen.descriptor[mine], strict=True))
+                own.add((int(row), p.copy(), d.copy()) for p, d in zip(places, seen.descriptor[mine], strict=True))
                 known = np.isfinite(pose[row])
                 named[row, known] = self.described(image, pose[row, known], frame[row, 0])
             if len(rows):
@@ -209,7 +210,11 @@ class Exemplar(nn.Module):
             checked: number of the view, its image, and the rows of the subjects it shows.
             count: of views, in all.
         """
-        recall, k, pose = Recall.of(dict(self.named_buffers())), len(self.skeleton), self.get_buffer("pose").numpy()
+        recall, k, pose = (
+            Recall.of(dict(self.named_buffers())),
+            len(self.skeleton),
+            self.get_buffer("pose").cpu().numpy(),
+        )
         run = -(-count // RUNS)
         ghosts: list[float] = []
         for others in (True, False):
@@ -328,7 +333,13 @@ class Exemplar(nn.Module):
         )
 
     def read(
-        self, image: np.ndarray, votes: Votes, agreement: np.ndarray, centre: np.ndarray, recall: Recall, left_out: range
+        self,
+        image: np.ndarray,
+        votes: Votes,
+        agreement: np.ndarray,
+        centre: np.ndarray,
+        recall: Recall,
+        left_out: range,
     ) -> Found:
         """Where the votes that agree put each keypoint.
 

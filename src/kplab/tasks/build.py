@@ -113,7 +113,7 @@ def model_of(config: DictConfig, pretrained: bool = True) -> Model:
 
     skeleton = skeleton_of(config.dataset)
     if config.get("matcher") is not None:
-        return made(config.matcher, "matcher")(size=(int(config.size[0]), int(config.size[1])), skeleton=skeleton)
+        return made(config.matcher, "matcher", size=(int(config.size[0]), int(config.size[1])), skeleton=skeleton)
     overrides: dict[str, Any] = {} if pretrained else {"pretrained": False, "checkpoint": None}
 
     def stage(parts: DictConfig, sides: Sequence[int]) -> PoseModel:
