@@ -11,7 +11,19 @@ from kplab.config import ConfigError, compose, conf_dir
 from kplab.structures.skeleton import Skeleton, SkeletonError
 
 CONF = conf_dir()
-GROUPS = ["dataset", "backbone", "neck", "head", "augment", "optimizer", "trainer", "logger", "experiment", "detector"]
+GROUPS = [
+    "dataset",
+    "backbone",
+    "neck",
+    "head",
+    "augment",
+    "optimizer",
+    "trainer",
+    "logger",
+    "experiment",
+    "detector",
+    "matcher",
+]
 CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
 

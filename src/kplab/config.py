@@ -30,6 +30,7 @@ class Train:
     neck: dict[str, Any] = field(default_factory=dict)
     head: dict[str, Any] = field(default_factory=dict)
     detector: dict[str, Any] | None = None
+    matcher: dict[str, Any] | None = None
     augment: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -213,7 +214,8 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     if verb == "train" and OmegaConf.is_missing(config, "name"):
-        config.name = choices.get("experiment") or f"{choices.get('dataset')}_{choices.get('head')}"
+        reader = choices.get("matcher") or choices.get("head")
+        config.name = choices.get("experiment") or f"{choices.get('dataset')}_{reader}"
     OmegaConf.set_struct(config, True)
     check_config(verb, config)
     return config
@@ -341,6 +343,8 @@ def train_faults(config: DictConfig) -> list[str]:
             faults.append(f"a detector looks at whole images, but regions is '{config.regions}'. Use regions=image.")
         if config.window is not None:
             faults.append("a detector's cascade takes whole views in training. Use window=null.")
+    if config.get("matcher") is not None and config.get("detector") is not None:
+        faults.append("a matcher finds subjects by itself. Leave out either matcher=… or detector=….")
     for key in ("rescore", "oks_nms"):
         if config[key] is not None and not 0 <= config[key] <= 1:
             faults.append(f"{key} is {config[key]}, but must lie between 0 and 1, or be null.")

@@ -1,1 +1,1 @@
-"""Keypoints without learning: detectors, descriptors, and the changes of an image that they should survive."""
+"""Keypoints without learning: detectors, descriptors, the changes that they should survive, and named keypoints by memory."""

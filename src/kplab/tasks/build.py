@@ -30,9 +30,13 @@ from kplab.tasks.errors import is_users
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
+    from kplab.classical.exemplar import Exemplar
     from kplab.data.datamodule import PoseDataModule, PoseDataset
     from kplab.models.cascade import Cascade
     from kplab.models.pose_model import PoseModel
+
+    #: What predicts: ``predict(batch, flip_test)``, ``max_poses``, ``flips`` and ``size``.
+    Model = PoseModel | Cascade | Exemplar
 
 #: Keys of a detector that are no options of the cascade.
 STAGE = ("backbone", "neck", "head", "size", "crop")
@@ -123,8 +127,8 @@ def one_split(dataset: DictConfig, name: str) -> Labels:
     return splits[name]
 
 
-def model_of(config: DictConfig, pretrained: bool = True) -> PoseModel | Cascade:
-    """Backbone → neck → head, as a run's config says; behind a detector where it names one.
+def model_of(config: DictConfig, pretrained: bool = True) -> Model:
+    """Backbone → neck → head, as a run's config says; behind a detector where it names one; or else its matcher.
 
     Args:
         pretrained: False where a checkpoint is loaded next, so that no weights are fetched for nothing.
@@ -137,6 +141,8 @@ def model_of(config: DictConfig, pretrained: bool = True) -> PoseModel | Cascade
     from kplab.models.weights import load_model_weights
 
     skeleton = skeleton_of(config.dataset)
+    if config.get("matcher") is not None:
+        return made(config.matcher, "matcher", size=(int(config.size[0]), int(config.size[1])), skeleton=skeleton)
     given = config.get("weights") if pretrained and config.get("resume") is None else None
     overrides: dict[str, Any] = {} if pretrained and not given else {"pretrained": False, "checkpoint": None}
 
@@ -250,19 +256,22 @@ def epochs_of(config: DictConfig) -> int | None:
     return None if epochs is None or epochs < 0 else int(epochs)
 
 
-def check_flip_test(model: PoseModel | Cascade, flip_test: bool) -> None:
+def check_flip_test(model: Model, flip_test: bool) -> None:
     """Refuse a flip test that the model can't do.
 
     Raises:
-        ConfigError: it has a head without ``unflip``.
+        ConfigError: it has a head without ``unflip``, or none.
     """
     if flip_test and not model.flips:
         from kplab.models.cascade import Cascade
 
         stages = [model.detector, model.subject] if isinstance(model, Cascade) else [model]
-        names = ", ".join(f"'{type(s.head).__name__}'" for s in stages if not s.flips)
+        heads = {s: getattr(s, "head", None) for s in stages if not s.flips}
+        names = ", ".join(
+            f"head '{type(h).__name__}'" if h is not None else f"matcher '{type(s).__name__}'" for s, h in heads.items()
+        )
         raise ConfigError(
-            f"flip_test is true, but head {names} has no unflip, which would turn outputs of the mirrored image back. "
+            f"flip_test is true, but {names} has no unflip, which would turn outputs of the mirrored image back. "
             "Use flip_test=false."
         )
 
@@ -279,9 +288,10 @@ def check_regions(
             f"one ({where}). Use augment.mosaic=0, or a head that holds any number of poses."
         )
     if max_poses is not None and most > max_poses:
-        kind = config.head.get("_target_", "head").rsplit(".", 1)[-1]
+        part = "head" if config.get("matcher") is None else "matcher"
+        kind = config[part].get("_target_", part).rsplit(".", 1)[-1]
         raise DataError(
-            f"head '{kind}' holds {max_poses} pose per view, but regions '{regions.kind}' shows up to {most} ({where}). "
+            f"{part} '{kind}' holds {max_poses} pose per view, but regions '{regions.kind}' shows up to {most} ({where}). "
             "Use regions=annotated, or a head that holds any number of poses."
         )
 
@@ -344,7 +354,7 @@ def global_rank() -> int:
     return 0
 
 
-def optimizer_factory(config: DictConfig, model: PoseModel | Cascade) -> Callable[..., Any]:
+def optimizer_factory(config: DictConfig, model: Model) -> Callable[..., Any]:
     """The optimiser's function, waiting for ``model`` and ``steps``; tried once, so that a mistake shows now."""
 
     def factory(model: Any, steps: int) -> Any:

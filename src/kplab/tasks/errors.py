@@ -27,7 +27,7 @@ def is_users(error: BaseException) -> bool:
     Rooms above config define their own such errors; naming them here would import everything, so they are told by name.
     """
     names = {cls.__name__ for cls in type(error).__mro__}
-    users = names & {"DataError", "CardMismatch", "ModelError", "ScoreError", "PredictionsError"}
+    users = names & {"DataError", "CardMismatch", "ModelError", "ScoreError", "PredictionsError", "ClassicalError"}
     # a training whose loss is not finite says so by FloatingPointError
     return isinstance(error, ConfigError | RunError | SkeletonError | FloatingPointError) or bool(users)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -22,7 +23,6 @@ from kplab.data.formats import DataError
 from kplab.data.images import check_whole, find_images, read_header, read_image
 from kplab.data.regions import Regions, detected_regions, image_regions
 from kplab.models.cascade import Cascade
-from kplab.models.pose_model import PoseModel
 from kplab.runs.run import Run, RunError, write_record
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
@@ -64,7 +64,7 @@ def main(args: list[str]) -> None:
     print(f"predictions: {predict_images(run, config.images, out, overlays=config.overlays, **options)}")
 
 
-def load_model(run: Run, checkpoint: str = "auto", device: str = "auto") -> tuple[PoseModel | Cascade, Path]:
+def load_model(run: Run, checkpoint: str = "auto", device: str = "auto") -> tuple[build.Model, Path]:
     """A run's model with trained (averaged, where they were averaged) weights, ready to predict.
 
     Args:
@@ -97,7 +97,7 @@ def load_model(run: Run, checkpoint: str = "auto", device: str = "auto") -> tupl
 
 
 def predict_dataset(
-    model: PoseModel | Cascade,
+    model: build.Model,
     labels: Labels,
     regions: Regions,
     flip_test: bool,
@@ -113,7 +113,8 @@ def predict_dataset(
         dataset, batch_size, workers if len(dataset) > batch_size else 0, EpochSampler(len(dataset), False)
     )
     assembly = assembly or Assembly(regions.kind == "image")
-    return collect(model.predict, batches, labels, assembly, flip_test, next(model.parameters()).device)
+    device = next(itertools.chain(model.parameters(), model.buffers())).device
+    return collect(model.predict, batches, labels, assembly, flip_test, device)
 
 
 def collect(
@@ -137,7 +138,7 @@ def collect(
     return {int(i): grouped.get(int(i), Poses.empty(len(labels.skeleton))) for i in labels.image_id}
 
 
-def reader_of(model: PoseModel | Cascade, kind: str) -> PoseModel | Cascade:
+def reader_of(model: build.Model, kind: str) -> build.Model:
     """Who reads regions of a kind: where boxes are given, a cascade's detector has nothing to do."""
     return model.subject if isinstance(model, Cascade) and kind != "image" else model
 
@@ -187,7 +188,7 @@ def predict_split(
     return out
 
 
-def boxes_of(model: PoseModel | Cascade, kind: str) -> str:
+def boxes_of(model: build.Model, kind: str) -> str:
     """For the card: who said where the subjects are. ``annotated`` boxes must not be compared with ``detected`` ones."""
     if kind == "image":
         return "whole image" if model.max_poses == 1 else "detected"

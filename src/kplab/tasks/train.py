@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from kplab.runs.table import rows
 from kplab.tasks import build, callbacks, evaluate, predict, sweep
 from kplab.tasks.errors import describe
 from kplab.tasks.gather import Assembly
+from kplab.tasks.memorise import memorise
 from kplab.tasks.pose_module import PoseModule
 
 #: What a resumed training must have in common with the one that it goes on from. (``trainer`` may differ, to train longer.)
 ALIKE = (
-    "dataset", "backbone", "neck", "head", "detector", "size", "window", "window_anywhere", "regions", "detector_run",
+    "dataset", "backbone", "neck", "head", "detector", "matcher", "size", "window", "window_anywhere", "regions", "detector_run",
     "padding", "batch_size", "seed", "optimizer", "augment", "ema", "monitor", "rescore", "oks_nms", "oks_nms_soft",
 )  # fmt: skip
 #: Set by the first process of a distributed run, so that those it starts write into the same folder.
@@ -55,6 +57,7 @@ def train(config: DictConfig) -> Run | None:
         ConfigError, DataError: before anything is trained, where it can be known.
     """
     callbacks.quiet()
+    learn: Callable[..., None] = fit if config.matcher is None else memorise
     chief = build.global_rank() == 0
     resumed = resume_from(config)
     pl.seed_everything(config.seed, workers=False, verbose=False)
@@ -63,12 +66,13 @@ def train(config: DictConfig) -> Run | None:
     build.precision_of(str(config.trainer.get("precision", "auto")), str(config.trainer.get("accelerator", "auto")))
     evaluate.settings_of(config.dataset)
     model = build.model_of(config)
-    build.optimizer_factory(config, model)
+    if learn is fit:
+        build.optimizer_factory(config, model)
     build.check_flip_test(model, config.flip_test)
     data = build.data_of(config, model.max_poses)
     if not chief:
         folder = Path(os.environ.get(FOLDER_VARIABLE, config.runs))
-        fit(config, model, data, folder, None, resumed)
+        learn(config, model, data, folder, None, resumed)
         return None
     run = Run.create(
         Path(config.runs),
@@ -90,7 +94,7 @@ def train(config: DictConfig) -> Run | None:
     try:
         tell(run, config, data, model)
         callbacks.check_disk(run.folder, model)
-        fit(config, model, data, run.folder, run, resumed)
+        learn(config, model, data, run.folder, run, resumed)
         for split in config.test_on:
             # a cascade is measured on annotated boxes as well: what the pose model is worth without the detector
             for regions in (None, "annotated") if isinstance(model, Cascade) else (None,):
