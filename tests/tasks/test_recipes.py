@@ -21,7 +21,7 @@ SIZES = {
     "centernet": ["size=[128,128]", "backbone.pretrained=false"],
     "yolo": ["size=[128,128]", "trainer.accumulate_grad_batches=1"],
     "poseted": ["size=[128,128]", "detector.size=[128,128]", "detector.crop=[96,128]", "backbone.pretrained=false"],
-    "rcnn": ["size=[192,128]", "backbone.pretrained=false"],
+    "rcnn": ["size=[192,128]", "backbone.pretrained=false", "trainer.accumulate_grad_batches=1"],
     "topdown": ["size=[96,128]", "backbone.pretrained=false"],
 }
 
