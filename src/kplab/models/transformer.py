@@ -140,7 +140,12 @@ class Transformer(nn.Module):
         Returns:
             (L, B, Q, C), and (L, B, Q, N) shares of attention that sum to 1, or None.
         """
-        cells = self.encode(cells, positions)
+        return self.decode(self.encode(cells, positions), positions, queries, weights)
+
+    def decode(
+        self, cells: Tensor, positions: Tensor, queries: Tensor, weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same, of cells that are encoded already."""
         said = torch.zeros(len(cells), *queries.shape, dtype=cells.dtype, device=cells.device)
         every, looked = [], []
         for layer in self.decoder:

@@ -191,6 +191,38 @@ def test_anchored_answers_lie_where_their_queries_look() -> None:
     assert outputs["uv"][-1].numpy() == pytest.approx(wanted + np.array([0.1, -0.2]), abs=1e-5)
 
 
+def test_hints_are_heatmaps_over_the_encoders_cells() -> None:
+    """Cross entropy with Gaussians of one cell, of labelled keypoints; perfect ones cost their entropy, and mirror back."""
+    h = head(heatmap_gain=2.0, level=0)
+    targets = h.encode(some(), SIZE)
+    outputs = h(maps())
+    assert outputs["heat"].shape == (1, 2, K, 16, 12)
+    rows, columns = np.mgrid[:16, :12] + 0.5
+    nats, entropy = [], []
+    for view, poses_ in enumerate(some()):
+        for k in range(K):
+            x, y = poses_.xy[0, k] / 16
+            if np.isfinite(x):
+                wanted = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 2)
+                wanted /= wanted.sum()
+                nats.append(
+                    -(
+                        wanted * outputs["heat"][0, view, k].flatten().log_softmax(-1).view(16, 12).detach().numpy()
+                    ).sum()
+                )
+                entropy.append(-(wanted * np.log(wanted)).sum())
+    assert float(h.loss(outputs, targets)["heatmap"].detach()) == pytest.approx(2 * np.mean(nats), rel=1e-4)
+    ideal = h.ideal(targets)
+    assert float(h.loss(ideal, targets)["heatmap"]) == pytest.approx(2 * np.mean(entropy), rel=1e-3)
+    assert torch.equal(h.unflip(h.unflip(ideal))["heat"], ideal["heat"])
+    mirror = [
+        p.transform(np.array([[-1.0, 0, SIZE[0]], [0, 1, 0], [0, 0, 1]])).renamed(THREE.flip_array) for p in some()
+    ]
+    back = h.unflip(h.ideal(h.encode(mirror, SIZE)))["heat"]
+    labelled = targets["weight"] > 0
+    torch.testing.assert_close(back[0][labelled], ideal["heat"][0][labelled], atol=1e-3, rtol=0)
+
+
 def test_what_it_does_not_know_is_refused() -> None:
     for options, message in (
         ({"queries": 2}, "a number of 3 or more"),

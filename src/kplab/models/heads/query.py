@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class QueryHead(RegressionHead):
 
     Outputs are stacks over decoder layers, the last of which is decoded: ``uv`` (L, B, Q, 2), fractions of the view from its
     centre; ``score`` (L, B, Q) logits, or in a set (L, B, Q, K + 1) of the classes, the last of which is "none"; and with
-    ``loss: rle`` also ``spread`` (L, B, Q, 2), logits of sigma.
+    ``loss: rle`` also ``spread`` (L, B, Q, 2), logits of sigma; with ``heatmap_gain`` also ``heat`` (1, B, K, h, w), logits over cells.
 
     Args:
         queries: ``keypoints``, or how many there are in the set.
@@ -45,6 +46,8 @@ class QueryHead(RegressionHead):
         coordinate_gain: of the coordinates' loss.
         oks_gain: of 1 - OKS, with the skeleton's sigmas.
         score_gain: of the cross entropy of the scores.
+        heatmap_gain: of the cross entropy of heatmaps, one a keypoint over the encoder's cells, which are said in training
+            besides and never decoded: they teach cells what they show before any query knows where to look (TFPose).
 
     Source: Li et al., "Pose Recognition with Cascade Transformers" (PRTR), 2021; Carion et al. (DETR), 2020; queries that
     are keypoints: Mao et al., "TFPose", 2021. PoseTED (2021) has not published its code. Anchors are kplab's own; they play the
@@ -71,6 +74,7 @@ class QueryHead(RegressionHead):
         coordinate_gain: float = 5.0,
         oks_gain: float = 1.0,
         score_gain: float = 1.0,
+        heatmap_gain: float = 0.0,
     ) -> None:
         super().__init__(size, skeleton)
         k = len(skeleton)
@@ -84,8 +88,9 @@ class QueryHead(RegressionHead):
                 f"head 'query' wants a width that is a multiple of 4 and of heads, and a decoder layer at least, but got "
                 f"width {width}, heads {heads} and decoder_layers {decoder_layers}. 256, 8 and 6 are usual."
             )
-        self.gains = {"coordinate": coordinate_gain, "oks": oks_gain, "score": score_gain}
+        self.gains = {"coordinate": coordinate_gain, "oks": oks_gain, "score": score_gain, "heatmap": heatmap_gain}
         self.level, self.anchored = check_level("query", level, strides), anchored
+        self.shape = tuple(-(-side // strides[self.level]) for side in size[::-1])
         self.project = nn.Conv2d(in_channels[self.level], width, kernel_size=1)
         self.transformer = Transformer(width, heads, encoder_layers, decoder_layers, feedforward, dropout)
         self.queries = nn.Parameter(torch.randn(k if self.fixed else int(queries), width))
@@ -94,6 +99,7 @@ class QueryHead(RegressionHead):
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4)
         )
         self.score = nn.Linear(width, 1 if self.fixed else k + 1)
+        self.hint = nn.Linear(width, k) if heatmap_gain else None
 
     @property
     def flips(self) -> bool:
@@ -102,12 +108,19 @@ class QueryHead(RegressionHead):
 
     def forward(self, maps: list[Tensor], targets: Any | None = None) -> dict[str, Tensor]:
         """What every decoder layer says; the last layers run in full precision."""
-        said, looked = self.transformer(*self._cells(maps), self.queries, weights=self.anchored)
+        cells, positions = self._cells(maps)
+        cells = self.transformer.encode(cells, positions)
+        said, looked = self.transformer.decode(cells, positions, self.queries, weights=self.anchored)
         with torch.autocast(said.device.type, enabled=False):
             point, score = self.point(said.float()), self.score(said.float())
             uv = point[..., :2].sigmoid() - 0.5 if looked is None else self._anchors(looked, maps) + point[..., :2]
         outputs = {"uv": uv, "score": score.squeeze(-1) if self.fixed else score}
-        return outputs if self.likelihood is None else {**outputs, "spread": point[..., 2:]}
+        if self.likelihood is not None:
+            outputs["spread"] = point[..., 2:]
+        if self.hint is not None:
+            heat = self.hint(cells).float().transpose(1, 2)
+            outputs["heat"] = heat.unflatten(-1, maps[self.level].shape[-2:])[None]
+        return outputs
 
     def attention(self, maps: list[Tensor]) -> Tensor:
         """Where each query of the last decoder layer looks: (B, Q, h, w), shares that sum to 1."""
@@ -134,7 +147,7 @@ class QueryHead(RegressionHead):
         a partner may be no keypoint or any unlabelled one.
         """
         uv, weight = outputs["uv"].float(), targets["weight"]
-        chosen = {name: value.float() for name, value in outputs.items() if name != "score"}
+        chosen = {name: value.float() for name, value in outputs.items() if name not in ("score", "heat")}
         if self.fixed:
             similarity = self.similarity(uv, targets)
             entropy = F.binary_cross_entropy_with_logits(outputs["score"], similarity.detach(), reduction="none")
@@ -150,7 +163,18 @@ class QueryHead(RegressionHead):
             off = self.likelihood(chosen["uv"], chosen["spread"], targets["uv"].expand_as(chosen["uv"]))
         every = weight.expand_as(off)
         losses = {"coordinate": mean_over(off, every), "oks": mean_over(1 - similarity, every), "score": score}
+        if "heat" in outputs:
+            log = outputs["heat"][0].float().flatten(2).log_softmax(-1)
+            wanted = self._heat(targets, outputs["heat"].shape[-2:]).flatten(2)
+            losses["heatmap"] = mean_over(-(wanted * log).sum(-1), weight)
         return {name: self.gains[name] * value for name, value in losses.items()}
+
+    def _heat(self, targets: Targets, shape: Sequence[int]) -> Tensor:
+        """(B, K, h, w) normal distributions of a cell around the keypoints, which sum to 1 over the cells."""
+        rows, columns = (torch.arange(n, device=self.device) + 0.5 for n in shape)
+        x, y = ((targets["uv"] + 0.5) * targets["uv"].new_tensor([shape[1], shape[0]])).unbind(-1)
+        squared = (columns - x[..., None, None]) ** 2 + (rows[:, None] - y[..., None, None]) ** 2
+        return (-squared / 2).flatten(2).softmax(-1).unflatten(-1, tuple(shape))
 
     @torch.no_grad()
     def partners(self, outputs: dict[str, Tensor], targets: Targets) -> Tensor:
@@ -213,13 +237,18 @@ class QueryHead(RegressionHead):
         if self.likelihood is not None:
             spread = torch.where(sure, -8.0, 8.0)[..., None].expand(-1, -1, 2)
             outputs["spread"] = F.pad(spread, (0, 0, 0, number - k))
-        return {name: value.expand(layers, *value.shape).clone() for name, value in outputs.items()}
+        said = {name: value.expand(layers, *value.shape).clone() for name, value in outputs.items()}
+        if self.hint is not None:
+            said["heat"] = self._heat(targets, self.shape).clamp_min(1e-9).log()[None]
+        return said
 
     def unflip(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Coordinates mirrored, all renamed."""
         if not self.fixed:
             raise TypeError("head 'query' has no flip test with a set of queries. Use flip_test=false.")
         renamed = {name: value[:, :, self.flip] for name, value in outputs.items()}
+        if "heat" in renamed:
+            renamed["heat"] = renamed["heat"].flip(-1)
         return {**renamed, "uv": mirrored(outputs["uv"], self.flip)}
 
 
