@@ -38,7 +38,7 @@ def features(image: np.ndarray, contrast: float, most: int) -> Features:
         contrast: OpenCV's threshold; 0.04 is usual.
         most: how many.
     """
-    sift = cv2.SIFT_create(most, LAYERS, contrast, 20.0, SIGMA, enable_precise_upscale=True)
+    sift = cv2.SIFT_create(most, LAYERS, contrast, 20.0, SIGMA, enable_precise_upscale=True)  # type: ignore[attr-defined]
     points, descriptors = sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
     if not points:
         return Features(np.zeros((0, 2), dtype=np.complex128), np.zeros((0, 128), dtype=np.uint8))
@@ -73,7 +73,7 @@ def described(image: np.ndarray, places: np.ndarray, radius: ArrayLike, angle: A
     ]
     out = np.zeros((n, 128), dtype=np.uint8)
     if n:
-        sift = cv2.SIFT_create(0, LAYERS, 0.04, 10.0, SIGMA, enable_precise_upscale=True)
+        sift = cv2.SIFT_create(0, LAYERS, 0.04, 10.0, SIGMA, enable_precise_upscale=True)  # type: ignore[attr-defined]
         kept, descriptors = sift.compute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), points)
         # OpenCV may leave out points or put them in another order
         if len(kept):

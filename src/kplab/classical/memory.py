@@ -111,8 +111,7 @@ def free(seen: Features, poses: Poses, shape: np.ndarray, links: np.ndarray, rea
     """
     place = seen.frame[:, 1]
     out = np.ones(len(seen), dtype=bool)
-    some = poses[poses.labelled.any(1)]
-    for z in as_complex(some.xy):
+    for z in as_complex(poses.xy[poses.labelled.any(1)]):
         out &= ~belongs(place, z, links, reach * abs(fitted(shape, z[None])[0, 0]))
     for x0, y0, x1, y1 in poses.box[poses.ignore]:
         out &= ~((place.real >= x0) & (place.real < x1) & (place.imag >= y0) & (place.imag < y1))

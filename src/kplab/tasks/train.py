@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def train(config: DictConfig) -> Run | None:
         ConfigError, DataError: before anything is trained, where it can be known.
     """
     callbacks.quiet()
-    learn = fit if config.matcher is None else memorise
+    learn: Callable[..., None] = fit if config.matcher is None else memorise
     chief = build.global_rank() == 0
     resumed = resume_from(config)
     pl.seed_everything(config.seed, workers=False, verbose=False)
