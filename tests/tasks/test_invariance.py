@@ -236,7 +236,7 @@ def test_peaks_of_a_trained_heatmap_model(config: Config, dotted: Path, tmp_path
     from kplab.tasks.peaks import HeatmapPeaks
     from kplab.tasks.train import train
 
-    run = train(config("trainer.max_epochs=12", "test_on=[]"))
+    run = train(config("trainer.max_epochs=30", "test_on=[]"))
     assert isinstance(run, Run)
     detector = HeatmapPeaks(run)
     annotations = json.loads((dotted / "annotations.json").read_text())
