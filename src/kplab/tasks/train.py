@@ -57,7 +57,7 @@ def train(config: DictConfig) -> Run | None:
         ConfigError, DataError: before anything is trained, where it can be known.
     """
     callbacks.quiet()
-    learn: Callable[..., None] = fit if config.matcher is None else memorise
+    learn: Callable[..., None] = fit if config.get("matcher") is None else memorise
     chief = build.global_rank() == 0
     resumed = resume_from(config)
     pl.seed_everything(config.seed, workers=False, verbose=False)
