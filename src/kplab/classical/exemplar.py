@@ -105,7 +105,7 @@ class Exemplar(nn.Module):
         patch: float = 0.5,
         search: float = 0.15,
         moving: float = 0.1,
-        min_score: float = 0.05,
+        min_score: float = 0.2,
         exemplars: int = 2000,
         memory: int = 40000,
         background: int = 40000,
