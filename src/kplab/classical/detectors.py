@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -263,9 +262,6 @@ class AKAZE:
         count: points at most; None is all.
         radius: no point within this distance of a stronger one, pixels; 0 keeps all.
 
-    Raises:
-        ConfigError: the installed OpenCV has no AKAZE.
-
     Source: Alcantarilla et al., "Fast explicit diffusion for accelerated features in nonlinear scale spaces", 2013.
     """
 
@@ -273,7 +269,7 @@ class AKAZE:
 
     def __init__(self, *, threshold: float = 0.001, count: int | None = None, radius: float = 0.0) -> None:
         self.count, self.radius = count, radius
-        self.akaze = akaze_maker()(threshold=threshold)
+        self.akaze = cv2.AKAZE.create(threshold=threshold)
 
     def detect(self, image: np.ndarray) -> Points:
         """Points with their scales and orientations."""
@@ -284,21 +280,6 @@ class AKAZE:
         level = np.round(AKAZE_LEVELS * np.log2(points.size / AKAZE_SIZE)).astype(int)
         octave = level // AKAZE_LEVELS
         return compute(self.akaze, to_grey(image), points.xy - 0.5, points.size, points.angle, octave, level)
-
-
-def akaze_maker() -> Callable[..., Any]:
-    """Where this OpenCV makes AKAZE.
-
-    Raises:
-        ConfigError: nowhere.
-    """
-    maker = getattr(cv2, "AKAZE_create", None) or getattr(getattr(cv2, "xfeatures2d", None), "AKAZE_create", None)
-    if maker is None:
-        raise ConfigError(
-            f"OpenCV {cv2.__version__} has no AKAZE: from version 5 on it is in the contrib modules only. Leave akaze out, or "
-            "install OpenCV 4 or an OpenCV with contrib."
-        )
-    return maker
 
 
 def of_keypoints(found: Any, offset: float) -> Points:

@@ -130,18 +130,10 @@ def detectors_of(config: DictConfig) -> dict[str, Detector]:
 
 
 def photographs() -> list[Path]:
-    """Photographs that come with installed packages."""
+    """Photographs that scikit-image brings along."""
     found = util.find_spec("skimage")
-    if found is not None and found.origin is not None:
-        files = [p for name in PHOTOGRAPHS if (p := Path(found.origin).parent / "data" / name).is_file()]
-        if files:
-            return files
-    from matplotlib import get_data_path
-
-    path = Path(get_data_path()) / "sample_data" / "grace_hopper.jpg"
-    if not path.is_file():
-        raise DataError("no installed package brings a photograph along. Name your own: images=FOLDER.")
-    return [path]
+    assert found is not None and found.origin is not None  # noqa: PT018
+    return [Path(found.origin).parent / "data" / name for name in PHOTOGRAPHS]
 
 
 def sources(config: DictConfig) -> tuple[list[str], list[np.ndarray], dict[str, str]]:
