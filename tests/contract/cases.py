@@ -11,9 +11,9 @@ import numpy as np
 import torch
 import yaml
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch import Tensor
 
+from kplab.config import compose
 from kplab.models.heads.base import Head
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
@@ -90,5 +90,5 @@ def skeleton() -> Skeleton:
 def make_head(file: Path, **options: Any) -> Head:
     """The head of a config file."""
     torch.manual_seed(0)
-    partial = instantiate(OmegaConf.load(file), _convert_="all", **options)
+    partial = instantiate(compose("train", [f"head={file.stem}"]).head, _convert_="all", **options)
     return partial(in_channels=CHANNELS, strides=STRIDES, size=SIZE, skeleton=skeleton())

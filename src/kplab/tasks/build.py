@@ -146,11 +146,6 @@ def model_of(config: DictConfig, pretrained: bool = True) -> Model:
     given = config.get("weights") if pretrained and config.get("resume") is None else None
     overrides: dict[str, Any] = {} if pretrained and not given else {"pretrained": False, "checkpoint": None}
 
-    def filled(model: PoseModel | Cascade) -> PoseModel | Cascade:
-        if given:
-            load_model_weights(model, Path(str(given)))
-        return model
-
     def stage(parts: DictConfig, sides: Sequence[int]) -> PoseModel:
         size = (int(sides[0]), int(sides[1]))
         backbone = made(parts.backbone, "backbone", size=size, **overrides)
@@ -159,12 +154,16 @@ def model_of(config: DictConfig, pretrained: bool = True) -> Model:
         return PoseModel(backbone, neck, head, size)
 
     first = config.get("detector")
+    model: PoseModel | Cascade
     if first is None:
-        return filled(stage(config, config.size))
-    options = {key: value for key, value in configs.plain(first).items() if key not in STAGE}
-    detector, subject = stage(first, first.size), stage(config, first.crop)
-    size = (int(config.size[0]), int(config.size[1]))
-    return filled(Cascade(detector, subject, size, config.padding, **options))
+        model = stage(config, config.size)
+    else:
+        options = {key: value for key, value in configs.plain(first).items() if key not in STAGE}
+        size = (int(config.size[0]), int(config.size[1]))
+        model = Cascade(stage(first, first.size), stage(config, first.crop), size, config.padding, **options)
+    if given:
+        load_model_weights(model, Path(str(given)))
+    return model
 
 
 def regions_of(config: DictConfig, labels: Labels, split: str, kind: str | None = None) -> Regions:
