@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from kplab.classical.errors import ClassicalError
 from kplab.classical.frames import Features, described, features, root
-from kplab.classical.memory import Recall, Thinned, belongs, free, stacked, views
+from kplab.classical.memory import Recall, Thinned, belongs, free, pictures, stacked, views
 from kplab.classical.voting import Votes, agreed, as_complex, as_points, compose, fitted, inverse, mean_shape, peak
 from kplab.structures.poses import Poses
 from kplab.structures.sample import Batch
@@ -252,7 +252,7 @@ class Exemplar(nn.Module):
         recall = Recall.of(dict(self.named_buffers()))
         usual = recall.usual
         out = []
-        for _, image, _ in views([batch]):
+        for image in pictures(batch):
             least = self.min_score / (1 - self.min_score) * usual[0]
             found = self.search_view(image, recall, self.max_poses or MOST, least)
             support = np.array([f.support for f in found])

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-#: SIFT's layers an octave, and the blur of the first, pixels (Lowe 2004).
-LAYERS, SIGMA = 3, 1.6
-#: A descriptor spans 4 cells of 3 scales; half of that, in OpenCV's ``size``, which is two scales.
+from kplab.classical.detectors import SIFT, SIFT_SIGMA, SIFTDescriptor
+from kplab.classical.points import Points
+
+#: A descriptor spans 4 cells of 3 scales; half of that, in diameters of a point, which are two scales.
 HALF_WIDTH = 3.0
+#: Highest ratio of the principal curvatures of a point: outlines of plain animals are wanted too (Lowe 2004: 10).
+EDGE = 20.0
 
 
 @dataclass
@@ -38,14 +40,10 @@ def features(image: np.ndarray, contrast: float, most: int) -> Features:
         contrast: OpenCV's threshold; 0.04 is usual.
         most: how many.
     """
-    sift = cv2.SIFT.create(most, LAYERS, contrast, 20.0, SIGMA, enable_precise_upscale=True)
-    points, descriptors = sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
-    if not points:
-        return Features(np.zeros((0, 2), dtype=np.complex128), np.zeros((0, 128), dtype=np.uint8))
-    rows = np.array([(p.pt[0], p.pt[1], p.size, p.angle) for p in points], dtype=np.float64)
-    # OpenCV counts from the centre of the first pixel; its angles turn as ours do
-    frame = np.stack([rows[:, 2] * np.exp(1j * np.deg2rad(rows[:, 3])), rows[:, 0] + 0.5 + 1j * (rows[:, 1] + 0.5)], 1)
-    return Features(frame, descriptors.astype(np.uint8))
+    sift = SIFT(contrast=contrast, edge=EDGE, count=most)
+    points = sift.detect(image)
+    frame = np.stack([points.size * np.exp(1j * np.deg2rad(points.angle)), points.xy @ [1, 1j]], axis=1)
+    return Features(frame, sift.describe(image, points).astype(np.uint8))
 
 
 def described(image: np.ndarray, places: np.ndarray, radius: ArrayLike, angle: ArrayLike) -> np.ndarray:
@@ -61,24 +59,10 @@ def described(image: np.ndarray, places: np.ndarray, radius: ArrayLike, angle: A
         (N, 128) uint8.
     """
     n = len(places)
-    size = np.maximum(np.broadcast_to(radius, n) / HALF_WIDTH, 2 * SIGMA)
+    size = np.maximum(np.broadcast_to(radius, n) / HALF_WIDTH, 2 * SIFT_SIGMA)
     degrees = np.rad2deg(np.broadcast_to(angle, n)) % 360
-    # the pyramid's picture that a point of this size would have been found in: OpenCV packs octave and layer into a number
-    level = np.rint(LAYERS * np.log2(size / (2 * SIGMA))).astype(int)
-    octave = np.maximum((level - 1) // LAYERS, 0)
-    layer = np.clip(level - LAYERS * octave, 0, LAYERS)
-    points = [
-        cv2.KeyPoint(float(z.real - 0.5), float(z.imag - 0.5), float(s), float(d), 1.0, int(o | (v << 8)), i)
-        for i, (z, s, d, o, v) in enumerate(zip(places, size, degrees, octave, layer, strict=True))
-    ]
-    out = np.zeros((n, 128), dtype=np.uint8)
-    if n:
-        sift = cv2.SIFT.create(0, LAYERS, 0.04, 10.0, SIGMA, enable_precise_upscale=True)
-        kept, descriptors = sift.compute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), points)
-        # OpenCV may leave out points or put them in another order
-        if len(kept):
-            out[[p.class_id for p in kept]] = descriptors.astype(np.uint8)
-    return out
+    points = Points(np.stack([places.real, places.imag], axis=1), np.zeros(n), size, degrees)
+    return SIFTDescriptor()(image, points).astype(np.uint8)
 
 
 def root(descriptor: np.ndarray) -> np.ndarray:

@@ -123,10 +123,14 @@ def views(batches: Iterable[Batch]) -> Iterator[tuple[int, np.ndarray, Poses]]:
     """Number, (H, W, 3) uint8 image and poses of each view of some batches."""
     number = 0
     for batch in batches:
-        images = batch.images.permute(0, 2, 3, 1).cpu().numpy()
-        for image, poses in zip(images, batch.poses, strict=True):
-            yield number, np.ascontiguousarray(image), poses
+        for image, poses in zip(pictures(batch), batch.poses, strict=True):
+            yield number, image, poses
             number += 1
+
+
+def pictures(batch: Batch) -> list[np.ndarray]:
+    """(H, W, 3) uint8 images of a batch."""
+    return [np.ascontiguousarray(image) for image in batch.images.permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def stacked(rows: list[Any], shape: tuple[int, ...], kind: Any) -> Tensor:
