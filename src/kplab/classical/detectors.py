@@ -255,7 +255,7 @@ def orb_ratios(size: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 class AKAZE:
-    """Extrema of the Hessian in a nonlinear scale space, with 486 bits of M-LDB. OpenCV 5 keeps it in its contrib modules.
+    """Extrema of the Hessian in a nonlinear scale space, with 486 bits of M-LDB. OpenCV 5 no longer has it.
 
     Args:
         threshold: least response.

@@ -27,7 +27,7 @@ from kplab.tasks import build
 from kplab.viz import invariance as figures
 from kplab.viz import look, tables
 
-#: Photographs that packages bring along: of scikit-image those that are there, else matplotlib's one.
+#: Photographs of scikit-image.
 PHOTOGRAPHS = ("astronaut.png", "camera.png", "coffee.png", "brick.png", "grass.png", "gravel.png")
 MMA = tuple(range(1, 11))
 ACCURATE = (1, 3, 5)
@@ -37,7 +37,7 @@ GRID = np.round(np.arange(0.02, 1.001, 0.02), 2)
 
 @dataclass
 class Pair:
-    """Two images of a scene. ``others`` are images of the set that show something else.
+    """An image, changed or seen from elsewhere.
 
     Args:
         first: index of the unchanged image in the set.
