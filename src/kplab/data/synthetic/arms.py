@@ -15,7 +15,7 @@ EDGES = ((0, 1), (1, 2), (2, 3), (3, 4), (3, 5))
 def build(rng: np.random.Generator) -> Body:
     """One arm on its foot. The gripper has a broad fixed jaw, which continues the hand, and a thin one that swings."""
     fig = Figure(KEYPOINTS)
-    shell = hsv(rng.choice([0.07, 0.13, 0.6, 0.0, 0.35]), rng.uniform(0.6, 0.95), rng.uniform(0.5, 0.95))
+    shell = hsv(float(rng.choice([0.07, 0.13, 0.6, 0.0, 0.35])), rng.uniform(0.6, 0.95), rng.uniform(0.5, 0.95))
     if rng.random() < 0.45:
         shell = np.full(3, rng.uniform(0.15, 0.95))
     worn = Paint(shell, shell * 0.6, blotches(0.25, 0.25), 0.05, 0.3, rng.uniform(0.1, 0.6))

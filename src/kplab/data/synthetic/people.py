@@ -89,11 +89,11 @@ def build(rng: np.random.Generator) -> Body:
     _head(rng, fig, neck, chest, skin, rng.uniform(0.078, 0.088))
 
     shoulder = rng.uniform(0.165, 0.2) * (0.85 if child else 1.0)
-    sleeve = rng.choice([0.0, 0.45, 1.4, 1.95], p=[0.1, 0.35, 0.2, 0.35])
+    sleeve = float(rng.choice([0.0, 0.45, 1.4, 1.95], p=[0.1, 0.35, 0.2, 0.35]))
     for side, name, ranges in zip((1.0, -1.0), ("left", "right"), _pick(rng, ARMS), strict=True):
         at = breast + chest @ np.array([side * shoulder, 0.1, 0])
         _arm(fig, name, side, at, chest, _draw(rng, ranges), limb, stout, sleeve, (skin, top), rng.uniform(-30, 30))
-    cut = rng.choice([0.35, 0.9, 1.95], p=[0.15, 0.25, 0.6])
+    cut = float(rng.choice([0.35, 0.9, 1.95], p=[0.15, 0.25, 0.6]))
     skirt = rng.random() < 0.12
     shoes = Paint(any_colour(rng), gloss=0.3) if rng.random() < 0.9 else skin
     legs = _pick(rng, LEGS)
