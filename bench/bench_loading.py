@@ -11,7 +11,6 @@ import time
 import torch
 
 from kplab.config import compose
-from kplab.models.cascade import Cascade
 from kplab.models.pose_model import PoseModel
 from kplab.structures.sample import Batch
 from kplab.tasks import build
@@ -20,7 +19,7 @@ WANTED = 0.9
 STEPS, TURNS = 6, 3
 
 
-def step(model: PoseModel | Cascade, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+def step(model: PoseModel, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
     """Forward, backward, update."""
     total = torch.stack(list(model.losses(batch).values())).sum()
     optimizer.zero_grad()
@@ -35,8 +34,9 @@ def main() -> None:
         ["dataset=synthetic_hand", "dataset.images=300", "dataset.max_subjects=1", "logger=csv", "batch_size=8"],
     )
     model = build.model_of(config)
+    assert isinstance(model, PoseModel)
     data = build.data_of(config, model.max_poses)
-    optimizer, _ = build.optimizer_factory(config)(model, steps=1000)
+    optimizer, _ = build.optimizer_factory(config, model)(model, steps=1000)
     model.train()
     loader = data.datamodule.train_dataloader()
     first = next(iter(loader))
