@@ -1,6 +1,7 @@
 """What every test shares: no network, no surprises from thread counts, and the folder of real images."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from hypothesis import settings
 
 settings.register_profile("kplab", deadline=None, derandomize=bool(os.environ.get("CI")), database=None)
 settings.load_profile("kplab")
+
+# a shell lets its background jobs ignore Ctrl-C, and what they start inherits that: here Ctrl-C is tested
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
