@@ -6,7 +6,6 @@ import contextlib
 import copy
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -246,19 +245,9 @@ def test_other_sigmas(tmp_path: Path):
     assert 0.05 < got["AP"] < 0.95
 
 
-def data(*parts: str) -> Path:
-    root = os.environ.get("KPLAB_DATA")
-    if not root:
-        pytest.skip("KPLAB_DATA is not set: it names the folder of the real data sets")
-    path = Path(root).joinpath(*parts)
-    if not path.exists():
-        pytest.fail(f"{path} is not there, though KPLAB_DATA is set")
-    return path
-
-
-def test_reference_files(tmp_path: Path):
+def test_reference_files(tmp_path: Path, real_data: Path):
     """Example of xtcocoapi; figures from the README of the folder, computed with pycocotools."""
-    folder = data("cocoeval_reference")
+    folder = real_data / "cocoeval_reference"
     dataset = json.loads((folder / "example_coco_val.json").read_text())
     results = json.loads((folder / "example_coco_preds.json").read_text())
     got = ours(dataset, results, tmp_path).stats
@@ -268,8 +257,8 @@ def test_reference_files(tmp_path: Path):
 
 
 @pytest.mark.parametrize("split", ["train2017", "val2017"])
-def test_truth_of_coco_mini_scores_one(split: str, tmp_path: Path):
-    found = sorted(data("coco_mini", "annotations").glob(f"person_keypoints_{split}*.json"))
+def test_truth_of_coco_mini_scores_one(split: str, real_data: Path):
+    found = sorted((real_data / "coco_mini" / "annotations").glob(f"person_keypoints_{split}*.json"))
     dataset = json.loads(found[0].read_text())
     truth, crowd = truth_of(dataset)
     poses = {}

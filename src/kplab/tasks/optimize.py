@@ -48,6 +48,11 @@ def parameter_groups(
     return [{"params": p, "lr": lr * by, "weight_decay": decay} for (by, decay), p in groups.items()]
 
 
+def dropped(done: float, drops: tuple[float, ...], factor: float) -> float:
+    """What the learning rate is multiplied by when ``done`` of the training is over: ``factor`` for each drop that is past."""
+    return factor ** sum(done >= d for d in drops)
+
+
 def adamw_cosine(
     model: nn.Module,
     steps: int,
@@ -94,7 +99,7 @@ def adam_steps(
     The defaults are SimpleBaseline's: epochs 90 and 120 of 140. HRNet uses 170/210 and 200/210.
     """
     optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay, lr, rates), lr=lr)
-    return optimizer, LambdaLR(optimizer, lambda step: factor ** sum(step >= d * steps for d in drops))
+    return optimizer, LambdaLR(optimizer, lambda step: dropped(step / steps, drops, factor))
 
 
 def sgd_steps(
@@ -125,7 +130,7 @@ def sgd_steps(
     rising = max(1, round(warmup * steps))
 
     def height(step: int) -> float:
-        return (start + (1 - start) * min(1.0, step / rising)) * factor ** sum(step >= d * steps for d in drops)
+        return (start + (1 - start) * min(1.0, step / rising)) * dropped(step / steps, drops, factor)
 
     return optimizer, LambdaLR(optimizer, height)
 
