@@ -10,10 +10,12 @@ import time
 
 import torch
 
-from kplab.config import compose
 from kplab.models.pose_model import PoseModel
 from kplab.structures.sample import Batch
-from kplab.tasks import build
+from kplab.tasks import compose
+from kplab.tasks.wiring.datasets import training_data
+from kplab.tasks.wiring.models import build_model
+from kplab.tasks.wiring.training import optimizer_factory
 
 WANTED = 0.9
 STEPS, TURNS = 6, 3
@@ -33,10 +35,10 @@ def main() -> None:
         "train",
         ["dataset=synthetic_hand", "dataset.images=300", "dataset.max_subjects=1", "logger=csv", "batch_size=8"],
     )
-    model = build.model_of(config)
+    model = build_model(config)
     assert isinstance(model, PoseModel)
-    data = build.data_of(config, model.max_poses)
-    optimizer, _ = build.optimizer_factory(config, model)(model, steps=1000)
+    data = training_data(config, model.max_poses)
+    optimizer, _ = optimizer_factory(config, model)(model, steps=1000)
     model.train()
     loader = data.datamodule.train_dataloader()
     first = next(iter(loader))

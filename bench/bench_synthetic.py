@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from kplab.data.synthetic import generate, subjects
+from kplab.synthetic import generate, subjects
 
 IMAGES = 2000
 WANTED = 60.0

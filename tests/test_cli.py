@@ -8,20 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from kplab.cli import VERBS, main
+from kplab.cli import main
+from kplab.errors import ConfigError
+from kplab.tasks import find_verbs
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     """What can be done, with an example each."""
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    for verb, (_, what, example) in VERBS.items():
-        assert f"  {verb}" in out
-        assert what in out
-        assert example in out
+    for verb in find_verbs().values():
+        assert f"  {verb.name}" in out
+        assert verb.summary in out
+        assert verb.example in out
 
 
-@pytest.mark.parametrize("verb", [v for v in VERBS if v != "demo"])
+@pytest.mark.parametrize("verb", list(find_verbs()))
 def test_help_of_a_verb_shows_its_keys(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The config file is its own documentation."""
     assert main([verb, "--help"]) == 0
@@ -48,7 +50,11 @@ def test_mistakes_exit_with_2_and_one_message(
     args: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """No traceback, and nothing on standard output."""
-    root = {"predict": [f"runs={tmp_path}"], "evaluate": [f"runs={tmp_path}"], "compare": [f"root={tmp_path}"]}
+    root = {
+        "predict": [f"runs_dir={tmp_path}"],
+        "evaluate": [f"runs_dir={tmp_path}"],
+        "compare": [f"runs_dir={tmp_path}"],
+    }
     assert main([*args, *root.get(args[0], [])]) == 2
     captured = capsys.readouterr()
     assert message in captured.err
@@ -63,20 +69,37 @@ def test_cfg_prints_what_a_verb_would_work_with(args: list[str], capsys: pytest.
 
     assert main([*args, "--cfg"]) == 0
     composed = yaml.safe_load(capsys.readouterr().out)
-    assert "runs" in composed or "dataset" in composed
+    assert "runs_dir" in composed or "dataset" in composed
     assert main([*args, "--help"]) == 0
     assert f"# kplab {args[0]}" in capsys.readouterr().out
 
 
 def test_runs_of_an_empty_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Says what to do."""
-    assert main(["runs", f"runs={tmp_path}"]) == 0
+    assert main(["runs", f"runs_dir={tmp_path}"]) == 0
     assert "make demo" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "compare", "runs", "dataset", "invariance"])
-def test_verbs_without_a_model_start_without_torch(verb: str) -> None:
-    """Torch and Lightning take ten seconds to import."""
-    code = f"import sys, kplab.tasks.{verb}; print({{'torch', 'lightning', 'timm'}} & set(sys.modules))"
+def test_verbs_import_nothing_heavy() -> None:
+    """Help and --cfg import the verbs' modules; torch and Lightning take ten seconds."""
+    code = (
+        "import sys; from kplab.tasks import find_verbs, load_verb; [load_verb(v) for v in find_verbs()]; "
+        "print({'torch', 'lightning', 'timm', 'pandas', 'matplotlib'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_verbs_without_a_model_start_without_torch() -> None:
+    code = (
+        "import sys, kplab.tasks.evaluation.scoring, kplab.tasks.evaluation.comparison, kplab.tasks.points.invariance; "
+        "print({'torch', 'lightning', 'timm'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_verb_that_lacks_a_part_is_named(tmp_path: Path) -> None:
+    (tmp_path / "greet.py").write_text('"""``kplab greet``: say hello."""\nEXAMPLE = "kplab greet"\n')
+    with pytest.raises(ConfigError, match=r"greet.py: a verb, but it lacks Options, main"):
+        find_verbs(tmp_path)

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from kplab.config import ConfigError, compose, conf_dir
-from kplab.structures.skeleton import Skeleton, SkeletonError
+from kplab.config import conf_dir
+from kplab.errors import ConfigError
+from kplab.structures.skeleton import Skeleton
+from kplab.tasks import compose
 
 CONF = conf_dir()
 GROUPS = [
@@ -21,17 +23,17 @@ GROUPS = [
     "trainer",
     "logger",
     "experiment",
-    "detector",
-    "matcher",
+    "model",
 ]
 CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+CHOICES += [f"model=cascade detector={path.stem}" for path in sorted((CONF / "detector").glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_resolves(choice: str) -> None:
     """Composition, interpolation and schema."""
     # a detector looks at whole images
-    config = compose("train", [choice, "regions=image"] if choice.startswith("detector") else [choice])
+    config = compose("train", [*choice.split(), *(["regions=image"] if choice.startswith("model=cascade") else [])])
     assert OmegaConf.to_container(config, resolve=True)
     assert config.name
 
@@ -55,7 +57,7 @@ def test_experiments_say_what_they_are(path: Path) -> None:
         (["regions=boxes"], "Use image, annotated or detected"),
         (["batch_size"], "batch_size"),
         (["experiment=yolo_flys"], "there is no experiment/yolo_flys. experiment can be: .*yolo_flies"),
-        (["detector=rcnn9", "regions=image"], "there is no detector/rcnn9. detector can be: "),
+        (["model=cascade", "detector=rcnn9", "regions=image"], "there is no detector/rcnn9. detector can be: "),
         (["hydra.searchpath=[file:///nowhere/conf]"], "/nowhere/conf: no such folder of configs"),
         (
             ["workers=-1", "patience=0", "monitor=val/ap", "trainer.max_epochs=0"],
@@ -125,5 +127,5 @@ def test_skeleton_from_config() -> None:
 )
 def test_skeletons_that_contradict_themselves(change: dict[str, object], message: str) -> None:
     """Nothing is filled in silently."""
-    with pytest.raises(SkeletonError, match=message):
+    with pytest.raises(ConfigError, match=message):
         Skeleton.from_config({**GOOD, **change})

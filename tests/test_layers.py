@@ -47,6 +47,7 @@ def test_the_layers_hold(copy: Path) -> None:
         ("runs", "kplab.structures.poses"),
         ("models", "kplab.tasks"),
         ("tasks", "kplab.apps"),
+        ("synthetic", "kplab.data"),
     ],
 )
 def test_a_forbidden_import_is_noticed(copy: Path, room: str, imports: str) -> None:

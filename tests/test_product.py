@@ -104,7 +104,7 @@ def test_hydra_instantiates_in_one_place_only(shipped: dict[str, str]) -> None:
     assert names_instantiate(ast.parse("import hydra\nhydra.utils.instantiate({})"))
     assert names_instantiate(ast.parse("from hydra.utils import instantiate as make"))
     places = {n for n, t in shipped.items() if re.fullmatch(r"src/.*\.py", n) and names_instantiate(ast.parse(t))}
-    assert places == {"src/kplab/tasks/build.py"}
+    assert places == {"src/kplab/tasks/wiring/nodes.py"}
 
 
 def test_help_imports_nothing_heavy(root: Path) -> None:

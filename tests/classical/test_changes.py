@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kplab.classical.changes import CHANGES, perspective
-from kplab.config import ConfigError
+from kplab.errors import ConfigError
 from kplab.metrics.repeatability import project
 
 GEOMETRIC = [("rotation", s) for s in (10, 90, -135)] + [("scale", s) for s in (0.35, 0.5, 1.3, 2)]

@@ -10,7 +10,7 @@ from scipy import ndimage
 from kplab.classical import changes
 from kplab.classical.detectors import AKAZE, ORB, ORB_PATCH, SIFT, Corners, Harris, ShiTomasi
 from kplab.classical.points import Detector, Points
-from kplab.config import ConfigError
+from kplab.errors import ConfigError
 from kplab.metrics.repeatability import common, descriptor_distances, mutual_nearest, project, repeatability
 from kplab.ops import affine
 

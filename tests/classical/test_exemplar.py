@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from kplab.classical.errors import ClassicalError
 from kplab.classical.exemplar import Exemplar
 from kplab.classical.frames import described, features, root
 from kplab.classical.memory import Thinned
 from kplab.classical.voting import Votes, agreed, as_complex, as_points, compose, fitted, inverse, mean_shape, peak
+from kplab.errors import ModelError
 from kplab.ops import affine
 from kplab.structures.poses import Poses
 from kplab.structures.sample import Batch
@@ -72,7 +72,7 @@ def about(degrees: float, scale: float, dx: float, dy: float) -> np.ndarray:
 def model() -> Exemplar:
     """Knows three discs, each before its own background."""
     made = Exemplar(SIZE, SKELETON)
-    made.memorise([batch(scene(1, background=11)), batch(scene(2, background=12), scene(3, background=13))])
+    made.fit([batch(scene(1, background=11)), batch(scene(2, background=12), scene(3, background=13))])
     return made
 
 
@@ -115,7 +115,7 @@ def test_two_copies_are_two_poses(model: Exemplar) -> None:
     assert len(sure) == 2
     order = np.argsort(sure.xy[:, 0, 0])
     assert np.linalg.norm(sure.xy[order] - seen.poses[0].xy, axis=-1).max() < 3
-    single = Exemplar(SIZE, SKELETON, subjects=1)
+    single = Exemplar(SIZE, SKELETON, max_poses=1)
     single.load_state_dict(model.state_dict())
     assert single.max_poses == 1
     assert np.array_equal(single.predict(seen)[0].xy, found.xy[:1])
@@ -132,8 +132,8 @@ def test_nobody_in_a_blank_picture_and_nobody_sure_in_a_strange_one(model: Exemp
 
 def test_places_are_expected_where_that_is_asked_for() -> None:
     """With a prior, a blank view has one subject, where subjects lay, and it scores 0; one that is seen scores as ever."""
-    made = Exemplar(SIZE, SKELETON, subjects=1, prior=0.3)
-    made.memorise([batch(scene(1, background=11), scene(2, background=12))])
+    made = Exemplar(SIZE, SKELETON, max_poses=1, prior=0.3)
+    made.fit([batch(scene(1, background=11), scene(2, background=12))])
     blank = np.full((*SIZE[::-1], 3), 128, np.uint8), Poses.empty(4)
     (found,) = made.predict(batch(blank))
     assert np.linalg.norm(found.xy - XY, axis=-1).max() < 1e-6
@@ -155,7 +155,7 @@ def test_truth_never_leaks(model: Exemplar) -> None:
 def test_the_same_memory_and_the_same_poses_from_a_file(model: Exemplar, tmp_path: object) -> None:
     """Memorised again it is the same to the bit, however batches are cut; so it is when read back."""
     again = Exemplar(SIZE, SKELETON)
-    again.memorise([batch(scene(1, background=11), scene(2, background=12)), batch(scene(3, background=13))])
+    again.fit([batch(scene(1, background=11), scene(2, background=12)), batch(scene(3, background=13))])
     state = model.state_dict()
     assert state.keys() == again.state_dict().keys()
     assert all(
@@ -177,8 +177,8 @@ def test_unlabelled_points_are_told_by_the_others() -> None:
     second[1].xy[0, 0], second[1].visible[0, 0] = np.nan, 0
     lone = scene(2, background=13)
     lone[1].xy[0, 1:], lone[1].visible[0, 1:] = np.nan, 0
-    made = Exemplar(SIZE, SKELETON, subjects=1)
-    made.memorise([batch(first, second, lone)])
+    made = Exemplar(SIZE, SKELETON, max_poses=1)
+    made.fit([batch(first, second, lone)])
     (found,) = made.predict(batch(scene(1, background=14)))
     assert np.linalg.norm(found.xy - XY, axis=-1).max() < 2
 
@@ -186,8 +186,8 @@ def test_unlabelled_points_are_told_by_the_others() -> None:
 def test_nobody_to_remember_is_told() -> None:
     """In the terminal's words, not in NumPy's."""
     image, _ = scene(1)
-    with pytest.raises(ClassicalError, match="nobody has a labelled keypoint"):
-        Exemplar(SIZE, SKELETON).memorise([batch((image, Poses.empty(4)))])
+    with pytest.raises(ModelError, match="nobody has a labelled keypoint"):
+        Exemplar(SIZE, SKELETON).fit([batch((image, Poses.empty(4)))])
 
 
 def test_memory_is_bounded() -> None:
@@ -196,7 +196,7 @@ def test_memory_is_bounded() -> None:
     thinned.add(range(35))
     assert thinned.kept == [0, 4, 8, 12, 16, 20, 24, 28, 32]
     made = Exemplar(SIZE, SKELETON, exemplars=2, memory=50, background=60)
-    made.memorise([batch(*(scene(i, background=i + 10) for i in range(5)))])
+    made.fit([batch(*(scene(i, background=i + 10) for i in range(5)))])
     counts = made.remembered()
     assert counts["subjects"] == 2
     assert 25 <= counts["features of subjects"] <= 50

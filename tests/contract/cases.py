@@ -13,10 +13,10 @@ import yaml
 from hydra.utils import instantiate
 from torch import Tensor
 
-from kplab.config import compose
 from kplab.models.heads.base import Head
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
+from kplab.tasks import compose
 
 ROOT = Path(__file__).resolve().parents[2]
 #: (width, height): not square, so that a swap of the two shows
@@ -69,7 +69,7 @@ class Case:
         """As many of the instances, taken in order, as the head says that it can hold together."""
         kept: list[int] = []
         for i in range(len(poses)):
-            if self.head.holds(poses[[*kept, i]]).all():
+            if self.head.representable(poses[[*kept, i]]).all():
                 kept.append(i)
         return poses[kept]
 

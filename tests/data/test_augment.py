@@ -131,7 +131,7 @@ def test_flipping_twice_is_the_identity() -> None:
     poses = Poses.make(np.random.default_rng(0).uniform(0, 100, (3, 2, 2)), box=np.full((3, 4), 5.0))
     twice = poses
     for _ in range(2):
-        twice = twice.renamed(SKELETON.flip_array).transform(affine.mirror(160))
+        twice = twice.permute_keypoints(SKELETON.flip_array).transform(affine.mirror(160))
     np.testing.assert_allclose(twice.xy, poses.xy, atol=1e-12)
 
 

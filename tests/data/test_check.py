@@ -9,8 +9,9 @@ import yaml
 from PIL import Image
 
 from kplab.data.check import check_labels
-from kplab.data.formats import DataError, coco, dlc
+from kplab.data.formats import coco, dlc
 from kplab.data.images import read_header, read_image
+from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton

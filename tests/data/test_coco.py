@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools.coco import COCO
 
-from kplab.data.formats import DataError, coco
+from kplab.data.formats import coco
+from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from kplab.data.formats import DataError, dlc
+from kplab.data.formats import dlc
+from kplab.errors import DataError
 from kplab.structures.labels import make_labels
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton

@@ -9,7 +9,8 @@ import scipy.io
 import yaml
 from PIL import Image
 
-from kplab.data.formats import DataError, lsp
+from kplab.data.formats import lsp
+from kplab.errors import DataError
 from kplab.structures.skeleton import Skeleton
 
 CONFIG = Path(__file__).resolve().parents[2] / "conf" / "skeleton" / "lsp14.yaml"

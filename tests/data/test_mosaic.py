@@ -11,9 +11,9 @@ import pytest
 
 from kplab.data.augment import Augment
 from kplab.data.datamodule import PoseDataset
-from kplab.data.formats import DataError
 from kplab.data.mosaic import Tile, mosaic
 from kplab.data.regions import annotated_regions, image_regions
+from kplab.errors import DataError
 from kplab.ops import affine
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
@@ -184,7 +184,9 @@ def test_the_item_is_one_of_the_four_and_gives_its_name(tmp_path: Path) -> None:
         assert (sample.image_id, sample.box.tolist()) == (1, [0, 0, 160, 120])
         mirrored = np.linalg.det(sample.view[:2, :2]) < 0
         own = labels.poses_of(0)
-        own = (own.renamed(SKELETON.flip_array) if mirrored else own).transform(sample.view).clipped((192, 160))
+        own = (
+            (own.permute_keypoints(SKELETON.flip_array) if mirrored else own).transform(sample.view).clipped((192, 160))
+        )
         for xy in own.xy[own.labelled]:
             assert np.abs(sample.poses.xy[sample.poses.labelled] - xy).max(1).min() < 1e-9
         middle = affine.apply(sample.view, np.array([80.0, 60.0]))

@@ -11,10 +11,11 @@ import h5py
 import numpy as np
 import pytest
 
-from kplab.data.formats import DataError, sleap
+from kplab.data.formats import sleap
 from kplab.data.images import read_image
 from kplab.data.split import split
 from kplab.data.video import write_frames
+from kplab.errors import DataError
 from kplab.structures.labels import Labels
 from kplab.structures.skeleton import Skeleton
 

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from kplab.data.synthetic import generate, render, subjects
-from kplab.data.synthetic import scene as scene_module
-from kplab.data.synthetic.engine import SUPER, Body, Box, Camera, Cone, Ellipsoid, cast, visibility
-from kplab.data.synthetic.figure import Figure, Subject, turn
-from kplab.data.synthetic.paint import Paint
 from kplab.structures.skeleton import Skeleton
+from kplab.synthetic import generate, render, subjects
+from kplab.synthetic import scene as scene_module
+from kplab.synthetic.engine import SUPER, Body, Box, Camera, Cone, Ellipsoid, cast, visibility
+from kplab.synthetic.figure import Figure, Subject, turn
+from kplab.synthetic.paint import Paint
 
 SKELETONS = {"person": "coco17", "hand": "hand21", "face": "face68", "quadruped": "ap10k17", "arm": "arm6"}
 CONF = Path(__file__).parents[2] / "conf" / "skeleton"

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kplab.errors import ScoreError
 from kplab.metrics.coco_ap import accumulate
-from kplab.metrics.score import NOT_STATED, ScoreError, Scores, ScoreSettings, score
+from kplab.metrics.score import NOT_STATED, Scores, ScoreSettings, score
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton

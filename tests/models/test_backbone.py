@@ -14,8 +14,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from kplab.errors import ModelError
 from kplab.models.backbone import Backbone
-from kplab.models.errors import ModelError
 
 PRESETS = Path(__file__).resolve().parents[2] / "conf" / "backbone"
 #: (strides, channels), by the papers; a preset that is not listed is held to its own word

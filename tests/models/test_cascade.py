@@ -12,9 +12,9 @@ import torch
 import yaml
 from torch import nn
 
+from kplab.errors import ModelError
 from kplab.models.backbone import Backbone
 from kplab.models.cascade import Cascade
-from kplab.models.errors import ModelError
 from kplab.models.heads.centernet import CenterNetHead
 from kplab.models.heads.heatmap import HeatmapHead
 from kplab.models.heads.query import QueryHead
@@ -140,7 +140,7 @@ def gradients(stage: nn.Module) -> float:
 
 
 def test_on_jittered_boxes_the_stages_learn_apart() -> None:
-    net, batch = cascade(detector_gain=0.0), scene()
+    net, batch = cascade(detector_weight=0.0), scene()
     torch.stack(list(net.losses(batch).values())).sum().backward()
     assert gradients(net.detector) == 0
     assert gradients(net.subject) > 0
@@ -159,7 +159,7 @@ def sure_of(net: Cascade, batch: Batch, offset: torch.Tensor) -> None:
 
 def test_joint_training_tells_the_detector_where_crops_had_better_been() -> None:
     """The gradient through pixels and targets is that of finite differences of the pose model's loss."""
-    net, batch = cascade(subject=RLEHead, boxes="detected", detector_gain=0.0), scene()
+    net, batch = cascade(subject=RLEHead, boxes="detected", detector_weight=0.0), scene()
     net.eval()
     smooth = torch.nn.functional.avg_pool2d(batch.images.float(), 15, 1, 7)
     batch = replace(batch, images=(smooth - smooth.mean()) * 8 + 128)
@@ -181,7 +181,7 @@ def test_joint_training_tells_the_detector_where_crops_had_better_been() -> None
 
 
 def test_joint_training_reaches_the_detectors_weights() -> None:
-    net, batch = cascade(subject=RLEHead, boxes="detected", detector_gain=0.0), scene()
+    net, batch = cascade(subject=RLEHead, boxes="detected", detector_weight=0.0), scene()
     # a detector at random overlaps nobody: then subjects are cropped as jittered, and it learns nothing from that
     torch.stack(list(net.losses(batch).values())).sum().backward()
     assert gradients(net.detector) == 0

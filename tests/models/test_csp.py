@@ -11,8 +11,8 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from kplab.errors import ModelError
 from kplab.models.csp import CSP, SPPF, C2f
-from kplab.models.errors import ModelError
 from kplab.models.heads.yolo import YoloHead
 from kplab.models.pan import PAN
 from kplab.structures.skeleton import Skeleton

@@ -10,8 +10,8 @@ from torch import nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from kplab.errors import ModelError
 from kplab.models.backbone import Backbone
-from kplab.models.errors import ModelError
 from kplab.models.necks import FPN, Neck, Select, SimplePyramid, Upsample
 
 STRIDES = [4, 8, 16, 32]

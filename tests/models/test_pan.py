@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kplab.errors import ModelError
 from kplab.models.backbone import Backbone
-from kplab.models.errors import ModelError
 from kplab.models.pan import PAN
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
+from kplab.errors import ModelError
 from kplab.models.backbone import Backbone
-from kplab.models.errors import ModelError
 from kplab.models.heads.base import Head
 from kplab.models.heads.heatmap import HeatmapHead
 from kplab.models.heads.simcc import SimCCHead

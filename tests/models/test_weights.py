@@ -14,8 +14,8 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 
+from kplab.errors import ModelError
 from kplab.models.backbone import Backbone
-from kplab.models.errors import ModelError
 from kplab.models.heads import rcnn_parts as parts
 from kplab.models.heads.rcnn import RCNNHead
 from kplab.models.necks import FPN

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from kplab.errors import RunError
 from kplab.runs import provenance, table
-from kplab.runs.run import Run, RunError
+from kplab.runs.run import Run
 
 
 def make(root: Path, name: str = "trial") -> Run:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
-from kplab.config import compose
+from kplab.tasks import compose
 
 NAMES = ("red", "left_green", "right_blue")
 COLOURS = np.array([[230, 40, 40], [40, 220, 40], [60, 60, 235]])
@@ -75,11 +75,16 @@ def overrides(dotted: Path, tmp_path: Path) -> list[str]:
     return [
         f"hydra.searchpath=[file://{tmp_path}/conf]", "dataset=dots", "backbone=resnet10_half", "neck.channels=32",
         "neck.levels=[4]", "size=[64,64]", "regions=image", "batch_size=4", "workers=0", "augment=none", "logger=csv",
-        "trainer=cpu", "trainer.max_epochs=2", f"runs={tmp_path}/runs", "name=tiny", "optimizer.lr=3e-3",
+        "trainer=cpu", "trainer.max_epochs=2", f"runs_dir={tmp_path}/runs", "name=tiny", "optimizer.lr=3e-3",
     ]  # fmt: skip
 
 
 @pytest.fixture
 def config(overrides: list[str]) -> Callable[..., DictConfig]:
-    """Compose the tiny training with more overrides."""
-    return lambda *more: compose("train", [*overrides, *more])
+    """Compose the tiny training with more overrides; an exemplar has no network to configure."""
+
+    def composed(*more: str) -> DictConfig:
+        network = ("backbone=", "neck.") if "model=exemplar" in more else ()
+        return compose("train", [o for o in overrides if not (network and o.startswith(network))] + list(more))
+
+    return composed

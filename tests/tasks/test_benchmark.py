@@ -8,8 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kplab.config import ConfigError, compose
-from kplab.tasks import benchmark
+from kplab.errors import ConfigError
+from kplab.tasks import compose
+from kplab.tasks.benchmark import main
+from kplab.tasks.evaluation.benchmarks import overrides_of
 
 
 @pytest.fixture
@@ -18,14 +20,14 @@ def command(overrides: list[str], tmp_path: Path) -> list[str]:
     keep = [o for o in overrides if o.startswith(("hydra.", "size", "batch", "workers", "logger", "trainer"))]
     shorter = [*keep, "optimizer.lr=1e-3", "neck.channels=16", "validate_every=1"]
     return [
-        "data=dots", "families=[centernet,yolo]", f"runs={tmp_path}/runs", f"out={tmp_path}/table",
+        "data=dots", "families=[centernet,yolo]", f"runs_dir={tmp_path}/runs", f"out={tmp_path}/table",
         f"overrides={json.dumps(shorter)}",
     ]  # fmt: skip
 
 
 @pytest.mark.slow
 def test_what_is_done_is_not_done_again(command: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    benchmark.main(command)
+    main(command)
     table = pd.read_csv(tmp_path / "table" / "table.csv")
     assert table["family"].tolist() == ["centernet", "yolo"]
     for family, run in zip(table["family"], table["run"], strict=True):
@@ -40,26 +42,26 @@ def test_what_is_done_is_not_done_again(command: list[str], tmp_path: Path, capf
     record = json.loads(stopped.read_text())
     stopped.write_text(json.dumps({**record, "status": "failed", "error": "stopped"}))
     capfd.readouterr()
-    benchmark.main(command)
+    main(command)
     said = capfd.readouterr().out
     assert f"1/2 centernet: done already, {table['run'][0]}" in said
     assert f"resume={stopped.parent}" in said
     added = sorted({p.name for p in (tmp_path / "runs").iterdir()} - set(before))
     assert len(added) == 1
     assert json.loads((tmp_path / "runs" / added[0] / "run.json").read_text())["parent"] == stopped.parent.name
-    benchmark.main(command)
+    main(command)
     assert f"2/2 yolo: done already, {added[0]}" in capfd.readouterr().out
 
 
 def test_unknown_families_are_told_before_anything_is_trained(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"family .yollo. has neither .* yolo"):
-        benchmark.main(["data=flies", "families=[openpose,yollo]", f"runs={tmp_path}"])
+        main(["data=flies", "families=[openpose,yollo]", f"runs_dir={tmp_path}"])
     assert not list(tmp_path.iterdir())
 
 
 def test_a_dataset_s_own_experiment_comes_first() -> None:
-    config = compose("benchmark", ["data=flies", "runs=r"])
-    assert benchmark.overrides_of("yolo", config)[0] == "experiment=yolo_flies"
-    config = compose("benchmark", ["data=lsp", "runs=r"])
-    assert benchmark.overrides_of("yolo", config)[:2] == ["experiment=yolo_synthetic", "dataset=lsp"]
-    assert benchmark.overrides_of("simcc", config)[0] == "experiment=lsp_simcc"
+    config = compose("benchmark", ["data=flies", "runs_dir=r"])
+    assert overrides_of("yolo", config)[0] == "experiment=yolo_flies"
+    config = compose("benchmark", ["data=lsp", "runs_dir=r"])
+    assert overrides_of("yolo", config)[:2] == ["experiment=yolo_synthetic", "dataset=lsp"]
+    assert overrides_of("simcc", config)[0] == "experiment=lsp_simcc"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
-from kplab.config import compose
-from kplab.tasks import build
+from kplab.tasks import compose
+from kplab.tasks.wiring.datasets import training_data
 
 Config = Callable[..., DictConfig]
 
@@ -20,7 +20,7 @@ Config = Callable[..., DictConfig]
 def test_crowds_and_unlabelled_people_arrive_to_be_ignored(real_data: Path, size: tuple[int, int]) -> None:
     """Each annotation of COCO without a keypoint is an ignored instance of its sample, its box in view pixels."""
     config = compose("train", ["dataset=coco_mini", "regions=image", f"size=[{size[0]},{size[1]}]", "augment=none"])
-    data = build.data_of(config, None)
+    data = training_data(config, None)
     for split, dataset in (("train", data.train), ("val", data.val)):
         assert dataset is not None
         document = json.loads((real_data / f"coco_mini/annotations/person_keypoints_{split}2017.json").read_text())
@@ -52,12 +52,12 @@ def test_crowds_and_unlabelled_people_arrive_to_be_ignored(real_data: Path, size
 def test_no_mosaics_in_the_last_epochs_of_the_trainer(config: Config) -> None:
     """The trainer's number of epochs reaches the dataset; too short a training says that it has none."""
     mosaic = ("augment=mosaic", "augment.mosaic_off=3")
-    data = build.data_of(config(*mosaic, "trainer.max_epochs=8"), None)
+    data = training_data(config(*mosaic, "trainer.max_epochs=8"), None)
     assert data.train.mosaic_until == 5
     assert data.notes == []
     assert data.val is not None
     assert data.val.mosaic == 0
-    short = build.data_of(config(*mosaic, "trainer.max_epochs=3"), None)
+    short = training_data(config(*mosaic, "trainer.max_epochs=3"), None)
     assert "no mosaics: augment.mosaic_off=3 of 3 epochs are without them" in short.notes
-    endless = build.data_of(config(*mosaic, "trainer.max_epochs=-1"), None)
+    endless = training_data(config(*mosaic, "trainer.max_epochs=-1"), None)
     assert endless.train.mosaic_until == np.inf

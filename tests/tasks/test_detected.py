@@ -13,26 +13,26 @@ import torch
 from omegaconf import DictConfig
 
 from kplab.cli import main
-from kplab.config import ConfigError
-from kplab.data.formats import DataError
 from kplab.data.regions import detected_regions
+from kplab.errors import ConfigError, DataError, RunError
 from kplab.metrics.compare import CardMismatch
-from kplab.runs.run import Run, RunError
+from kplab.runs.run import Run
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 from kplab.structures.sample import Batch
 from kplab.structures.skeleton import Skeleton
-from kplab.tasks import build
-from kplab.tasks.compare import compare_runs
-from kplab.tasks.gather import Assembly
-from kplab.tasks.predict import predict_split
-from kplab.tasks.train import train
+from kplab.tasks.evaluation.comparison import compare_runs
+from kplab.tasks.inference.assembly import Assembly
+from kplab.tasks.inference.predict import predict_split
+from kplab.tasks.training.train import train
+from kplab.tasks.wiring.datasets import read_split
+from kplab.tasks.wiring.nodes import load_config
 
 Config = Callable[..., DictConfig]
-FINDER = ["head=yolo", "neck.levels=[8,16,32]", "head.distance_gain=20", "flip_test=false", "trainer.max_epochs=8"]
+FINDER = ["head=yolo", "neck.levels=[8,16,32]", "head.distance_weight=20", "flip_test=false", "trainer.max_epochs=8"]
 CASCADE = [
-    "detector=yolo", "detector.size=[64,64]", "detector.crop=[32,32]",
-    "detector.min_score=0.0", "head.sigma=1", "rescore=0.2",
+    "model=cascade", "detector.size=[64,64]", "model.crop=[32,32]",
+    "model.min_score=0.0", "head.sigma=1", "rescore=0.2",
 ]  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def test_boxes_that_were_not_predicted_are_asked_for(config: Config, finder: Run
 
 
 def test_every_predicted_box_is_a_region_without_a_subject(config: Config) -> None:
-    labels = build.one_split(config().dataset, "test")
+    labels = read_split(config().dataset, "test")
     random = np.random.default_rng(0)
     found = {}
     for n, image_id in enumerate(labels.image_id):
@@ -172,7 +172,7 @@ def test_alike_poses_of_an_image_go_or_score_less() -> None:
 
 
 def test_predictions_of_another_run_are_read_as_they_were_written(finder: Run) -> None:
-    config = build.config_of(finder)
-    labels = build.one_split(config.dataset, "test")
+    config = load_config(finder)
+    labels = read_split(config.dataset, "test")
     found = Predictions.read(finder.folder / "predictions" / "dots-test.json", labels.skeleton).poses
     assert sum(len(p) for p in found.values()) == len(detected_regions(labels, found))

@@ -16,11 +16,11 @@ from omegaconf import DictConfig
 from kplab.classical import changes
 from kplab.classical.points import Points
 from kplab.cli import main
-from kplab.config import compose
 from kplab.data.images import read_image
 from kplab.metrics.repeatability import project
 from kplab.ops import affine
-from kplab.tasks.invariance import Seen, detectors_of, pairs, photographs, score, shared_area
+from kplab.tasks import compose
+from kplab.tasks.points.invariance import Seen, detectors_of, pairs, photographs, score, shared_area
 
 Config = Callable[..., DictConfig]
 
@@ -188,7 +188,7 @@ def test_every_config_of_points_is_there_to_be_chosen(name: str) -> None:
 )
 def test_mistakes_are_told(args: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In one message, without a traceback."""
-    assert main(["invariance", f"out={tmp_path}/out", f"root={tmp_path}/runs", *args]) == 2
+    assert main(["invariance", f"out={tmp_path}/out", f"runs_dir={tmp_path}/runs", *args]) == 2
     assert re.search(message, capsys.readouterr().err, re.DOTALL)
     assert not (tmp_path / "out").exists()
 
@@ -227,8 +227,8 @@ def test_graffiti(real_data: Path, tmp_path: Path) -> None:
 def test_peaks_of_a_trained_heatmap_model(config: Config, dotted: Path, tmp_path: Path) -> None:
     """They lie on the dots that it learnt, in pixels of images of any size."""
     from kplab.runs.run import Run
-    from kplab.tasks.peaks import HeatmapPeaks
-    from kplab.tasks.train import train
+    from kplab.tasks.points.peaks import HeatmapPeaks
+    from kplab.tasks.training.train import train
 
     run = train(config("trainer.max_epochs=30", "test_on=[]"))
     assert isinstance(run, Run)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kplab.tasks.optimize import adamw_cosine, sgd_linear, sgd_steps
+from kplab.tasks.training.optimize import adamw_cosine, sgd_linear, sgd_steps
 
 
 def model() -> nn.Module:

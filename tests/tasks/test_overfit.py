@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kplab.config import compose
-from kplab.data.synthetic import generate
-from kplab.tasks.train import train
+from kplab.synthetic import generate
+from kplab.tasks import compose
+from kplab.tasks.training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,7 @@ evaluation: {{pck_normalizer: box_longer_side}}
 """
 
 #: Stage one of the cascades. To be learnt by heart, crops jitter little.
-DETECTOR = "detector=yolo detector.size=[192,192] detector.crop=[96,128] detector.shift=0.02 detector.scale=0.05"
+DETECTOR = "model=cascade detector.size=[192,192] model.crop=[96,128] model.shift=0.02 model.scale=0.05"
 #: Overrides of each family; what they share is below.
 FAMILIES: dict[str, str] = {
     # with wide Gaussians a peak is hardly higher than the cells beside it, and lands there for another hundred epochs
@@ -34,7 +34,7 @@ FAMILIES: dict[str, str] = {
     "rcnn": "head=rcnn head.anchor_sizes=[[32],[64],[128]] head.samples=32 head.box_width=128 head.keypoint_layers=2"
     " head.keypoint_width=64 head.rpn_before=[200,100] head.rpn_after=[100,50] neck.levels=[4,8,16] optimizer.lr=3e-3"
     " trainer.max_epochs=200",
-    "yolo": "head=yolo head.distance_gain=20 neck.levels=[8,16,32] optimizer.lr=5e-3 trainer.max_epochs=150",
+    "yolo": "head=yolo head.distance_weight=20 neck.levels=[8,16,32] optimizer.lr=5e-3 trainer.max_epochs=150",
     # cascades, measured on the boxes that they detect
     "topdown": "head=heatmap neck.levels=[4] optimizer.lr=3e-3 trainer.max_epochs=220 " + DETECTOR,
     "rle": "head=rle neck.levels=[32] optimizer.lr=3e-3 trainer.max_epochs=200 " + DETECTOR,
@@ -54,7 +54,7 @@ def test_it_learns_eight_pictures_of_several_people(family: str, tmp_path: Path)
         [
             f"hydra.searchpath=[file://{tmp_path}/conf]", "dataset=eight", "backbone=resnet10_half", "size=[192,192]",
             "regions=image", "batch_size=8", "workers=0", "augment=none", "logger=csv", "trainer=cpu", "ema=0.9",
-            "test_on=[train]", f"runs={tmp_path}/runs", "name=eight", "neck=fpn", "neck.channels=64",
+            "test_on=[train]", f"runs_dir={tmp_path}/runs", "name=eight", "neck=fpn", "neck.channels=64",
             # mirrored pictures are never seen, so the flip test would average with nonsense
             "flip_test=false", *FAMILIES[family].split(),
         ],

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kplab.config import compose, conf_dir
-from kplab.tasks.train import train
+from kplab.config import conf_dir
+from kplab.tasks import compose
+from kplab.tasks.training.train import train
 
 #: What makes a recipe small enough for a processor; everything else is as published.
 SMALL = [
@@ -20,7 +21,7 @@ SIZES = {
     "openpose": ["size=[160,128]", "window=[128,128]", "backbone.pretrained=false"],
     "centernet": ["size=[128,128]", "backbone.pretrained=false"],
     "yolo": ["size=[128,128]", "trainer.accumulate_grad_batches=1"],
-    "poseted": ["size=[128,128]", "detector.size=[128,128]", "detector.crop=[96,128]", "backbone.pretrained=false"],
+    "poseted": ["size=[128,128]", "detector.size=[128,128]", "model.crop=[96,128]", "backbone.pretrained=false"],
     "rcnn": ["size=[192,128]", "backbone.pretrained=false", "trainer.accumulate_grad_batches=1"],
     "topdown": ["size=[96,128]", "backbone.pretrained=false"],
 }
@@ -32,7 +33,7 @@ SIZES = {
 )
 def test_recipe_for_people_takes_a_few_steps(family: str, real_data: Path, tmp_path: Path) -> None:
     """Three steps and a validation: every loss is a number, and the weights that are kept can be read."""
-    run = train(compose("train", [f"experiment={family}_people", *SMALL, *SIZES[family], f"runs={tmp_path}"]))
+    run = train(compose("train", [f"experiment={family}_people", *SMALL, *SIZES[family], f"runs_dir={tmp_path}"]))
     assert run is not None
     assert run.record["steps"] == 3
     losses = pd.read_csv(run.folder / "curves.csv").filter(like="loss")

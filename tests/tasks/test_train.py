@@ -20,11 +20,13 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from kplab.config import ConfigError
-from kplab.runs.run import Run, RunError
+from kplab.errors import ConfigError, RunError
+from kplab.runs.run import Run
 from kplab.structures.predictions import Predictions
-from kplab.tasks import build, callbacks, sweep
-from kplab.tasks.train import train, trained
+from kplab.tasks.training import callbacks
+from kplab.tasks.training.sweep import sweep
+from kplab.tasks.training.train import train, trained
+from kplab.tasks.wiring.datasets import read_split
 
 Config = Callable[..., DictConfig]
 
@@ -112,7 +114,7 @@ def interrupted(config: DictConfig, monkeypatch: pytest.MonkeyPatch, epoch: int,
         patch.setattr(callbacks, "progress", lambda: StopAfter(epoch, batch))
         with pytest.raises(KeyboardInterrupt):
             train(config)
-    return Run.find("latest", Path(config.runs))
+    return Run.find("latest", Path(config.runs_dir))
 
 
 @pytest.mark.slow
@@ -151,7 +153,7 @@ def test_a_resumed_run_remembers_the_score_to_beat(config: Config, monkeypatch: 
 
 def test_ctrl_c_in_the_first_epoch_leaves_a_checkpoint(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """It can be predicted with."""
-    from kplab.tasks.predict import predict_split
+    from kplab.tasks.inference.predict import predict_split
 
     stopped = interrupted(config(), monkeypatch, epoch=0, batch=1)
     assert predict_split(stopped, "test").is_file()
@@ -180,7 +182,7 @@ def test_no_room_for_checkpoints_is_told_before_training(config: Config, monkeyp
     monkeypatch.setattr(callbacks.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(ConfigError, match="MiB are needed for checkpoints"):
         train(config())
-    assert Run.find("latest", Path(config().runs)).status == "failed"
+    assert Run.find("latest", Path(config().runs_dir)).status == "failed"
 
 
 def test_a_disk_that_fills_up_closes_the_record(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +201,7 @@ def test_a_disk_that_fills_up_closes_the_record(config: Config, monkeypatch: pyt
     monkeypatch.setattr(TorchCheckpointIO, "save_checkpoint", full)
     with pytest.raises(OSError, match="No space left"):
         train(config("trainer.max_epochs=3"))
-    run = Run.find("latest", Path(config().runs))
+    run = Run.find("latest", Path(config().runs_dir))
     assert run.status == "failed"
     assert run.error is not None
     assert "no space left" in run.error
@@ -224,7 +226,7 @@ def test_predictions_read_back_as_they_were_written(config: Config) -> None:
     """The file is the predictions: half-pixel conversion and missing points survive."""
     run = train(config("trainer.max_epochs=1"))
     assert run is not None
-    labels = build.one_split(OmegaConf.load(run.folder / "config.yaml").dataset, "test")
+    labels = read_split(OmegaConf.load(run.folder / "config.yaml").dataset, "test")
     path = run.folder / "predictions" / "dots-test.json"
     found = Predictions.read(path, labels.skeleton)
     assert set(found.poses) == {int(i) for i in labels.image_id}
@@ -246,7 +248,7 @@ def test_one_crashed_job_does_not_stop_a_sweep(
 ) -> None:
     """The first of two is ended by a diverging loss; the other finishes, and the sweep says which failed."""
     with pytest.raises(ConfigError, match=r"these runs failed:\n.*optimizer.lr=1e.?30"):
-        sweep.main([*overrides, "optimizer.lr=1e30,1e-3", "trainer.max_epochs=4", "test_on=[]"])
+        sweep([*overrides, "optimizer.lr=1e30,1e-3", "trainer.max_epochs=4", "test_on=[]"])
     assert "1 of 2 runs finished" in capfd.readouterr().out
     statuses = sorted(Run.open(p).status for p in (tmp_path / "runs").iterdir())
     assert statuses == ["failed", "finished"]

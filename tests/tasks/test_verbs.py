@@ -16,14 +16,16 @@ import pytest
 from omegaconf import DictConfig
 
 from kplab.cli import main
+from kplab.errors import ScoreError
 from kplab.metrics.compare import CardMismatch
-from kplab.metrics.score import ScoreError, Scores
+from kplab.metrics.score import Scores
 from kplab.runs.run import Run
 from kplab.structures.poses import Poses
-from kplab.tasks.compare import compare_runs
-from kplab.tasks.dataset import spread
-from kplab.tasks.pictures import around, caption, ranked
-from kplab.tasks.train import train
+from kplab.tasks.evaluation.comparison import compare_runs
+from kplab.tasks.evaluation.overview import spread
+from kplab.tasks.evaluation.pictures import around, caption, ranked
+from kplab.tasks.training.train import train
+from kplab.tasks.wiring.datasets import read_split
 
 Config = Callable[..., DictConfig]
 
@@ -151,10 +153,9 @@ def test_results_files_of_others_are_checked(
     dotted: Path, overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any, message: str
 ) -> None:
     """Nothing is scored that is not a number, and nothing is left out without a word."""
-    from kplab.config import compose
-    from kplab.tasks import build
+    from kplab.tasks import compose
 
-    ids = build.one_split(compose("train", overrides).dataset, "test").image_id
+    ids = read_split(compose("train", overrides).dataset, "test").image_id
     results = [{"image_id": int(i), "category_id": 1, "keypoints": [5.0, 5.0, 1.0] * 3, "score": 0.5} for i in ids]
     change(results)
     path = tmp_path / "theirs.json"
@@ -211,10 +212,9 @@ def test_truth_as_predictions_is_perfect(dotted: Path, overrides: list[str], tmp
         for a in document["annotations"]
     ]
     search = overrides[0]
-    from kplab.config import compose
-    from kplab.tasks import build
+    from kplab.tasks import compose
 
-    labels = build.one_split(compose("train", overrides).dataset, "test")
+    labels = read_split(compose("train", overrides).dataset, "test")
     ids = {int(i) for i in labels.image_id}
     path = tmp_path / "theirs.json"
     path.write_text(json.dumps([r for r in results if r["image_id"] in ids]))
@@ -249,7 +249,7 @@ def test_compare_needs_no_data(config: Config, run: Run, dotted: Path) -> None:
 
 def test_runs_lists_them_newest_first(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Status and main scores; AP never without the pixel error."""
-    assert main(["runs", f"runs={run.folder.parent}"]) == 0
+    assert main(["runs", f"runs_dir={run.folder.parent}"]) == 0
     out = capsys.readouterr().out
     assert run.name in out
     assert "finished" in out
@@ -283,7 +283,7 @@ def test_pictures_tell_of_what_was_missed(run: Run, capsys: pytest.CaptureFixtur
     assert len(ranked(scores)) == len(scores.per_image) - 1
     assert caption(scores.per_image.loc[1]) == "1 missed"
     capsys.readouterr()
-    assert main(["evaluate", f"run={run.folder}", "split=test", "pictures=2", f"runs={run.folder.parent}"]) == 0
+    assert main(["evaluate", f"run={run.folder}", "split=test", "pictures=2", f"runs_dir={run.folder.parent}"]) == 0
     said = capsys.readouterr().out
     for kind in ("typical", "worst"):
         assert (run.folder / "pictures" / f"tiny-{kind}.png").is_file()

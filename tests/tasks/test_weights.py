@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.structures.predictions import Predictions
-from kplab.tasks import build
-from kplab.tasks.train import train
+from kplab.tasks.training.train import train
+from kplab.tasks.wiring.datasets import skeleton_of
+from kplab.tasks.wiring.nodes import load_config
 
 
 def test_a_run_of_no_epochs_predicts_with_the_weights_it_was_given(config: Callable[..., DictConfig]) -> None:
@@ -23,7 +24,7 @@ def test_a_run_of_no_epochs_predicts_with_the_weights_it_was_given(config: Calla
     assert second is not None
     assert second.record["weights"]["file"] == str(weights)
     assert len(second.record["weights"]["sha256"]) == 64
-    skeleton = build.skeleton_of(build.config_of(first).dataset)
+    skeleton = skeleton_of(load_config(first).dataset)
     a, b = (Predictions.read(r.folder / "predictions" / "dots-test.json", skeleton).poses for r in (first, second))
     for image in a:
         np.testing.assert_allclose(a[image].xy, b[image].xy)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from kplab.config import ConfigError
+from kplab.errors import ConfigError
 from kplab.ops import affine
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from kplab.classical.points import Points, centroid_angles, peaks, to_grey
-from kplab.config import ConfigError
+from kplab.errors import ConfigError, ModelError
 
 #: Sigma of SIFT's first image, pixels, and intervals an octave. Source: Lowe 2004, section 3.
 SIFT_SIGMA, SIFT_INTERVALS = 1.6, 3
@@ -66,7 +66,7 @@ def compute(
         level: (N,) for extractors that read the field class_id; None lets it carry the row.
 
     Raises:
-        ValueError: the extractor left points out.
+        ModelError: the extractor left points out.
     """
     number = np.arange(len(at)) if level is None else level
     keypoints = [
@@ -77,7 +77,7 @@ def compute(
         return np.zeros((0, extractor.descriptorSize()), np.uint8 if extractor.descriptorType() == cv2.CV_8U else "f4")
     kept, found = extractor.compute(grey, keypoints)
     if len(kept) != len(keypoints):
-        raise ValueError(
+        raise ModelError(
             f"{type(extractor).__name__} describes {len(kept)} of {len(keypoints)} points: the others are too close to the "
             "border. Describe points that it detected itself."
         )
@@ -134,7 +134,7 @@ class Corners:
 
     def measure(self, grey: np.ndarray) -> np.ndarray:
         """The response of a float32 image."""
-        raise TypeError(f"{type(self).__name__} has no response of its own. Use Harris or ShiTomasi.")
+        raise ModelError(f"{type(self).__name__} has no response of its own. Use Harris or ShiTomasi.")
 
     def detect(self, image: np.ndarray) -> Points:
         """Corners of an image; none where it is flat."""

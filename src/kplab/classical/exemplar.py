@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kplab.classical.errors import ClassicalError
 from kplab.classical.frames import Features, described, features, root
 from kplab.classical.memory import Recall, Thinned, belongs, free, pictures, stacked, views
 from kplab.classical.voting import Votes, agreed, as_complex, as_points, compose, fitted, inverse, mean_shape, peak
+from kplab.errors import ModelError
 from kplab.structures.poses import Poses
+from kplab.structures.predictor import Model
 from kplab.structures.sample import Batch
 from kplab.structures.skeleton import Skeleton
 
@@ -57,7 +58,7 @@ class Found:
     keypoint_support: np.ndarray
 
 
-class Exemplar(nn.Module):
+class Exemplar(Model):
     """What memorises, and what predicts.
 
     Lengths are in sizes of the subject: the RMS distance of its keypoints from their centroid.
@@ -65,7 +66,7 @@ class Exemplar(nn.Module):
     Args:
         size: (width, height) of the views, pixels.
         skeleton: of the subjects.
-        subjects: how many a view shows at most; None is any number.
+        max_poses: largest number of subjects in a view; None is any number.
         contrast: SIFT's threshold; low ones find more points on plain animals.
         points: SIFT points of a view, at most; the strongest.
         neighbours: remembered features that a point may be taken for.
@@ -85,13 +86,13 @@ class Exemplar(nn.Module):
             most. Where there are more, every 2**j-th is, with the least j that will do.
     """
 
-    flips = False
+    one_pass = True
 
     def __init__(
         self,
         size: tuple[int, int],
         skeleton: Skeleton,
-        subjects: int | None = None,
+        max_poses: int | None = None,
         contrast: float = 0.02,
         points: int = 2000,
         neighbours: int = 5,
@@ -111,7 +112,7 @@ class Exemplar(nn.Module):
         background: int = 40000,
     ) -> None:
         super().__init__()
-        self.size, self.skeleton, self.max_poses = size, skeleton, subjects
+        self.size, self.skeleton, self.max_poses = size, skeleton, max_poses
         self.contrast, self.points, self.neighbours, self.far = contrast, points, neighbours, far
         self.reach, self.tolerance, self.slack, self.prior, self.apart = reach, tolerance, slack, prior, apart
         self.nearby, self.patch, self.search, self.moving = nearby, patch, search, moving
@@ -145,22 +146,25 @@ class Exemplar(nn.Module):
                 self._buffers[name] = own.new_empty(state_dict[prefix + name].shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def memorise(self, batches: Iterable[Batch]) -> None:
+    @property
+    def without_flip(self) -> list[str]:
+        """The whole of it."""
+        return [f"model '{type(self).__name__}'"]
+
+    def fit(self, batches: Iterable[Batch]) -> dict[str, int]:
         """Remember the subjects of some views; what was remembered before is forgotten.
 
         Args:
             batches: gone through twice. The same ones in the same order give the same memory, to the bit.
 
         Raises:
-            ClassicalError: nobody has a labelled keypoint.
+            ModelError: nobody has a labelled keypoint.
         """
         subjects: Thinned[tuple[int, np.ndarray]] = Thinned(self.exemplars)
         for number, _, poses in views(batches):
             subjects.add((number, as_complex(xy)) for xy in poses[~poses.ignore & poses.labelled.any(1)].xy)
         if not subjects.kept:
-            raise ClassicalError(
-                "nobody has a labelled keypoint, so there is nothing to remember. Check the split train."
-            )
+            raise ModelError("nobody has a labelled keypoint, so there is nothing to remember. Check the split train.")
         view, pose = np.array([v for v, _ in subjects.kept]), np.stack([z for _, z in subjects.kept])
         shape = mean_shape(pose)
         frame = fitted(shape, pose)
@@ -194,6 +198,7 @@ class Exemplar(nn.Module):
             shape=torch.from_numpy(shape),
         )
         self.remember(usual=torch.from_numpy(self.usual_support(checked.kept, number + 1)))
+        return self.remembered()
 
     def remembered(self) -> dict[str, int]:
         """How many of what."""

@@ -18,6 +18,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # read at import: no loo
 import albumentations as A
 import numpy as np
 
+from kplab.errors import ConfigError
 from kplab.ops import affine
 from kplab.structures.poses import Poses
 
@@ -39,7 +40,7 @@ class Augment:
         transforms: albumentations transforms on the uint8 view, e.g. colour, blur, noise, ``CoarseDropout``.
 
     Raises:
-        ValueError: an option can't be, or a transform would mirror the image behind the skeleton's back.
+        ConfigError: an option can't be, or a transform would mirror the image behind the skeleton's back.
     """
 
     def __init__(
@@ -54,15 +55,15 @@ class Augment:
         transforms: Sequence[Any] = (),
     ) -> None:
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"augment.scale is {list(scale)}, but wants [low, high] with 0 < low <= high.")
+            raise ConfigError(f"augment.scale is {list(scale)}, but wants [low, high] with 0 < low <= high.")
         if not 0 <= mosaic <= 1 or mosaic_off < 0:
-            raise ValueError(
+            raise ConfigError(
                 f"augment.mosaic is {mosaic} and augment.mosaic_off is {mosaic_off}, but a probability lies between 0 "
                 "and 1, and a number of epochs is 0 or more."
             )
         mirroring = [type(t).__name__ for t in transforms if type(t).__name__ in MIRRORING]
         if mirroring:
-            raise ValueError(
+            raise ConfigError(
                 f"augment.transforms holds {', '.join(mirroring)}, which mirrors the image without swapping left and "
                 "right keypoints. Use augment.flip instead."
             )

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kplab.data.formats import OUTSIDE_TOLERANCE, DataError, some
+from kplab.data.formats import OUTSIDE_TOLERANCE, some
 from kplab.data.images import read_header, read_image
+from kplab.errors import DataError
 from kplab.structures.labels import Labels
 
 SMALL_BOX = 4.0

@@ -13,10 +13,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kplab.data.augment import Augment
-from kplab.data.formats import DataError
 from kplab.data.images import read_image
 from kplab.data.mosaic import TILES, Tile, mosaic
 from kplab.data.regions import Regions
+from kplab.errors import DataError
 from kplab.ops import affine
 from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
@@ -91,7 +91,7 @@ class PoseDataset(Dataset[Sample]):
         if self.augment is not None:
             change, flipped = self.augment.draw(rng, size)
             if flipped:
-                tiles = [replace(t, poses=t.poses.renamed(self.labels.skeleton.flip_array)) for t in tiles]
+                tiles = [replace(t, poses=t.poses.permute_keypoints(self.labels.skeleton.flip_array)) for t in tiles]
         if len(tiles) > 1:
             pixels, poses, maps = mosaic(tiles, size, centre, change)
             view = maps[own]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kplab.data.formats import DataError
+from kplab.errors import ConfigError, DataError
 from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
 
@@ -94,4 +94,4 @@ def make_regions(labels: Labels, kind: str, padding: float) -> Regions:
         return image_regions(labels)
     if kind == "annotated":
         return annotated_regions(labels, padding)
-    raise ValueError(f"regions '{kind}' are unknown. Use regions=image or regions=annotated.")
+    raise ConfigError(f"regions '{kind}' are unknown. Use regions=image or regions=annotated.")

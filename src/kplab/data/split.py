@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from kplab.data.formats import DataError, some
+from kplab.data.formats import some
+from kplab.errors import DataError
 from kplab.structures.labels import Labels
 
 BY = ("group", "image", "time")

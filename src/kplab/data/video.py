@@ -10,7 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kplab.data.formats import DataError, some
+from kplab.data.formats import some
+from kplab.errors import DataError
 
 
 def frame_name(number: int) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from kplab.errors import ScoreError
 from kplab.metrics.matching import check_images
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
@@ -81,7 +82,7 @@ def coco_ap(
         ``stats``: AP, AP50, AP75, APm, APl, AR, AR50, AR75, ARm, ARl; and the matches.
 
     Raises:
-        ValueError: predictions of unknown images, a truth without area, or boxes on some predictions only.
+        ScoreError: predictions of unknown images, a truth without area, or boxes on some predictions only.
 
     Source: pycocotools.cocoeval.
     """
@@ -203,12 +204,12 @@ def _annotations(truth: Mapping[int, Poses], crowd: Mapping[int, np.ndarray]) ->
         area = np.where(poses.ignore & ~np.isfinite(poses.area), box[:, 2] * box[:, 3], poses.area)
         is_crowd = np.asarray(crowd.get(image, poses.ignore & (labelled > 0)), dtype=bool)
         if is_crowd.shape != (len(poses),):
-            raise ValueError(
+            raise ScoreError(
                 f"image {image} has {len(poses)} true instances, but 'crowd' tells of {is_crowd.size}. "
                 "Give one value an instance, in the same order."
             )
         if (~np.isfinite(area) & ~poses.ignore & (labelled > 0)).any():
-            raise ValueError(
+            raise ScoreError(
                 f"image {image}: a true instance has no area, and OKS is relative to the area of the subject. "
                 "Let the dataset state areas, or how to estimate them (e.g. 0.53 x box)."
             )
@@ -248,7 +249,7 @@ def _results(predictions: Predictions) -> list[dict[str, Any]]:
             }
             if with_box:
                 if not boxed[i]:
-                    raise ValueError(
+                    raise ScoreError(
                         f"a prediction of image {image} has no box, but the first prediction has one: COCO takes the "
                         "size of all predictions from their boxes or of none. Give every prediction a box, or no one."
                     )

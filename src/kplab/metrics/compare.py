@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kplab.errors import ScoreError
 from kplab.metrics.coco_ap import average_precision
 from kplab.metrics.pck import pck_key
 from kplab.metrics.score import Scores, shown
@@ -39,7 +40,7 @@ COMPARED = (
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
-class CardMismatch(ValueError):
+class CardMismatch(ScoreError):
     """Two scores were made under different conditions, so that their difference would not be the models'."""
 
 
@@ -121,12 +122,12 @@ def compare(scores: Mapping[str, Scores], resamples: int = 2000, seed: int = 0, 
 
     Raises:
         CardMismatch: a line of the cards differs and ``force`` is not set.
-        ValueError: no scores, or the scores are not of the same images.
+        ScoreError: no scores, or the scores are not of the same images.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993 (percentile interval, pairs).
     """
     if not scores:
-        raise ValueError("there is nothing to compare. Name at least one run that has scores.")
+        raise ScoreError("there is nothing to compare. Name at least one run that has scores.")
     forced = _check_cards(scores, force)
     first = next(iter(scores.values()))
     images = np.sort(first.per_image["image_id"].to_numpy())
@@ -134,7 +135,7 @@ def compare(scores: Mapping[str, Scores], resamples: int = 2000, seed: int = 0, 
         own = np.sort(s.per_image["image_id"].to_numpy())
         if not np.array_equal(own, images):
             odd = np.setxor1d(own, images)
-            raise ValueError(
+            raise ScoreError(
                 f"'{name}' was scored on {len(own)} images and '{next(iter(scores))}' on {len(images)}; {len(odd)} are "
                 f"not common to both, e.g. image {odd[0]}. Images are drawn in pairs: evaluate both on the same split."
             )

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
+from kplab.errors import ScoreError
 from kplab.ops.oks import oks
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
@@ -40,15 +41,15 @@ def check_images(truth: Mapping[int, Poses], predictions: Predictions) -> None:
     """Refuse predictions of images that the truth does not have.
 
     Raises:
-        ValueError: names how many and an example; also if the truth has no image at all.
+        ScoreError: names how many and an example; also if the truth has no image at all.
     """
     if not truth:
-        raise ValueError("the truth has no images, so there is nothing to score. Look at the dataset and its split.")
+        raise ScoreError("the truth has no images, so there is nothing to score. Look at the dataset and its split.")
     strangers = sorted(set(predictions.poses) - set(truth))
     if strangers:
         name = predictions.files.get(strangers[0])
         example = f"image {strangers[0]}" + (f" ({name})" if name else "")
-        raise ValueError(
+        raise ScoreError(
             f"{len(strangers)} of {len(predictions.poses)} predicted images are not in the truth of {len(truth)} "
             f"images, e.g. {example}. Score predictions against the dataset and split they were made for."
         )
@@ -79,13 +80,13 @@ def match(
         min_oks: pairs below it are no pairs.
 
     Raises:
-        ValueError: the keypoints differ, predictions of unknown images, or a true instance without area.
+        ScoreError: the keypoints differ, predictions of unknown images, or a true instance without area.
 
     Source: Hungarian assignment, scipy.optimize.linear_sum_assignment.
     """
     check_images(truth, predictions)
     if predictions.skeleton.keypoints != skeleton.keypoints:
-        raise ValueError(
+        raise ScoreError(
             f"predictions are of {', '.join(predictions.skeleton.keypoints)}, but skeleton '{skeleton.name}' of the "
             f"truth has {', '.join(skeleton.keypoints)}. Score them against the dataset they were made for."
         )
@@ -95,7 +96,7 @@ def match(
         rows = np.flatnonzero(~poses.ignore & poses.labelled.any(1))
         true = poses[rows]
         if not (true.area > 0).all():
-            raise ValueError(
+            raise ScoreError(
                 f"image {image} ({files.get(image, 'file unknown')}): a true instance has area "
                 f"{true.area[~(true.area > 0)][0]}, but a positive one is wanted to weigh its errors. "
                 "Let the dataset state areas, or how to estimate them (e.g. 0.53 x box)."

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kplab.errors import ScoreError
+
 BOX_NORMALIZERS = ("box_longer_side", "box_diagonal")
 
 
@@ -20,12 +22,12 @@ def keypoint_pair(name: str, keypoints: Sequence[str]) -> tuple[str, str]:
     """The two keypoints of 'nameA-nameB'; names may contain hyphens themselves.
 
     Raises:
-        ValueError: no split of the name gives two known keypoints.
+        ScoreError: no split of the name gives two known keypoints.
     """
     for i, letter in enumerate(name):
         if letter == "-" and name[:i] in keypoints and name[i + 1 :] in keypoints and name[:i] != name[i + 1 :]:
             return name[:i], name[i + 1 :]
-    raise ValueError(
+    raise ScoreError(
         f"'{name}' is not a pair of keypoints. Write 'a-b' with two different names of: {', '.join(keypoints)}."
     )
 
@@ -42,7 +44,7 @@ def normalizer(table: pd.DataFrame, name: str) -> np.ndarray:
         (rows,) pixels; NaN where there is no box, or a keypoint of the pair is not labelled, or the length is 0.
 
     Raises:
-        ValueError: an unknown name.
+        ScoreError: an unknown name.
     """
     if name == "pixels":
         return np.ones(len(table))
@@ -52,8 +54,8 @@ def normalizer(table: pd.DataFrame, name: str) -> np.ndarray:
         names = list(table["keypoint"].cat.categories)
         try:
             a, b = (names.index(n) for n in keypoint_pair(name, names))
-        except ValueError as error:
-            raise ValueError(f"normalizer: {error} Or use one of: {', '.join((*BOX_NORMALIZERS, 'pixels'))}.") from None
+        except ScoreError as error:
+            raise ScoreError(f"normalizer: {error} Or use one of: {', '.join((*BOX_NORMALIZERS, 'pixels'))}.") from None
         xy = table[["true_x", "true_y"]].to_numpy(dtype=np.float64).reshape(-1, len(names), 2)
         length = np.repeat(np.linalg.norm(xy[:, a] - xy[:, b], axis=-1), len(names))
     return np.where(length > 0, length, np.nan)
@@ -88,7 +90,7 @@ def auc(relative: np.ndarray, low: float, high: float) -> float:
     mean_i clip((high - e_i) / (high - low), 0, 1), the area under the step curve of PCK divided by its width.
     """
     if not low < high:
-        raise ValueError(f"the range of the PCK curve is ({low}, {high}), but its end must lie above its start.")
+        raise ScoreError(f"the range of the PCK curve is ({low}, {high}), but its end must lie above its start.")
     counted = relative[~np.isnan(relative)]
     return float(np.mean(np.clip((high - counted) / (high - low), 0.0, 1.0))) if len(counted) else float("nan")
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kplab.errors import ScoreError
 from kplab.metrics.coco_ap import Matches, coco_ap
 from kplab.metrics.matching import match
 from kplab.metrics.pck import (
@@ -31,10 +32,6 @@ from kplab.structures.skeleton import Skeleton
 NOT_STATED = "not stated"
 SOURCES = ("dataset", "split", "area_source", "box_source", "truth_hash", "predictions_hash")
 VISIBILITY = {"labelled": 1, "visible": 2}
-
-
-class ScoreError(ValueError):
-    """A score file is missing or half written."""
 
 
 @dataclass(frozen=True)
@@ -63,37 +60,37 @@ class ScoreSettings:
 
     def __post_init__(self) -> None:
         if self.visibility not in VISIBILITY:
-            raise ValueError(f"visibility is '{self.visibility}'. Use one of: {', '.join(VISIBILITY)}.")
+            raise ScoreError(f"visibility is '{self.visibility}'. Use one of: {', '.join(VISIBILITY)}.")
         # lists come from config files
         for key in ("pck_thresholds", "auc_range"):
             if not isinstance(getattr(self, key), list | tuple):
-                raise ValueError(f"{key} is {getattr(self, key)}, but wants a list: {key}=[0.1,0.2].")
+                raise ScoreError(f"{key} is {getattr(self, key)}, but wants a list: {key}=[0.1,0.2].")
         object.__setattr__(self, "pck_thresholds", tuple(float(t) for t in self.pck_thresholds))
         object.__setattr__(self, "auc_range", tuple(float(t) for t in self.auc_range))
         if self.max_dets < 1:
-            raise ValueError(f"max_dets is {self.max_dets}, but an image wants 1 prediction or more.")
+            raise ScoreError(f"max_dets is {self.max_dets}, but an image wants 1 prediction or more.")
         if not self.pck_thresholds or not min(self.pck_thresholds) > 0:
-            raise ValueError(f"pck_thresholds are {list(self.pck_thresholds)}. Give one or more, all above 0.")
+            raise ScoreError(f"pck_thresholds are {list(self.pck_thresholds)}. Give one or more, all above 0.")
         if len(self.auc_range) != 2 or not 0 <= self.auc_range[0] < self.auc_range[1]:
-            raise ValueError(f"auc_range is {list(self.auc_range)}, but wants [start, end] with 0 <= start < end.")
+            raise ScoreError(f"auc_range is {list(self.auc_range)}, but wants [start, end] with 0 <= start < end.")
 
     def check_names(self, keypoints: Sequence[str]) -> None:
         """Hold the pairs of keypoints that PCK and NME divide by against a skeleton.
 
         Raises:
-            ValueError: a pair names other keypoints.
+            ScoreError: a pair names other keypoints.
         """
         if self.pck_normalizer not in (*BOX_NORMALIZERS, "pixels"):
             try:
                 keypoint_pair(self.pck_normalizer, keypoints)
-            except ValueError as error:
+            except ScoreError as error:
                 others = ", ".join((*BOX_NORMALIZERS, "pixels"))
-                raise ValueError(f"pck_normalizer: {error} Or use one of: {others}.") from None
+                raise ScoreError(f"pck_normalizer: {error} Or use one of: {others}.") from None
         if self.nme_pair is not None:
             try:
                 keypoint_pair(self.nme_pair, keypoints)
-            except ValueError as error:
-                raise ValueError(f"nme_pair: {error}") from None
+            except ScoreError as error:
+                raise ScoreError(f"nme_pair: {error}") from None
 
 
 @dataclass
@@ -239,7 +236,7 @@ def score(
         crowd: image id to (M,) bool, see ``coco_ap``.
 
     Raises:
-        ValueError: predictions of images that are not in the truth, other keypoints, or instances without area.
+        ScoreError: predictions of images that are not in the truth, other keypoints, or instances without area.
     """
     settings = settings or ScoreSettings()
     least = VISIBILITY[settings.visibility]

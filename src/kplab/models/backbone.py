@@ -20,7 +20,7 @@ from timm.layers import Format, freeze_batch_norm_2d
 from timm.models import FeatureInfo, get_pretrained_cfg, load_state_dict
 from torch import Tensor, nn
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 
 
 class Backbone(nn.Module):

@@ -7,21 +7,22 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.models.heads.multi import boxes_of
 from kplab.models.pose_model import PoseModel, predicting
 from kplab.ops import affine, spatial
 from kplab.structures.poses import Poses
+from kplab.structures.predictor import Model
 from kplab.structures.sample import Batch
 
 #: Overlap from which a detected box is taken to show a true subject, in joint training.
 SAME = 0.5
 
 
-class Cascade(nn.Module):
+class Cascade(Model):
     """A detector finds boxes in a view, and a model of one pose reads the crop of each, taken from that view's pixels.
 
     The detector may see the view smaller than the crops do: the view is what an image is to the cascade.
@@ -37,15 +38,13 @@ class Cascade(nn.Module):
         hull: ``annotated`` or ``keypoints``, which boxes are true; as of the detector's head.
         shift: of jittered boxes, at most, fraction of their sides.
         scale: of their sides, at most; 0.2 is from 1 / 1.2 to 1.2.
-        detector_gain: of the detector's losses.
+        detector_weight: of the detector's losses.
         min_score: of detected boxes that are looked at.
-        most: crops a step in training; beyond that subjects are drawn by chance.
+        max_crops: crops a step in training; beyond that subjects are drawn by chance.
 
     Source: the order of its parts is PoseTED's (2021) and PRTR's (Li et al., 2021); the crop is a spatial transformer
     (Jaderberg et al., 2015) whose map is given by the box.
     """
-
-    max_poses: int | None = None
 
     def __init__(
         self,
@@ -57,13 +56,13 @@ class Cascade(nn.Module):
         hull: str = "annotated",
         shift: float = 0.1,
         scale: float = 0.2,
-        detector_gain: float = 1.0,
+        detector_weight: float = 1.0,
         min_score: float = 0.05,
-        most: int = 64,
+        max_crops: int = 64,
     ) -> None:
         super().__init__()
         if boxes not in ("annotated", "jittered", "detected"):
-            raise ModelError(f"detector.boxes can be annotated, jittered or detected, but is '{boxes}'.")
+            raise ModelError(f"model.boxes can be annotated, jittered or detected, but is '{boxes}'.")
         if subject.max_poses != 1:
             raise ModelError(
                 f"a cascade reads one pose from each crop, but head '{type(subject.head).__name__}' holds any number. "
@@ -79,20 +78,25 @@ class Cascade(nn.Module):
                 f"the detector sees {list(detector.size)} pixels of a view of {list(size)}: another aspect. "
                 "Change detector.size or size."
             )
-        if boxes == "detected" and not subject.head.follows:
+        if boxes == "detected" and not subject.head.shifts_targets:
             raise ModelError(
                 f"head '{type(subject.head).__name__}' can't move its targets along with a box, so that the detector would "
-                "learn from a wrong gradient. Use detector.boxes=jittered."
+                "learn from a wrong gradient. Use model.boxes=jittered."
             )
         boxes_of(Poses.empty(len(subject.head.skeleton)), hull)  # refuses what it doesn't know
         self.detector, self.subject, self.size, self.padding = detector, subject, size, padding
+        self.skeleton = subject.skeleton
         self.boxes, self.hull, self.shift, self.scale = boxes, hull, shift, scale
-        self.detector_gain, self.min_score, self.most = detector_gain, min_score, most
+        self.detector_weight, self.min_score, self.max_crops = detector_weight, min_score, max_crops
 
     @property
-    def flips(self) -> bool:
-        """Whether both stages have a flip test."""
-        return self.detector.flips and self.subject.flips
+    def without_flip(self) -> list[str]:
+        """The heads of both stages that have no flip test."""
+        return [*self.detector.without_flip, *self.subject.without_flip]
+
+    def for_regions(self, kind: str) -> Model:
+        """The pose model alone where boxes are given."""
+        return self if kind == "image" else self.subject
 
     def seen(self, batch: Batch) -> Batch:
         """What the detector sees: its own size, and poses in its own pixels."""
@@ -107,12 +111,12 @@ class Cascade(nn.Module):
         )
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The detector's losses, times their gain, and those of the pose model on its crops."""
+        """The detector's losses, times their weight, and those of the pose model on its crops."""
         seen = self.seen(batch)
         targets = self.detector.head.encode(seen.poses, seen.size)
         outputs = self.detector(seen.images, targets)
         found = self.detector.head.loss(outputs, targets)
-        losses = {f"detector_{name}": self.detector_gain * value for name, value in found.items()}
+        losses = {f"detector_{name}": self.detector_weight * value for name, value in found.items()}
         return losses | self.losses_of_crops(batch, outputs)
 
     def losses_of_crops(self, batch: Batch, outputs: object) -> dict[str, Tensor]:
@@ -125,8 +129,8 @@ class Cascade(nn.Module):
         rows = [
             (i, n) for i, p in enumerate(batch.poses) for n in np.flatnonzero(~p.ignore & p.labelled.any(1)).tolist()
         ]
-        if len(rows) > self.most:
-            rows = [rows[i] for i in torch.randperm(len(rows))[: self.most].tolist()]
+        if len(rows) > self.max_crops:
+            rows = [rows[i] for i in torch.randperm(len(rows))[: self.max_crops].tolist()]
         empty = Poses.empty(len(self.subject.head.skeleton))
         poses = [batch.poses[i][[n]] for i, n in rows]
         true = np.concatenate([boxes_of(p, self.hull) for p in poses]) if poses else np.zeros((0, 4))
@@ -144,7 +148,7 @@ class Cascade(nn.Module):
         if boxes.requires_grad:
             xy = torch.from_numpy(np.concatenate([np.nan_to_num(p.xy) for p in poses])).to(views)
             moved = views[:, None, :1] * xy + views[:, None, 1:]
-            targets = self.subject.head.follow(targets, moved - moved.detach())
+            targets = self.subject.head.shift_targets(targets, moved - moved.detach())
         return self.subject.head.loss(self.subject(crops, targets), targets)
 
     def jittered(self, boxes: Tensor) -> Tensor:
@@ -200,7 +204,7 @@ class Cascade(nn.Module):
         return [every[index == i] for i in range(len(found))]
 
     def read(self, images: Tensor, index: np.ndarray, box: np.ndarray, flip_test: bool) -> list[Poses]:
-        """One pose for each of N boxes, view pixels, in pieces of ``most`` crops at a time.
+        """One pose for each of N boxes, view pixels, in pieces of ``max_crops`` crops at a time.
 
         Args:
             images: (B, 3, H, W).
@@ -211,7 +215,7 @@ class Cascade(nn.Module):
         views = spatial.crop_views(torch.from_numpy(box).to(device, torch.float32), self.subject.size, self.padding)
         where, pixels = torch.from_numpy(index).to(device), images.float()
         poses: list[Poses] = []
-        for part in torch.arange(len(views), device=device).split(self.most):
+        for part in torch.arange(len(views), device=device).split(self.max_crops):
             crops = spatial.crop(pixels, where[part], views[part], self.subject.size)
             poses += self.subject.head.decode(self.subject.outputs(crops, flip_test))
         back = [np.linalg.inv(_matrix(v)) for v in views.double().cpu().numpy()]

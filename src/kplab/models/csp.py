@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kplab.errors import ModelError
 from kplab.models.backbone import load_weights
-from kplab.models.errors import ModelError
 
 #: scale: (factor on repeats, factor on widths, largest width before it)
 SCALES = {

@@ -11,7 +11,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 
 
 class Neck(nn.Module):

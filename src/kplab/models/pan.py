@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kplab.errors import ModelError
 from kplab.models.csp import C2f, Conv
-from kplab.models.errors import ModelError
 from kplab.models.necks import Neck
 
 

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kplab.errors import ModelError
 from kplab.models.backbone import Backbone
-from kplab.models.errors import ModelError
 from kplab.models.heads.base import Head
 from kplab.models.necks import Neck
 from kplab.structures.poses import Poses
+from kplab.structures.predictor import Model
 from kplab.structures.sample import Batch
 
 
-class PoseModel(nn.Module):
-    """What is trained, and what predicts.
+class PoseModel(Model):
+    """A network that reads poses from views.
 
     Args:
         backbone: gives maps.
@@ -45,7 +46,7 @@ class PoseModel(nn.Module):
                 f"size {list(size)} doesn't go into backbone '{backbone.name}', "
                 f"which wants sides that are multiples of {step}. Use size={near}, for example."
             )
-        self.size = size
+        self.size, self.skeleton, self.max_poses = size, head.skeleton, head.max_poses
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone, self.neck, self.head = backbone, neck, head
         self.to(memory_format=self.layout)
@@ -71,14 +72,9 @@ class PoseModel(nn.Module):
         return self.neck(self.backbone((scaled - self.mean) / self.std))
 
     @property
-    def max_poses(self) -> int | None:
-        """How many poses one view can hold; None is any number."""
-        return self.head.max_poses
-
-    @property
-    def flips(self) -> bool:
-        """Whether there is a flip test."""
-        return self.head.flips
+    def without_flip(self) -> list[str]:
+        """The head, where it has no flip test."""
+        return [] if self.head.flips else [f"head '{type(self.head).__name__}'"]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named losses of a batch; training minimises their sum."""

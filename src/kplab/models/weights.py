@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.models.heads.rcnn_parts import from_torchvision, is_torchvisions
 from kplab.models.pose_model import PoseModel
 

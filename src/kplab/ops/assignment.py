@@ -74,7 +74,9 @@ def task_aligned(
     return Assignment(torch.where(positive, winner, -1), wanted.amax(1))
 
 
-def speakers(boxes: Tensor, anchors: Tensor, reach: Tensor, least_side: float, most: int) -> tuple[Tensor, Tensor]:
+def assigned_anchors(
+    boxes: Tensor, anchors: Tensor, reach: Tensor, least_side: float, most: int
+) -> tuple[Tensor, Tensor]:
     """Which anchors a perfect network lets speak, and for whom.
 
     Each instance has one anchor at least if there are as many, the one that suits all best; the others speak for whom

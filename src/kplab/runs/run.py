@@ -13,11 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from kplab.errors import RunError
 from kplab.runs import provenance
-
-
-class RunError(ValueError):
-    """A run folder is missing, half written or ambiguous."""
 
 
 class Run:
@@ -46,7 +43,7 @@ class Run:
         try:
             folder.mkdir(parents=True)
         except OSError as error:
-            raise RunError(f"{folder}: can't be made ({error.strerror}). Name another folder: runs=DIR.") from None
+            raise RunError(f"{folder}: can't be made ({error.strerror}). Name another folder: runs_dir=DIR.") from None
         (folder / "config.yaml").write_text(config_yaml)
         code, patch = provenance.code(workspace)
         if patch:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kplab.runs.run import Run, RunError
+from kplab.errors import RunError
+from kplab.runs.run import Run
 
 
 def rows(root: Path, limit: int | None = None) -> list[dict[str, Any]]:

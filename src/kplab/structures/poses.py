@@ -118,7 +118,7 @@ class Poses:
             area=self.area * affine.area_scale(matrix),
         )
 
-    def renamed(self, permutation: np.ndarray) -> Poses:
+    def permute_keypoints(self, permutation: np.ndarray) -> Poses:
         """The same points under permuted names, e.g. ``Skeleton.flip`` after mirroring."""
         return replace(
             self,

@@ -11,12 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from kplab.errors import DataError
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
-
-
-class PredictionsError(ValueError):
-    """A results file is not what it must be; the message names the file and the remedy."""
 
 
 @dataclass
@@ -74,13 +71,13 @@ class Predictions:
         """Read COCO results JSON; the card is optional, so that other systems' results can be scored too.
 
         Raises:
-            PredictionsError: no results file, of other keypoints, or with values that are no finite numbers.
+            DataError: no results file, of other keypoints, or with values that are no finite numbers.
         """
         rows = _json(Path(path), list, "a list of results")
         card = _json(card_path(path), dict, "a card") if card_path(path).exists() else {}
         names = card.get("keypoints")
         if names is not None and tuple(names) != skeleton.keypoints:
-            raise PredictionsError(
+            raise DataError(
                 f"{path}: made for keypoints {', '.join(names)}, but skeleton '{skeleton.name}' has "
                 f"{', '.join(skeleton.keypoints)}. Score it against the dataset it was made for."
             )
@@ -89,7 +86,7 @@ class Predictions:
         for number, row in enumerate(rows):
             fault = _fault(row, skeleton)
             if fault:
-                raise PredictionsError(f"{path}: result {number} {fault}")
+                raise DataError(f"{path}: result {number} {fault}")
             found.setdefault(row["image_id"], []).append(row)
         poses = {}
         for image_id, members in found.items():
@@ -108,9 +105,9 @@ def _json(path: Path, kind: type, what: str) -> Any:
     try:
         content = json.loads(path.read_text())
     except (ValueError, OSError) as error:
-        raise PredictionsError(f"{path}: can't be read as JSON ({error}). Predict again, or fetch it again.") from None
+        raise DataError(f"{path}: can't be read as JSON ({error}). Predict again, or fetch it again.") from None
     if not isinstance(content, kind):
-        raise PredictionsError(
+        raise DataError(
             f"{path}: wanted {what}, as COCO's results format has it, but this is {type(content).__name__}. "
             "Is it an annotation file?"
         )

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-
-class SkeletonError(ValueError):
-    """A skeleton file contradicts itself."""
+from kplab.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -41,12 +39,12 @@ class Skeleton:
         """Read the form of ``conf/skeleton/*.yaml``: edges and flip pairs by name, sigmas one a keypoint.
 
         Raises:
-            SkeletonError: a name is unknown or doubled, a pair overlaps another, or sigmas or their source are missing.
+            ConfigError: a name is unknown or doubled, a pair overlaps another, or sigmas or their source are missing.
         """
         name = str(config.get("name", "?"))
 
-        def fail(what: str, remedy: str) -> SkeletonError:
-            return SkeletonError(f"skeleton '{name}': {what}. {remedy}")
+        def fail(what: str, remedy: str) -> ConfigError:
+            return ConfigError(f"skeleton '{name}': {what}. {remedy}")
 
         names = tuple(str(n) for n in config.get("keypoints") or ())
         if not names:
@@ -93,7 +91,7 @@ class Skeleton:
         try:
             return self.keypoints.index(keypoint)
         except ValueError:
-            raise SkeletonError(
+            raise ConfigError(
                 f"skeleton '{self.name}' has no keypoint '{keypoint}'. Known: {', '.join(self.keypoints)}."
             ) from None
 

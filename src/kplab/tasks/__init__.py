@@ -1,0 +1,86 @@
+"""The verbs of ``kplab``, one module each, and the composition of their configurations.
+
+A verb is a module ``tasks/<verb>.py`` with a first line "``kplab <verb>``: what it does.", an ``EXAMPLE``, a dataclass
+``Options`` (the top-level keys of ``conf/<verb>.yaml``) and ``main(args)``. ``check(config) -> list of faults`` and
+``complete(config, choices)``, which fills in what depends on the chosen groups, are optional. Such a module imports nothing
+heavy at its top: the help and ``--cfg`` read it.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from kplab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+#: What the module of a verb must define.
+REQUIRED = ("EXAMPLE", "Options", "main")
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb as the help shows it.
+
+    Args:
+        name: of the verb and its module.
+        summary: what it does, one line.
+        example: a command.
+    """
+
+    name: str
+    summary: str
+    example: str
+
+
+def find_verbs(folder: Path | None = None) -> dict[str, Verb]:
+    """Every verb by name, read from the sources of ``tasks/*.py`` without importing them.
+
+    Raises:
+        ConfigError: a module lacks a part of a verb; names the module and the part.
+    """
+    found = {}
+    for path in sorted((folder or Path(__file__).parent).glob("[!_]*.py")):
+        tree = ast.parse(path.read_text())
+        first = (ast.get_docstring(tree) or "").partition("\n")[0]
+        constants = {
+            target.id: node.value
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)} | set(constants)
+        missing = [name for name in REQUIRED if name not in defined]
+        if not first.startswith(f"``kplab {path.stem}``: "):
+            missing.append(f'a first line "``kplab {path.stem}``: …"')
+        if missing:
+            raise ConfigError(f"{path}: a verb, but it lacks {', '.join(missing)}. See kplab/tasks/__init__.py.")
+        summary = first.partition(": ")[2].rstrip(".")
+        found[path.stem] = Verb(path.stem, summary, str(ast.literal_eval(constants["EXAMPLE"])))
+    return found
+
+
+def load_verb(name: str) -> ModuleType:
+    """The module of a verb."""
+    return import_module(f"kplab.tasks.{name}")
+
+
+def compose(verb: str, overrides: list[str]) -> DictConfig:
+    """Compose ``conf/<verb>.yaml`` with overrides, and check it against the verb's ``Options``.
+
+    Raises:
+        ConfigError: an override is unknown or malformed, or values have wrong types; all such faults in one message.
+    """
+    from kplab.config import compose as compose_config
+
+    module = load_verb(verb)
+    return compose_config(
+        verb, overrides, module.Options, getattr(module, "check", None), getattr(module, "complete", None)
+    )

@@ -1,32 +1,48 @@
-"""``kplab demo``: data, two trainings that differ in one thing, scores, a comparison, and what to do next."""
+"""``kplab demo``: make data, train two models, evaluate and compare them."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from kplab import config as configs
-from kplab.runs.run import Run
-from kplab.runs.table import clock
-from kplab.tasks.compare import compare_runs
-from kplab.tasks.pictures import see_predictions
-from kplab.tasks.train import trained
+from omegaconf import MISSING
+
+from kplab.tasks import compose
+
+EXAMPLE = "kplab demo"
 
 DIFFERENCE = "augment"
 CHOICES = ("none", "standard")
 
 
+@dataclass
+class Options:
+    """Keys of ``kplab demo``."""
+
+    overrides: list[str] = field(default_factory=list)
+    runs_dir: str = MISSING
+
+
 def main(args: list[str]) -> None:
-    """Entry of the verb."""
+    """Make data, train two models that differ in one option, score and compare them, and say what to do next."""
+    from kplab.runs.run import Run
+    from kplab.runs.table import clock
+    from kplab.tasks.evaluation.comparison import compare_runs
+    from kplab.tasks.evaluation.pictures import see_predictions
+    from kplab.tasks.training.train import trained
+
     begun = time.perf_counter()
+    options = compose("demo", args)
+    more = [*map(str, options.overrides), f"runs_dir={options.runs_dir}"]
     runs: list[Run] = []
     for choice in CHOICES:
-        config = configs.compose(
-            "train", ["experiment=demo", f"{DIFFERENCE}={choice}", f"name=demo_{DIFFERENCE}-{choice}", *args]
+        config = compose(
+            "train", ["experiment=demo", f"{DIFFERENCE}={choice}", f"name=demo_{DIFFERENCE}-{choice}", *more]
         )
         print(f"\n=== {len(runs) + 1}/{len(CHOICES)}: {DIFFERENCE}={choice}", flush=True)
         runs.append(trained(config))
-    pictures = Path(config.runs).parent / "demo"
+    pictures = Path(config.runs_dir).parent / "demo"
     for run in runs:
         see_predictions(run, config.test_on[0], pictures)
     print("\n=== comparison\n")

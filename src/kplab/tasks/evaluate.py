@@ -1,27 +1,44 @@
-"""``kplab evaluate``: predictions against truth. No model is loaded."""
+"""``kplab evaluate``: score predictions against truth."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import MISSING
 
 from kplab import config as configs
-from kplab.config import ConfigError
-from kplab.metrics.score import Scores, ScoreSettings, score
-from kplab.runs.run import Run, RunError, write_record
-from kplab.structures.labels import Labels
-from kplab.structures.predictions import Predictions, PredictionsError
-from kplab.structures.skeleton import SkeletonError
-from kplab.tasks import build
-from kplab.tasks.gather import files_of, set_name
-from kplab.tasks.pictures import see_predictions
+from kplab.errors import ConfigError
+from kplab.tasks import compose
+
+EXAMPLE = "kplab evaluate run=latest split=test"
+
+
+@dataclass
+class Options:
+    """Keys of ``kplab evaluate``."""
+
+    run: str | None = None
+    predictions: str | None = None
+    split: str | None = None
+    regions: str | None = None
+    dataset: dict[str, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    pictures: int = 0
+    out: str | None = None
+    runs_dir: str = MISSING
 
 
 def main(args: list[str]) -> None:
-    """Entry of the verb."""
-    config = configs.compose("evaluate", args)
+    """Score a run's predictions, or a results file of any system. No model is loaded."""
+    from kplab.runs.run import Run
+    from kplab.tasks.evaluation.pictures import see_predictions
+    from kplab.tasks.evaluation.scoring import evaluate_file, evaluate_run
+    from kplab.tasks.wiring.datasets import read_split
+    from kplab.tasks.wiring.nodes import load_config
+
+    config = compose("evaluate", args)
     settings = {key: value for key, value in configs.plain(config.settings).items() if value is not None}
     # what the other way of asking would pass over in silence
     beside = ("predictions", "out") if config.run is not None else ("regions", "pictures")
@@ -30,8 +47,8 @@ def main(args: list[str]) -> None:
         way = "run=RUN" if config.run is not None else "predictions=FILE"
         raise ConfigError(f"{passed[0]}=… has no meaning with {way}. Leave it out.")
     if config.run is not None:
-        run = Run.find(config.run, Path(config.runs))
-        own = build.config_of(run)
+        run = Run.find(config.run, Path(config.runs_dir))
+        own = load_config(run)
         dataset = config.dataset or own.dataset
         splits = [config.split] if config.split else list(own.test_on)
         for split in splits:
@@ -45,88 +62,8 @@ def main(args: list[str]) -> None:
     path = Path(config.predictions)
     if not path.is_file():
         raise ConfigError(f"{path}: no such predictions file. `kplab predict` writes one.")
-    labels = build.one_split(config.dataset, config.split)
+    labels = read_split(config.dataset, config.split)
     scores = evaluate_file(path, labels, config.dataset, config.split, settings)
     out = Path(config.out) if config.out else path.parent
     written = scores.write(out, f"{path.stem}.scores")
     print(scores.text() + f"\nscores: {written}")
-
-
-def settings_of(dataset: DictConfig, overrides: dict[str, Any] | None = None) -> ScoreSettings:
-    """The dataset's evaluation settings.
-
-    Raises:
-        ConfigError: an unknown setting, or a value that can't be.
-    """
-    try:
-        settings = ScoreSettings(**{**configs.plain(dataset.get("evaluation")), **(overrides or {})})
-        settings.check_names(build.skeleton_of(dataset).keypoints)
-        return settings
-    except SkeletonError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"evaluation settings of dataset '{dataset.name}': {error}") from None
-
-
-def evaluate_file(
-    path: Path, labels: Labels, dataset: DictConfig, split: str, overrides: dict[str, Any] | None = None, name: str = ""
-) -> Scores:
-    """Score a COCO results file against a split.
-
-    Raises:
-        PredictionsError: the file is no results file, or is not of this split.
-    """
-    predictions = Predictions.read(path, labels.skeleton)
-    rules = settings_of(dataset, overrides)
-    groups = {int(i): str(g) for i, g in zip(labels.image_id, labels.group, strict=True)}
-    try:
-        return score(
-            labels.by_image(),
-            predictions,
-            labels.skeleton,
-            files=files_of(labels),
-            settings=rules,
-            sources={
-                "dataset": str(dataset.name),
-                "split": split,
-                "area_source": labels.area_source,
-                "box_source": labels.box_source,
-                "truth_hash": labels.digest(),
-            },
-            name=name or path.stem,
-            crowd=labels.crowd_by_image(),
-            # where every image is its own group there is nothing to keep together; where all are one, nothing to draw
-            groups=groups if 1 < len(set(groups.values())) < len(groups) else None,
-        )
-    except ValueError as error:
-        raise PredictionsError(f"{path}: {error}") from error
-
-
-def evaluate_run(
-    run: Run,
-    split: str,
-    predictions: Path | None = None,
-    labels: Labels | None = None,
-    dataset: DictConfig | None = None,
-    settings: dict[str, Any] | None = None,
-    quiet: bool = False,
-    regions: str | None = None,
-) -> Scores:
-    """Score a run's predictions of a split into ``scores/<set>-<split>.json`` and the tables beside it.
-
-    Args:
-        regions: that were predicted, where they are not the run's own.
-    """
-    own = build.config_of(run)
-    dataset = dataset if dataset is not None else own.dataset
-    path = predictions or run.folder / "predictions" / f"{set_name(own, dataset, split, regions)}.json"
-    if not path.is_file():
-        also = f" regions={regions}" if regions else ""
-        raise RunError(f"{path}: not predicted yet. Run: kplab predict run={run.name} split={split}{also}")
-    labels = labels if labels is not None else build.one_split(dataset, split)
-    scores = evaluate_file(path, labels, dataset, split, settings, name=run.name)
-    out = scores.write(run.folder / "scores", path.stem)
-    write_record(out.parent, configs.workspace(), run=run.name, predictions=path.name, split=split)
-    if not quiet:
-        print(scores.text() + f"\nscores: {out}", flush=True)
-    return scores

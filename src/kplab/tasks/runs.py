@@ -1,25 +1,40 @@
-"""``kplab runs``: all runs, newest first, with status and main scores."""
+"""``kplab runs``: list runs, newest first."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from omegaconf import MISSING
 
-from kplab import config as configs
-from kplab.runs.table import clock, rows
+from kplab.errors import ConfigError
+from kplab.tasks import compose
+
+EXAMPLE = "kplab runs"
+
+
+@dataclass
+class Options:
+    """Keys of ``kplab runs``."""
+
+    limit: int = 30
+    runs_dir: str = MISSING
 
 
 def main(args: list[str]) -> None:
-    """Entry of the verb."""
-    config = configs.compose("runs", args)
+    """Print all runs, newest first, with status and main scores."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from kplab.runs.table import clock, rows
+
+    config = compose("runs", args)
     if config.limit < 1:
-        raise configs.ConfigError(f"limit is {config.limit}, but must be at least 1.")
-    found = rows(Path(config.runs), config.limit)
+        raise ConfigError(f"limit is {config.limit}, but must be at least 1.")
+    found = rows(Path(config.runs_dir), config.limit)
     if not found:
-        print(f"no runs in {config.runs}. Make one with `kplab train` or `make demo`.")
+        print(f"no runs in {config.runs_dir}. Make one with `kplab train` or `make demo`.")
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("run", "status", "time", "scored on", "AP", "mean px", "PCK"):

@@ -1,259 +1,118 @@
-"""``kplab train``: a run from a config, scored on its test split at the end."""
+"""``kplab train``: train a model, then score it on its test split."""
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-import signal
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-import lightning.pytorch as pl
-import torch
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
-from lightning.pytorch.loggers import CSVLogger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
-from kplab import config as configs
-from kplab.config import ConfigError
-from kplab.models.cascade import Cascade
-from kplab.runs.provenance import sha256
-from kplab.runs.run import Run, RunError
-from kplab.runs.table import rows
-from kplab.tasks import build, callbacks, evaluate, predict, sweep
-from kplab.tasks.errors import describe
-from kplab.tasks.gather import Assembly
-from kplab.tasks.memorise import memorise
-from kplab.tasks.pose_module import PoseModule
+from kplab.tasks import compose
 
-#: What a resumed training must have in common with the one that it goes on from. (``trainer`` may differ, to train longer.)
-ALIKE = (
-    "dataset", "backbone", "neck", "head", "detector", "matcher", "size", "window", "window_anywhere", "regions", "detector_run",
-    "padding", "batch_size", "seed", "optimizer", "augment", "ema", "monitor", "rescore", "oks_nms", "oks_nms_soft",
-)  # fmt: skip
-#: Set by the first process of a distributed run, so that those it starts write into the same folder.
-FOLDER_VARIABLE = "KPLAB_RUN_FOLDER"
+EXAMPLE = "kplab train experiment=mouse_heatmap"
+
+#: What a validation logs, see ``tasks.training.pose_module``.
+MONITORED = ("val/px", "val/AP", "val/loss")
+
+
+@dataclass
+class Options:
+    """Top-level keys of ``kplab train``; the groups' own keys are the constructors' arguments."""
+
+    dataset: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    backbone: dict[str, Any] | None = None
+    neck: dict[str, Any] | None = None
+    head: dict[str, Any] | None = None
+    detector: dict[str, Any] | None = None
+    augment: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    name: str = MISSING
+    seed: int = 0
+    size: list[int] = field(default_factory=list)
+    window: list[int] | None = None
+    window_anywhere: float = 0.0
+    regions: str = "annotated"
+    detector_run: str | None = None
+    padding: float = 1.25
+    batch_size: int = 32
+    workers: int | None = None
+    ema: float | None = 0.999
+    monitor: str = "val/px"
+    patience: int | None = None
+    validate_every: int = 1
+    flip_test: bool = True
+    rescore: float | None = None
+    oks_nms: float | None = None
+    oks_nms_soft: bool = False
+    test_on: list[str] = field(default_factory=list)
+    weights: str | None = None
+    resume: str | None = None
+    parent: str | None = None
+    runs_dir: str = MISSING
+
+
+def check(config: DictConfig) -> list[str]:
+    """Contradictions inside a training config that show without any data."""
+    faults = []
+    if len(config.size) != 2 or min(config.size) < 32:
+        faults.append(f"size is {list(config.size)}, but wants [width, height] in pixels, 32 or more each.")
+    if config.window is not None and (len(config.window) != 2 or min(config.window) < 32):
+        faults.append(
+            f"window is {list(config.window)}, but wants [width, height] in pixels, 32 or more each, or null."
+        )
+    if config.regions not in ("image", "annotated", "detected"):
+        faults.append(f"regions is '{config.regions}'. Use image, annotated or detected.")
+    if (config.regions == "detected") != (config.detector_run is not None):
+        faults.append(
+            f"regions is '{config.regions}' and detector_run is {config.detector_run}. Boxes of an earlier run want both "
+            "regions=detected and detector_run=RUN."
+        )
+    if config.get("detector") is not None:
+        if config.regions != "image":
+            faults.append(f"a detector looks at whole images, but regions is '{config.regions}'. Use regions=image.")
+        if config.window is not None:
+            faults.append("a detector's cascade takes whole views in training. Use window=null.")
+    for key in ("rescore", "oks_nms"):
+        if config[key] is not None and not 0 <= config[key] <= 1:
+            faults.append(f"{key} is {config[key]}, but must lie between 0 and 1, or be null.")
+    for key, low in (("batch_size", 1), ("padding", 1e-6), ("validate_every", 1), ("workers", 0), ("patience", 1)):
+        if config[key] is not None and config[key] < low:
+            faults.append(f"{key} is {config[key]}, but must be at least {low}.")
+    epochs = config.trainer.get("max_epochs")
+    # weights that are given are a model without any epoch
+    if epochs is not None and (not isinstance(epochs, int) or (epochs == 0 and config.weights is None)):
+        faults.append(f"trainer.max_epochs is {epochs}, but wants a whole number, 1 or more; -1 for any number.")
+    if config.monitor not in MONITORED:
+        faults.append(f"monitor is '{config.monitor}'. Use one of: {', '.join(MONITORED)}.")
+    if not 0 <= config.window_anywhere <= 1:
+        faults.append(f"window_anywhere is {config.window_anywhere}, but is a share between 0 and 1.")
+    if config.ema is not None and not 0 < config.ema < 1:
+        faults.append(f"ema is {config.ema}, but must lie between 0 and 1, or be null.")
+    skeleton = config.dataset.get("skeleton") or {}
+    if not skeleton.get("keypoints"):
+        faults.append(
+            f"dataset '{config.dataset.get('name')}' has no skeleton. Name one in its defaults: /skeleton@skeleton: NAME."
+        )
+    return faults
+
+
+def complete(config: DictConfig, choices: dict[str, str]) -> None:
+    """Name the run after its experiment, else after its dataset and head."""
+    if OmegaConf.is_missing(config, "name"):
+        model = choices.get("head") or choices.get("model")
+        config.name = choices.get("experiment") or f"{choices.get('dataset')}_{model}"
 
 
 def main(args: list[str]) -> None:
-    """Entry of the verb."""
+    """Train one run, or one for each combination of values with --multirun."""
     if "--multirun" in args or "-m" in args:
-        sweep.main([a for a in args if a not in ("--multirun", "-m")])
+        from kplab.tasks.training.sweep import sweep
+
+        sweep([a for a in args if a not in ("--multirun", "-m")])
         return
-    train(configs.compose("train", args))
+    from kplab.tasks.training.train import train
 
-
-def train(config: DictConfig) -> Run | None:
-    """Train, then predict and score the splits of ``test_on``.
-
-    Returns:
-        the closed run; None in the further processes of a distributed training.
-
-    Raises:
-        ConfigError, DataError: before anything is trained, where it can be known.
-    """
-    callbacks.quiet()
-    learn: Callable[..., None] = fit if config.get("matcher") is None else memorise
-    chief = build.global_rank() == 0
-    resumed = resume_from(config)
-    pl.seed_everything(config.seed, workers=False, verbose=False)
-    # deterministic mode would also fill every new tensor, which costs a third of the speed and changes no result
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    build.precision_of(str(config.trainer.get("precision", "auto")), str(config.trainer.get("accelerator", "auto")))
-    evaluate.settings_of(config.dataset)
-    model = build.model_of(config)
-    if learn is fit:
-        build.optimizer_factory(config, model)
-    build.check_flip_test(model, config.flip_test)
-    data = build.data_of(config, model.max_poses)
-    if not chief:
-        folder = Path(os.environ.get(FOLDER_VARIABLE, config.runs))
-        learn(config, model, data, folder, None, resumed)
-        return None
-    run = Run.create(
-        Path(config.runs),
-        str(config.name),
-        OmegaConf.to_yaml(config),
-        configs.workspace(),
-        seed=config.seed,
-        parent=config.parent,
-        dataset={"name": config.dataset.name, **{name: labels.digest() for name, labels in data.splits.items()}},
-        split=split_of(config),
-        counts={name: [len(labels), len(labels.poses)] for name, labels in data.splits.items()},
-        weights=None
-        if config.weights is None
-        else {"file": str(config.weights), "sha256": sha256(Path(config.weights).read_bytes())},
-        parameters=sum(p.numel() for p in model.parameters()),
-        notes=data.notes,
-    )
-    os.environ[FOLDER_VARIABLE] = str(run.folder)
-    try:
-        tell(run, config, data, model)
-        callbacks.check_disk(run.folder, model)
-        learn(config, model, data, run.folder, run, resumed)
-        for split in config.test_on:
-            # a cascade is measured on annotated boxes as well: what the pose model is worth without the detector
-            for regions in (None, "annotated") if isinstance(model, Cascade) else (None,):
-                if split in data.splits:
-                    labels = data.splits[split]
-                    predictions = predict.predict_split(run, split, labels=labels, regions=regions)
-                    evaluate.evaluate_run(run, split, predictions=predictions, labels=labels)
-        run.close("finished")
-    except BaseException as error:
-        if callbacks.is_disk_full(error) and not isinstance(error, OSError):
-            error = OSError(errno.ENOSPC, "no space left", str(run.folder / "checkpoints"))
-        run.close("failed", describe(error))
-        raise error from None
-    finally:
-        os.environ.pop(FOLDER_VARIABLE, None)
-    print(f"run: {run.folder}")
-    return run
-
-
-def trained(config: DictConfig) -> Run:
-    """The newest finished run of exactly this config, or else a new one."""
-    digest = sha256(OmegaConf.to_yaml(config))
-    for row in rows(Path(config.runs)):
-        if row["status"] == "finished":
-            run = Run.open(Path(config.runs) / row["run"])
-            if run.record["config_sha256"] == digest:
-                return run
-    made = train(config)
-    if made is None:
-        raise ConfigError("this process is a helper of a distributed training. Use a trainer without ddp.")
-    return made
-
-
-def split_of(config: DictConfig) -> dict[str, Any] | None:
-    """The split's plan and the hash of its manifest, for the record."""
-    plan = config.dataset.get("split")
-    if plan is None:
-        return None
-    manifest = Path(plan.manifest)
-    return {
-        **configs.plain(plan),
-        "sha256": sha256(manifest.read_bytes()) if manifest.is_file() else None,
-    }
-
-
-def resume_from(config: DictConfig) -> Path | None:
-    """The last checkpoint of the run that ``resume`` names.
-
-    Raises:
-        RunError: the run has none, or was made with another config.
-    """
-    if config.resume is None:
-        return None
-    parent = Run.find(str(config.resume), Path(config.runs))
-    path = parent.folder / "checkpoints" / "last.ckpt"
-    if not path.is_file():
-        raise RunError(
-            f"{parent.folder}: has no checkpoints/last.ckpt, so it can't be resumed. Train anew without resume."
-        )
-    try:
-        torch.load(path, map_location="cpu", weights_only=False, mmap=True)
-    except Exception as error:
-        raise RunError(
-            f"{path}: can't be read ({type(error).__name__}). It is damaged: train anew without resume."
-        ) from None
-    before = build.config_of(parent)
-    for key in ALIKE:
-        if before.get(key) != config.get(key):
-            raise RunError(
-                f"resume={parent.name}: '{key}' differs from that run's config. A resumed run goes on as it began; "
-                "give the same overrides, or train anew."
-            )
-    config.parent = parent.name
-    return path
-
-
-def fit(config: DictConfig, model: Any, data: build.Data, folder: Path, run: Run | None, resumed: Path | None) -> None:
-    """Run Lightning's loop."""
-    settings = evaluate.settings_of(config.dataset)
-    val = data.splits.get("val") if data.val is not None else None
-    module = PoseModule(model, build.optimizer_factory(config, model), val, settings, Assembly.of(config), config.seed)
-    checkpoints = folder / "checkpoints"
-    if resumed is not None and run is not None:
-        # the best so far may stay the best, and nothing may be left to train
-        shutil.copytree(resumed.parent, checkpoints, dirs_exist_ok=True)
-    watching: list[pl.Callback] = [callbacks.progress()]
-    mode = "max" if config.monitor.endswith("AP") else "min"
-    # last.ckpt is written first: should the disk fill up, the newer state is the one that is whole
-    watching.append(
-        callbacks.Checkpoint(
-            checkpoints,
-            filename="last",
-            save_top_k=1,
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,  # whether or not the epoch is validated
-        )
-    )
-    if val is not None:
-        watching.append(
-            callbacks.Checkpoint(
-                checkpoints,
-                filename="best",
-                monitor=config.monitor,
-                mode=mode,
-                save_top_k=1,
-                enable_version_counter=False,
-            )
-        )
-        if config.patience is not None:
-            watching.append(EarlyStopping(config.monitor, mode=mode, patience=config.patience))
-    watching.append(callbacks.SaveFirst(checkpoints / "last.ckpt"))
-    if config.ema is not None:
-        watching.append(callbacks.averaged_weights(config.ema))
-    loggers: list[Any] = []
-    if run is not None:
-        curves = CSVLogger(folder, name="", version="")
-        curves.experiment.metrics_file_path = str(folder / "curves.csv")
-        loggers = [curves, *build.logger_of(config, folder, run.name)]
-        watching.append(LearningRateMonitor("step"))
-    trainer = build.trainer_of(config, folder, watching, loggers)
-    if run is not None:
-        run.update(
-            precision=str(trainer.precision),
-            device=str(trainer.strategy.root_device),
-            processes=trainer.world_size,
-            threads=torch.get_num_threads(),
-        )
-    stop = signal.getsignal(signal.SIGINT)
-    begun = time.perf_counter()
-    try:
-        trainer.fit(module, data.datamodule, ckpt_path=resumed, weights_only=False)
-    except SystemExit:
-        # Lightning ends the process on Ctrl-C, and ignores further ones; the record is still to be closed
-        signal.signal(signal.SIGINT, stop)
-        raise KeyboardInterrupt from None
-    if trainer.max_epochs == 0:
-        # nothing is learnt: a run that predicts with the weights that it was given
-        trainer.save_checkpoint(checkpoints / "last.ckpt")
-    if run is not None:
-        seconds = time.perf_counter() - begun
-        views = (trainer.current_epoch - module.first_epoch) * len(data.train)
-        speed = {"fit_seconds": round(seconds, 3), "images_per_s": round(views / seconds, 2)}
-        run.update(epochs=trainer.current_epoch, steps=trainer.global_step, **speed)
-        for logger in loggers:
-            logger.finalize("success")
-
-
-def tell(run: Run, config: DictConfig, data: build.Data, model: Any) -> None:
-    """Say what is about to be trained, and what is left out of it."""
-    counts = ", ".join(f"{name} {len(labels)} images" for name, labels in data.splits.items())
-    million = sum(p.numel() for p in model.parameters()) / 1e6
-    print(
-        f"{run.name}: {config.dataset.name} ({counts}), {million:.1f} M parameters, views {config.size[0]}x{config.size[1]}"
-    )
-    for note in data.notes:
-        print(f"  {note}")
-    for split in config.test_on:
-        if split not in data.splits:
-            print(
-                f"  nothing will be scored on '{split}': the dataset has {', '.join(data.splits)}. Use test_on=[NAME]"
-            )
-    sys.stdout.flush()
+    train(compose("train", args))

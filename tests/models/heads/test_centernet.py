@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.models.heads.centernet import CenterNetHead
 from kplab.ops import affine
 from kplab.structures.poses import Poses
@@ -45,7 +45,7 @@ def crowd(seed: int, count: int = 5, size: tuple[int, int] = SIZE) -> Poses:
         extent = random.uniform(0.2, 0.4, (count, 2)) * size
         xy = start[:, None] + random.uniform(0, 1, (count, 3, 2)) * extent[:, None]
         found = Poses.make(xy, box=np.concatenate([start, start + extent], 1))
-        if head(size, offsets="shared").holds(found).all():
+        if head(size, offsets="shared").representable(found).all():
             return found
 
 
@@ -212,7 +212,7 @@ def test_shared_offsets_err_where_two_keypoints_share_a_cell() -> None:
     for offsets in ("shared", "per_keypoint"):
         h = head(offsets=offsets)
         found[offsets] = h.decode(h.ideal(h.encode([pose], SIZE)))[0].xy[0]
-        assert h.holds(pose).tolist() == [offsets == "per_keypoint"]
+        assert h.representable(pose).tolist() == [offsets == "per_keypoint"]
     np.testing.assert_allclose(found["shared"], [[42, 42], [42, 42], [60, 60]], atol=1e-4)
     np.testing.assert_allclose(found["per_keypoint"], pose.xy[0], atol=1e-4)
 
@@ -220,8 +220,8 @@ def test_shared_offsets_err_where_two_keypoints_share_a_cell() -> None:
 def test_instances_whose_centres_share_a_cell_are_one() -> None:
     inner, outer = person((40, 30, 60, 50), (45, 35), (55, 45), NAN), person((30, 20, 71, 61), (35, 25), (66, 56), NAN)
     both = Poses.concat([inner, outer, WHOLE])
-    assert head().holds(both).tolist() == [False, False, True]
-    assert head().holds(both[[0, 2]]).tolist() == [True, True]
+    assert head().representable(both).tolist() == [False, False, True]
+    assert head().representable(both[[0, 2]]).tolist() == [True, True]
     h = head()
     assert len(h.decode(h.ideal(h.encode([both], SIZE)))[0]) == 2
 
@@ -232,7 +232,7 @@ def test_mirrored_targets_are_the_mirrored_outputs() -> None:
         h = head(offsets=offsets)
         true = crowd(8)
         ahead = h.ideal(h.encode([true], SIZE))
-        mirror = true.transform(affine.mirror(SIZE[0])).renamed(SKELETON.flip_array)
+        mirror = true.transform(affine.mirror(SIZE[0])).permute_keypoints(SKELETON.flip_array)
         back = h.unflip(h.ideal(h.encode([mirror], SIZE)))
         for name, m in ahead.items():
             np.testing.assert_allclose(back[name].numpy(), m.numpy(), atol=2e-5, err_msg=name)
@@ -297,7 +297,7 @@ def test_most_and_least_of_what_is_decoded() -> None:
     peaks = {(0, 2 * i, 2 * j): logit(0.011 + 0.001 * (9 * i + j)) for i in range(8) for j in range(9)}
     said = outputs_of(centre=peaks)
     assert len(head().decode(said)[0]) == 72
-    assert head(most=5).decode(said)[0].score == pytest.approx(0.011 + 0.001 * np.arange(71, 66, -1), rel=1e-4)
+    assert head(max_poses=5).decode(said)[0].score == pytest.approx(0.011 + 0.001 * np.arange(71, 66, -1), rel=1e-4)
     assert len(head(min_score=0.0505).decode(said)[0]) == 32
 
 
@@ -402,7 +402,7 @@ def test_offsets_keep_their_precision_in_mixed_precision() -> None:
         ({"radius": "true"}, "radius released and corrected, but got 'true'"),
         ({"boxes": "hull"}, "boxes annotated and keypoints, but got 'hull'"),
         ({"offsets": "both"}, "offsets per_keypoint and shared, but got 'both'"),
-        ({"hidden": 0}, "hidden and most of at least 1, but got 0 and 100"),
+        ({"hidden": 0}, "hidden and max_poses of at least 1, but got 0 and 100"),
         ({"overlap": 1.0}, "overlap between 0 and 1, but got 1.0"),
         ({"level": 2}, "Change head.level"),
     ],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.models.heads.heatmap import HeatmapHead
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.models.heads.multi import boxes_of, padded
 from kplab.ops import affine
 from kplab.structures.poses import Poses

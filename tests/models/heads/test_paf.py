@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.models.heads.paf import PafHead, Parts
 from kplab.ops import affine
 from kplab.structures.poses import Poses
@@ -298,14 +298,14 @@ def test_filters() -> None:
         h = head(min_keypoints=least)
         (found,) = h.decode(h.ideal(h.encode([three], SIZE)))
         assert len(found) == number
-        assert h.holds(three).tolist() == [least <= 3, True]
+        assert h.representable(three).tolist() == [least <= 3, True]
     ideal = h.ideal(h.encode([three], SIZE))
     faint = {key: [t * 0.15 for t in value] for key, value in ideal.items()}
     # 9 times 0.15 over 5 parts, and 5 times 0.15 over 3
     assert len(head(min_score=0.2).decode(faint)[0]) == 2
     assert len(head(min_score=0.26).decode(faint)[0]) == 1
     assert len(head(min_score=0.4).decode(faint)[0]) == 0
-    assert len(head(max_people=1).decode(ideal)[0]) == 1
+    assert len(head(max_poses=1).decode(ideal)[0]) == 1
 
 
 def test_noise_gives_no_more_poses_than_are_wanted() -> None:
@@ -327,7 +327,7 @@ def test_a_mirrored_scene_gives_mirrored_poses() -> None:
     ]
     h = head(virtual=NECK, limbs=limbs)
     people = scene(PERSON, PERSON * STRETCH + FAR)
-    flipped = people.transform(affine.mirror(SIZE[0])).renamed(BUST.flip_array)
+    flipped = people.transform(affine.mirror(SIZE[0])).permute_keypoints(BUST.flip_array)
     plain = h.ideal(h.encode([people], SIZE))
     back = h.unflip(h.ideal(h.encode([flipped], SIZE)))
     for a, b in zip(plain["paf"] + plain["heat"], back["paf"] + back["heat"], strict=True):
@@ -349,7 +349,7 @@ def test_holds_tells_what_decoding_shows() -> None:
             for shift in random.uniform(0, 110, (2, 2))
         ]
         poses = scene(*people)
-        holds = h.holds(poses)
+        holds = h.representable(poses)
         (found,) = h.decode(h.ideal(h.encode([poses], SIZE)))
         for pose, well in enumerate(holds):
             there = poses.labelled[pose]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.models.heads.query import NOBODY, QueryHead
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
@@ -68,7 +68,7 @@ def test_each_keypoint_has_the_cheapest_partner() -> None:
 
 
 def test_a_sets_loss_is_the_formula() -> None:
-    h, outputs = head(queries=5, coordinate_gain=2.0, oks_gain=3.0, score_gain=4.0), said(2, 5)
+    h, outputs = head(queries=5, coordinate_weight=2.0, oks_weight=3.0, score_weight=4.0), said(2, 5)
     targets = h.encode(some(), SIZE)
     partner = h.partners(outputs, targets).numpy()
     off, alike, nats, share = [], [], [], []
@@ -193,7 +193,7 @@ def test_anchored_answers_lie_where_their_queries_look() -> None:
 
 def test_hints_are_heatmaps_over_the_encoders_cells() -> None:
     """Cross entropy with Gaussians of one cell, of labelled keypoints; perfect ones cost their entropy, and mirror back."""
-    h = head(heatmap_gain=2.0, level=0)
+    h = head(heatmap_weight=2.0, level=0)
     targets = h.encode(some(), SIZE)
     outputs = h(maps())
     assert outputs["heat"].shape == (1, 2, K, 16, 12)
@@ -216,7 +216,8 @@ def test_hints_are_heatmaps_over_the_encoders_cells() -> None:
     assert float(h.loss(ideal, targets)["heatmap"]) == pytest.approx(2 * np.mean(entropy), rel=1e-3)
     assert torch.equal(h.unflip(h.unflip(ideal))["heat"], ideal["heat"])
     mirror = [
-        p.transform(np.array([[-1.0, 0, SIZE[0]], [0, 1, 0], [0, 0, 1]])).renamed(THREE.flip_array) for p in some()
+        p.transform(np.array([[-1.0, 0, SIZE[0]], [0, 1, 0], [0, 0, 1]])).permute_keypoints(THREE.flip_array)
+        for p in some()
     ]
     back = h.unflip(h.ideal(h.encode(mirror, SIZE)))["heat"]
     labelled = targets["weight"] > 0
@@ -234,5 +235,5 @@ def test_what_it_does_not_know_is_refused() -> None:
     ):
         with pytest.raises(ModelError, match=message):
             head(**options)
-    with pytest.raises(TypeError, match="no flip test"):
+    with pytest.raises(ModelError, match="no flip test"):
         head(queries=5).unflip({})

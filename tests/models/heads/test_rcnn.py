@@ -169,7 +169,7 @@ def test_it_is_torchvisions_keypoint_rcnn() -> None:
     theirs = keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=SIZE[1], max_size=SIZE[0])
     spread(theirs)
     # the published weights have frozen norms, whose scales and offsets are no parameters: 53,120 in a ResNet-50
-    model = ours(max_detections=100)
+    model = ours(max_poses=100)
     copy(theirs, model)
     scales = sum(p.numel() for m in theirs.modules() if isinstance(m, torch.nn.BatchNorm2d) for p in m.parameters())
     assert sum(p.numel() for p in model.parameters()) == 59_137_258

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.models.heads.regression import Likelihood
 from kplab.models.heads.rle import RLEHead
 from kplab.ops.oks import oks
@@ -86,7 +86,7 @@ def test_targets_follow_a_crop_where_something_is_labelled() -> None:
     h = head()
     targets = h.encode([pose((60.0, 70.0), NAN)], SIZE)
     by = torch.tensor([[[19.2, -25.6], [5.0, 5.0]]], requires_grad=True)
-    moved = h.follow(targets, by)
+    moved = h.shift_targets(targets, by)
     assert (moved["uv"] - targets["uv"]).detach().numpy() == pytest.approx(np.array([[[0.1, -0.1], [0, 0]]]), abs=1e-6)
     moved["uv"].sum().backward()
     assert by.grad is not None

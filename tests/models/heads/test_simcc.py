@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.models.heads.simcc import SimCCHead
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton

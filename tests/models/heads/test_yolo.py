@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.models.heads.yolo import YoloHead, keypoint_loss
 from kplab.ops.oks import oks
 from kplab.structures.poses import Poses
@@ -106,7 +106,7 @@ def test_a_box_is_the_mean_of_four_distributions() -> None:
 
 
 def test_scores_of_keypoints_are_of_the_instance_and_the_keypoint() -> None:
-    h = head(confidence=0.0, nms_threshold=1.0, max_detections=10**6).eval()
+    h = head(min_score=0.0, nms_threshold=1.0, max_poses=10**6).eval()
     outputs = h(maps(h, 1))
     said = h.said(outputs)
     found = h.decode(outputs)[0]
@@ -175,11 +175,11 @@ def test_limits_of_what_is_given_out() -> None:
     true = poses(*[(x, y, x + 12, y + 12) for x in range(2, 110, 20) for y in range(2, 80, 20)])
     ideal = head().ideal(head().encode([true], SIZE))
     assert len(head().decode(ideal)[0]) == len(true)
-    assert len(head(max_detections=5).decode(ideal)[0]) == 5
+    assert len(head(max_poses=5).decode(ideal)[0]) == 5
     for level in ideal:
         level["score"] = torch.full_like(level["score"], math.log(0.2 / 0.8))
-    assert len(head(confidence=0.25).decode(ideal)[0]) == 0
-    assert len(head(confidence=0.15).decode(ideal)[0]) > 0
+    assert len(head(min_score=0.25).decode(ideal)[0]) == 0
+    assert len(head(min_score=0.15).decode(ideal)[0]) > 0
 
 
 # losses
@@ -318,7 +318,7 @@ def test_sigmas_are_the_skeletons_own() -> None:
 
 
 def test_an_unlabelled_keypoint_gets_no_gradient_but_its_visibility_does() -> None:
-    h = head(distance_gain=5.0)
+    h = head(distance_weight=5.0)
     view = poses((10, 8, 70, 60))
     view = Poses.make(view.xy, np.array([[2, 0, 1]]), box=view.box)
     outputs = h(maps(h, 1))
@@ -338,7 +338,7 @@ def test_a_distance_far_away_has_a_gradient_and_none_at_all_has_none() -> None:
     """1 - OKS is flat there: exp(-e) is 0 in float32."""
     view = poses((10, 8, 70, 60))
     for gain, moved in ((0.0, False), (5.0, True)):
-        h = head(distance_gain=gain)
+        h = head(distance_weight=gain)
         targets = h.encode([view], SIZE)
         outputs = h.ideal(targets)
         for level in outputs:
@@ -441,7 +441,7 @@ def test_last_layers_are_not_rounded() -> None:
         ({"nms": "soft"}, "got nms 'soft'"),
         ({"nms": "oks", "keypoints": False}, "keypoints False"),
         ({"nms_threshold": 0.0}, "nms_threshold in"),
-        ({"confidence": 1.0}, "confidence in"),
+        ({"min_score": 1.0}, "min_score in"),
         ({"top_k": 0}, "top_k > 0"),
         ({"bins": 1}, "bins"),
         ({"boxes": "hull"}, "annotated or keypoints"),

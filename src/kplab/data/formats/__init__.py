@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from kplab.errors import DataError
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 
@@ -18,10 +19,6 @@ OUTSIDE_TOLERANCE = 1.0
 
 BOX_AREA_SHARE = 0.53
 """Area of a subject as a share of its box where no segment is known (CrowdPose evaluation, xtcocotools)."""
-
-
-class DataError(ValueError):
-    """A dataset, or a file of it, is not what it must be; the message names the file and the remedy."""
 
 
 def some(items: Iterable[object], limit: int = 10) -> str:

@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from kplab.data.formats import DataError
 from kplab.data.formats.coco_columns import File, order_by_category, to_labels
+from kplab.errors import DataError
 from kplab.structures.labels import Labels
 from kplab.structures.skeleton import Skeleton
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from kplab.data.formats import (
     BOX_AREA_SHARE,
-    DataError,
     boxes_around,
     drop_outside,
     match_keypoints,
     share_of_box,
     some,
 )
+from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton

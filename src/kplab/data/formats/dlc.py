@@ -20,7 +20,6 @@ import pandas as pd
 from kplab.data.formats import (
     BOX_AREA_SHARE,
     OUTSIDE_TOLERANCE,
-    DataError,
     boxes_around,
     drop_outside,
     match_keypoints,
@@ -28,6 +27,7 @@ from kplab.data.formats import (
     some,
 )
 from kplab.data.images import read_header
+from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton

@@ -17,7 +17,6 @@ import scipy.io
 
 from kplab.data.formats import (
     BOX_AREA_SHARE,
-    DataError,
     boxes_around,
     drop_outside,
     match_keypoints,
@@ -25,6 +24,7 @@ from kplab.data.formats import (
     some,
 )
 from kplab.data.images import read_header
+from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton

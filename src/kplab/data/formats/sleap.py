@@ -18,9 +18,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from kplab.data.formats import DataError, boxes_around, drop_outside, match_keypoints, some
+from kplab.data.formats import boxes_around, drop_outside, match_keypoints, some
 from kplab.data.images import read_header
 from kplab.data.video import frame_name, write_frames
+from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kplab.errors import ModelError
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 
@@ -30,8 +31,8 @@ class Head(nn.Module, ABC):
     #: How many poses one view can hold; None is any number.
     max_poses: int | None = None
 
-    #: Whether ``follow`` moves targets along with a crop.
-    follows: bool = False
+    #: Whether ``shift_targets`` moves targets along with a crop.
+    shifts_targets: bool = False
 
     skeleton: Skeleton
 
@@ -70,7 +71,7 @@ class Head(nn.Module, ABC):
     def ideal(self, targets: Any) -> Any:
         """What a perfect network would say."""
 
-    def holds(self, poses: Poses) -> np.ndarray:
+    def representable(self, poses: Poses) -> np.ndarray:
         """Which true instances of a view the representation can give back; all, unless a head says otherwise.
 
         Where they all hold, they hold in any part of the scene as well.
@@ -87,9 +88,9 @@ class Head(nn.Module, ABC):
         """Outputs of mirrored views, mirrored back and renamed, so that they can be averaged with the plain ones.
 
         Raises:
-            TypeError: the head has no flip test.
+            ModelError: the head has no flip test.
         """
-        raise TypeError(f"head '{type(self).__name__}' has no flip test. Use flip_test=false.")
+        raise ModelError(f"head '{type(self).__name__}' has no flip test. Use flip_test=false.")
 
     def candidates(self, outputs: Any) -> tuple[Tensor, Tensor]:
         """Every box that the outputs could speak of, for a cascade that trains its detector through them.
@@ -98,15 +99,15 @@ class Head(nn.Module, ABC):
             (B, A, 4) xyxy, view pixels, with gradients; and (B, A) scores in [0, 1].
 
         Raises:
-            TypeError: the head has none.
+            ModelError: the head has none.
         """
-        raise TypeError(f"head '{type(self).__name__}' has no candidates. Use detector.boxes=jittered.")
+        raise ModelError(f"head '{type(self).__name__}' has no candidates. Use detector.boxes=jittered.")
 
-    def follow(self, targets: Any, by: Tensor) -> Any:
-        """Targets after each keypoint moved a little, differentiable, where ``follows`` is true.
+    def shift_targets(self, targets: Any, by: Tensor) -> Any:
+        """Targets after each keypoint moved a little, differentiable, where ``shifts_targets`` is true.
 
         Args:
             targets: of B views with one pose each.
             by: (B, K, 2) view pixels; 0 for unlabelled keypoints.
         """
-        raise TypeError(f"head '{type(self).__name__}' can't move its targets.")
+        raise ModelError(f"head '{type(self).__name__}' can't move its targets.")

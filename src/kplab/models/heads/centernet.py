@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.models.heads.base import Head
 from kplab.models.heads.multi import boxes_of
 from kplab.models.heads.single import check_level
@@ -66,7 +66,6 @@ class CenterNetHead(Head):
     Source: Zhou et al., "Objects as Points", 2019, and its released code.
     """
 
-    max_poses = None
     flip: Tensor
 
     def __init__(
@@ -86,7 +85,7 @@ class CenterNetHead(Head):
         offset_weight: float = 1.0,
         keypoint_weight: float = 1.0,
         heatmap_weight: float = 1.0,
-        most: int = 100,
+        max_poses: int = 100,
         min_score: float = 0.01,
         snap_score: float = 0.1,
         snap_reach: float = 0.3,
@@ -99,9 +98,9 @@ class CenterNetHead(Head):
         ):
             if got not in known:
                 raise ModelError(f"head 'centernet' knows {option} {' and '.join(known)}, but got '{got}'.")
-        if hidden < 1 or most < 1:
+        if hidden < 1 or max_poses < 1:
             raise ModelError(
-                f"head 'centernet' wants hidden and most of at least 1, but got {hidden} and {most}. "
+                f"head 'centernet' wants hidden and max_poses of at least 1, but got {hidden} and {max_poses}. "
                 "64 and 100 are usual."
             )
         if not 0 < overlap < 1:
@@ -119,7 +118,8 @@ class CenterNetHead(Head):
             "heatmap": heatmap_weight,
             "heatmap_offset": offset_weight,
         }
-        self.most, self.min_score, self.snap_score, self.snap_reach = most, min_score, snap_score, snap_reach
+        self.max_poses: int = max_poses
+        self.min_score, self.snap_score, self.snap_reach = min_score, snap_score, snap_reach
         k = len(skeleton)
         self.points = {"size": 1, "offset": 1, "keypoints": k, "heatmap_offset": 1 if self.shared else k}
         width, start = in_channels[self.level], math.log(0.1 / 0.9)  # a tenth everywhere: hardly a cell is positive
@@ -239,8 +239,8 @@ class CenterNetHead(Head):
         the highest score of the keypoint's heatmap within a cell of it. The instance scores what its centre does.
         """
         heatmap = outputs["heatmap"].sigmoid()
-        score, cell, _ = centernet.top_peaks(outputs["centre"].sigmoid()[:, 0], self.most)
-        peak_score, peak_cell, around = centernet.top_peaks(heatmap, self.most)
+        score, cell, _ = centernet.top_peaks(outputs["centre"].sigmoid()[:, 0], self.max_poses)
+        peak_score, peak_cell, around = centernet.top_peaks(heatmap, self.max_poses)
         view = torch.arange(len(heatmap), device=heatmap.device)[:, None, None]
         channel = torch.arange(heatmap.shape[1], device=heatmap.device)
 
@@ -292,7 +292,7 @@ class CenterNetHead(Head):
             maps[name] = (total[..., :2] / total[..., 2:].clamp_min(1)).movedim(-1, 2)
         return maps
 
-    def holds(self, poses: Poses) -> np.ndarray:
+    def representable(self, poses: Poses) -> np.ndarray:
         """Which instances share no cell that can tell of one only: of their centre, and of a keypoint."""
         every = _in_view(poses, self.size)
         _, shown, _, cell = self._laid_out(every, self.size)

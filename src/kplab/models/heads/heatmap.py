@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.models.heads.base import Head
 from kplab.models.heads.single import check_level, one_pose_each, subjects
 from kplab.ops import heatmap

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.structures.poses import Poses
 
 #: Least padding of a hull, view pixels: a box around one keypoint needs an area.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.models.heads.base import Head
 from kplab.models.heads.multi import boxes_of
 from kplab.models.heads.paf_stages import JointStages, PafFirstStages, conv
@@ -165,7 +165,7 @@ class PafHead(Head):
         min_keypoints: poses with fewer are left out; 3 or 4 is published. At 1, a lone peak is a pose of a very low score.
         min_score: poses of which (sum of peaks and limbs) / (number of parts) is lower are left out; 0.4 (C++) and 0.2
             are published.
-        max_people: poses of a view; the best ones.
+        max_poses: poses of a view; the best ones.
 
     Source: Cao et al., "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields", CVPR 2017; Cao et al.,
     "OpenPose", TPAMI 2019.
@@ -201,7 +201,7 @@ class PafHead(Head):
         long_limb: float | None = None,
         min_keypoints: int = 1,
         min_score: float = 0.2,
-        max_people: int = 100,
+        max_poses: int = 100,
     ) -> None:
         super().__init__()
         _check(layout, stages, sigma, limb_width, samples, width)
@@ -209,7 +209,7 @@ class PafHead(Head):
         self.parts = Parts.of(skeleton, limbs, virtual)
         self.sigma, self.limb_width = sigma, limb_width
         self.rules = paf_parsing.Rules(peak, max_peaks, samples, min_paf, min_kept, long_limb, bridges)
-        self.min_keypoints, self.min_score, self.max_people = min_keypoints, min_score, max_people
+        self.min_keypoints, self.min_score, self.max_poses = min_keypoints, min_score, max_poses
         self.level = check_level("paf", level, strides)
         self.stride = strides[self.level]
         fields, maps = 2 * len(self.parts.limbs), len(self.parts.names) + 1
@@ -317,7 +317,7 @@ class PafHead(Head):
         count = np.bincount(row, minlength=len(people))
         keypoints = np.isfinite(points[:, : len(self.skeleton), 0]).sum(1)
         good = (keypoints >= max(self.min_keypoints, 1)) & (total >= self.min_score * count)
-        best = np.flatnonzero(good)[np.argsort(-total[good], kind="stable")][: self.max_people]
+        best = np.flatnonzero(good)[np.argsort(-total[good], kind="stable")][: self.max_poses]
         whole = 2 * len(self.parts.names) - 1
         return Poses.make(
             points[best, : len(self.skeleton)],
@@ -339,7 +339,7 @@ class PafHead(Head):
             "paf": [fields.flip(-1)[:, self.paf_flip] * self.paf_sign for fields in outputs["paf"]],
         }
 
-    def holds(self, poses: Poses) -> np.ndarray:
+    def representable(self, poses: Poses) -> np.ndarray:
         """Which instances the maps can keep apart and in one piece.
 
         One whose labelled keypoints are not all connected by limbs is read as several; a keypoint within 3 sigma (or

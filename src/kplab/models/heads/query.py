@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.models.heads.regression import Likelihood, RegressionHead, Targets, mean_over, mirrored
 from kplab.models.heads.single import check_level, one_pose_each
 from kplab.models.transformer import Transformer, sine_positions
@@ -32,7 +32,7 @@ class QueryHead(RegressionHead):
 
     Outputs are stacks over decoder layers, the last of which is decoded: ``uv`` (L, B, Q, 2), fractions of the view from its
     centre; ``score`` (L, B, Q) logits, or in a set (L, B, Q, K + 1) of the classes, the last of which is "none"; and with
-    ``loss: rle`` also ``spread`` (L, B, Q, 2), logits of sigma; with ``heatmap_gain`` also ``heat`` (1, B, K, h, w), logits over cells.
+    ``loss: rle`` also ``spread`` (L, B, Q, 2), logits of sigma; with ``heatmap_weight`` also ``heat`` (1, B, K, h, w), logits over cells.
 
     Args:
         queries: ``keypoints``, or how many there are in the set.
@@ -43,10 +43,10 @@ class QueryHead(RegressionHead):
             are no part of what cells answer, so without anchors the places of cells reach an answer by detours only, and
             learning stands still for long.
         loss: l1, or rle: residual log-likelihood.
-        coordinate_gain: of the coordinates' loss.
-        oks_gain: of 1 - OKS, with the skeleton's sigmas.
-        score_gain: of the cross entropy of the scores.
-        heatmap_gain: of the cross entropy of heatmaps, one a keypoint over the encoder's cells, which are said in training
+        coordinate_weight: of the coordinates' loss.
+        oks_weight: of 1 - OKS, with the skeleton's sigmas.
+        score_weight: of the cross entropy of the scores.
+        heatmap_weight: of the cross entropy of heatmaps, one a keypoint over the encoder's cells, which are said in training
             besides and never decoded: they teach cells what they show before any query knows where to look (TFPose).
 
     Source: Li et al., "Pose Recognition with Cascade Transformers" (PRTR), 2021; Carion et al. (DETR), 2020; queries that
@@ -71,10 +71,10 @@ class QueryHead(RegressionHead):
         dropout: float = 0.0,
         anchored: bool = False,
         loss: str = "l1",
-        coordinate_gain: float = 5.0,
-        oks_gain: float = 1.0,
-        score_gain: float = 1.0,
-        heatmap_gain: float = 0.0,
+        coordinate_weight: float = 5.0,
+        oks_weight: float = 1.0,
+        score_weight: float = 1.0,
+        heatmap_weight: float = 0.0,
     ) -> None:
         super().__init__(size, skeleton)
         k = len(skeleton)
@@ -88,7 +88,12 @@ class QueryHead(RegressionHead):
                 f"head 'query' wants a width that is a multiple of 4 and of heads, and a decoder layer at least, but got "
                 f"width {width}, heads {heads} and decoder_layers {decoder_layers}. 256, 8 and 6 are usual."
             )
-        self.gains = {"coordinate": coordinate_gain, "oks": oks_gain, "score": score_gain, "heatmap": heatmap_gain}
+        self.gains = {
+            "coordinate": coordinate_weight,
+            "oks": oks_weight,
+            "score": score_weight,
+            "heatmap": heatmap_weight,
+        }
         self.level, self.anchored = check_level("query", level, strides), anchored
         self.shape = tuple(-(-side // strides[self.level]) for side in size[::-1])
         self.project = nn.Conv2d(in_channels[self.level], width, kernel_size=1)
@@ -99,7 +104,7 @@ class QueryHead(RegressionHead):
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4)
         )
         self.score = nn.Linear(width, 1 if self.fixed else k + 1)
-        self.hint = nn.Linear(width, k) if heatmap_gain else None
+        self.hint = nn.Linear(width, k) if heatmap_weight else None
 
     @property
     def flips(self) -> bool:
@@ -245,7 +250,7 @@ class QueryHead(RegressionHead):
     def unflip(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Coordinates mirrored, all renamed."""
         if not self.fixed:
-            raise TypeError("head 'query' has no flip test with a set of queries. Use flip_test=false.")
+            raise ModelError("head 'query' has no flip test with a set of queries. Use flip_test=false.")
         renamed = {name: value[:, :, self.flip] for name, value in outputs.items()}
         if "heat" in renamed:
             renamed["heat"] = renamed["heat"].flip(-1)

@@ -77,9 +77,9 @@ class RCNNHead(Head):
         keypoint_width: of each.
         sampling: samples of a cell along each axis; 0 takes as many as the map has.
         aligned: whether RoIAlign knows where the centres of cells are; torchvision's weights were trained without.
-        confidence: least score of a box.
+        min_score: least score of a box.
         nms_threshold: IoU above which two boxes are one.
-        max_detections: in a view.
+        max_poses: in a view.
 
     Source: He et al., "Mask R-CNN", 2017, section 5, as torchvision has it.
     """
@@ -114,17 +114,18 @@ class RCNNHead(Head):
         keypoint_width: int = 512,
         sampling: int = 2,
         aligned: bool = False,
-        confidence: float = 0.05,
+        min_score: float = 0.05,
         nms_threshold: float = 0.5,
-        max_detections: int = 100,
+        max_poses: int = 100,
     ) -> None:
         super().__init__()
+        self.max_poses = max_poses
         parts.check_thresholds("rpn_positive", rpn_positive, "rpn_negative", rpn_negative)
         parts.check_thresholds("positive", positive, "negative", negative)
         parts.check_counts(
             rpn_samples=rpn_samples, samples=samples, rpn_before=min(rpn_before), rpn_after=min(rpn_after),
             box_size=box_size, box_width=box_width, keypoint_size=keypoint_size, keypoint_layers=keypoint_layers,
-            keypoint_width=keypoint_width, max_detections=max_detections,
+            keypoint_width=keypoint_width, max_poses=max_poses,
         )  # fmt: skip
         boxes_of(Poses.empty(len(skeleton)), boxes, margin)  # refuses what it doesn't know
         self.skeleton, self.size, self.strides = skeleton, size, list(strides)
@@ -142,8 +143,8 @@ class RCNNHead(Head):
         self.cut_from = [s for s in strides if s <= parts.COARSEST_STRIDE] or strides[:1]
         self.roi_heads = RoIHeads(
             parts.RoIPool(self.cut_from, box_size, sampling, aligned), TwoMLPHead(width * box_size**2, box_width),
-            parts.BoxPredictor(box_width, 2), positive, negative, samples, share, None, confidence, nms_threshold,
-            max_detections,
+            parts.BoxPredictor(box_width, 2), positive, negative, samples, share, None, min_score, nms_threshold,
+            max_poses,
             keypoint_roi_pool=parts.RoIPool(self.cut_from, keypoint_size, sampling, aligned),
             keypoint_head=KeypointRCNNHeads(width, (keypoint_width,) * keypoint_layers),
             keypoint_predictor=parts.HeatmapPredictor(keypoint_width, len(skeleton)),
@@ -366,7 +367,7 @@ class RCNNHead(Head):
             "heatmap": parts.perfect_heatmaps(xy, labelled, box, self.side),
         }
 
-    def holds(self, poses: Poses) -> np.ndarray:
+    def representable(self, poses: Poses) -> np.ndarray:
         """Which instances have a box that holds all their keypoints and isn't suppressed by another's."""
         box = boxes_of(poses, self.boxes, self.margin)
         boxed = np.isfinite(box).all(1)

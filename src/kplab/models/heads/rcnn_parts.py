@@ -15,7 +15,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import box_iou, roi_align
 from torchvision.ops.poolers import LevelMapper
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 
 #: Of the maps that RoIs are cut from; the pyramid's pooled map above it proposes only.
 COARSEST_STRIDE = 32

@@ -26,7 +26,7 @@ class RegressionHead(Head):
     """
 
     max_poses = 1
-    follows = True
+    shifts_targets = True
     flip: Tensor
     sigmas: Tensor
     view: Tensor
@@ -46,7 +46,7 @@ class RegressionHead(Head):
         uv = (xy / self.view - 0.5) * weight[..., None]
         return {"uv": uv, "weight": weight, "area": self._areas(poses)}
 
-    def follow(self, targets: Targets, by: Tensor) -> Targets:
+    def shift_targets(self, targets: Targets, by: Tensor) -> Targets:
         """Coordinates move; what is labelled stays so."""
         return {**targets, "uv": targets["uv"] + by.float() / self.view * targets["weight"][..., None]}
 

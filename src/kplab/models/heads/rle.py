@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kplab.models.errors import ModelError
+from kplab.errors import ModelError
 from kplab.models.heads.regression import Likelihood, RegressionHead, Targets, mean_over, mirrored
 from kplab.models.heads.single import check_level, one_pose_each
 from kplab.structures.poses import Poses

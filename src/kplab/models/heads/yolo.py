@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kplab.errors import ModelError
 from kplab.models.csp import Conv
-from kplab.models.errors import ModelError
 from kplab.models.heads.base import Head
 from kplab.models.heads.multi import boxes_of, padded
-from kplab.ops.assignment import speakers, task_aligned
+from kplab.ops.assignment import assigned_anchors, task_aligned
 from kplab.ops.boxes import complete_iou, distance_logits, distance_loss, expected_distance
 from kplab.ops.nms import box_nms
 from kplab.ops.oks import oks_nms
@@ -62,17 +62,17 @@ class YoloHead(Head):
         margin: of hulls of keypoints, fraction of their longer side.
         bins: of a distance's distribution; a box reaches bins - 1 cells from its anchor at most.
         top_k: anchors that learn one instance.
-        box_gain: of the box's 1 - CIoU.
-        dfl_gain: of the distributions' cross entropy.
-        score_gain: of the score's cross entropy.
-        keypoint_gain: of 1 - OKS.
-        visible_gain: of the cross entropy of ``visible``.
-        distance_gain: of the keypoints' mean distance over the square root of the box's area; not in YOLOv8. 1 - OKS has
+        box_weight: of the box's 1 - CIoU.
+        dfl_weight: of the distributions' cross entropy.
+        score_weight: of the score's cross entropy.
+        keypoint_weight: of 1 - OKS.
+        visible_weight: of the cross entropy of ``visible``.
+        distance_weight: of the keypoints' mean distance over the square root of the box's area; not in YOLOv8. 1 - OKS has
             next to no gradient far from a keypoint with a small sigma, and this has the same everywhere.
         nms: ``box``: of predictions whose boxes overlap, the surest stays; ``oks``: of those whose keypoints are alike.
         nms_threshold: IoU or OKS above which two are one.
-        confidence: least score of a prediction.
-        max_detections: in a view.
+        min_score: least score of a prediction.
+        max_poses: in a view.
 
     Source: Jocher et al., YOLOv8, 2023; Maji et al., "YOLO-Pose", 2022.
     """
@@ -92,16 +92,16 @@ class YoloHead(Head):
         margin: float = 0.1,
         bins: int = 16,
         top_k: int = 10,
-        box_gain: float = 7.5,
-        dfl_gain: float = 1.5,
-        score_gain: float = 0.5,
-        keypoint_gain: float = 12.0,
-        visible_gain: float = 1.0,
-        distance_gain: float = 0.0,
+        box_weight: float = 7.5,
+        dfl_weight: float = 1.5,
+        score_weight: float = 0.5,
+        keypoint_weight: float = 12.0,
+        visible_weight: float = 1.0,
+        distance_weight: float = 0.0,
         nms: str = "box",
         nms_threshold: float = 0.7,
-        confidence: float = 0.001,
-        max_detections: int = 100,
+        min_score: float = 0.001,
+        max_poses: int = 100,
     ) -> None:
         super().__init__()
         if nms not in ("box", "oks") or (nms == "oks" and not keypoints):
@@ -109,21 +109,21 @@ class YoloHead(Head):
                 f"head 'yolo' suppresses by box, or by oks where it has keypoints, but got nms '{nms}' with "
                 f"keypoints {keypoints}. Use head.nms=box."
             )
-        if not (0 < nms_threshold <= 1 and 0 <= confidence < 1 and max_detections > 0 and top_k > 0 and bins > 1):
+        if not (0 < nms_threshold <= 1 and 0 <= min_score < 1 and max_poses > 0 and top_k > 0 and bins > 1):
             raise ModelError(
-                "head 'yolo' wants nms_threshold in (0, 1], confidence in [0, 1), max_detections and top_k > 0 and bins "
-                f"> 1, but got {nms_threshold}, {confidence}, {max_detections}, {top_k} and {bins}. "
+                "head 'yolo' wants nms_threshold in (0, 1], min_score in [0, 1), max_poses and top_k > 0 and bins "
+                f"> 1, but got {nms_threshold}, {min_score}, {max_poses}, {top_k} and {bins}. "
                 "0.7, 0.001, 100, 10 and 16 are usual."
             )
         boxes_of(Poses.empty(len(skeleton)), boxes, margin)  # refuses what it doesn't know
         self.skeleton, self.size, self.strides = skeleton, size, list(strides)
         self.keypoints, self.boxes, self.margin, self.bins, self.top_k = keypoints, boxes, margin, bins, top_k
         self.gains = {
-            "box": box_gain, "dfl": dfl_gain, "score": score_gain, "keypoint": keypoint_gain, "visible": visible_gain,
-            "distance": distance_gain,
+            "box": box_weight, "dfl": dfl_weight, "score": score_weight, "keypoint": keypoint_weight, "visible": visible_weight,
+            "distance": distance_weight,
         }  # fmt: skip
         self.nms, self.nms_threshold = nms, nms_threshold
-        self.confidence, self.max_detections = confidence, max_detections
+        self.min_score, self.max_poses = min_score, max_poses
         first, points = in_channels[0], 3 * len(skeleton)
         self.to_box = nn.ModuleList(branch(c, max(16, first // 4, 4 * 16), 4 * bins) for c in in_channels)
         self.to_score = nn.ModuleList(branch(c, first, 1) for c in in_channels)
@@ -220,7 +220,7 @@ class YoloHead(Head):
         score, anchor = said.score.sigmoid().topk(min(CANDIDATES, len(said.anchors)), dim=1)
         boxes = self.boxes_said(said)
         found = []
-        for i, sure in enumerate(score > self.confidence):
+        for i, sure in enumerate(score > self.min_score):
             chosen = anchor[i, sure]
             found.append(self._survivors(said, i, chosen, boxes[i, chosen], score[i, sure]))
         return found
@@ -228,7 +228,7 @@ class YoloHead(Head):
     def _survivors(self, said: Said, view: int, chosen: Tensor, boxes: Tensor, score: Tensor) -> Poses:
         """Poses of one view out of its candidates, given by their anchors."""
         if self.nms == "box":
-            kept = box_nms(boxes, score, self.nms_threshold)[: self.max_detections]
+            kept = box_nms(boxes, score, self.nms_threshold)[: self.max_poses]
             chosen, boxes, score = chosen[kept], boxes[kept], score[kept]
         box, sure = boxes.double().cpu().numpy(), score.double().cpu().numpy()
         xy = np.full((len(chosen), len(self.skeleton), 2), np.nan)
@@ -241,7 +241,7 @@ class YoloHead(Head):
         if self.nms == "box":
             return poses
         area = (box[:, 2:] - box[:, :2]).prod(1)
-        return poses[oks_nms(xy, sure, area, self.skeleton.sigma_array, self.nms_threshold, self.max_detections)]
+        return poses[oks_nms(xy, sure, area, self.skeleton.sigma_array, self.nms_threshold, self.max_poses)]
 
     def ideal(self, targets: dict[str, Any]) -> list[dict[str, Tensor]]:
         """Every instance is told by ``top_k`` anchors near its centre, or by as many as are nearer to it than to others."""
@@ -258,7 +258,9 @@ class YoloHead(Head):
         )
         for i in range(views):
             true = targets["box"][i, targets["exists"][i]]
-            speaks, owner = speakers(true, anchors, stride * (self.bins - 1.01), 2.0 * self.strides[0], self.top_k)
+            speaks, owner = assigned_anchors(
+                true, anchors, stride * (self.bins - 1.01), 2.0 * self.strides[0], self.top_k
+            )
             box, centre, cell = true[owner], anchors[speaks], stride[speaks, None]
             distance = torch.cat([centre - box[:, :2], box[:, 2:] - centre], dim=-1) / cell
             said.box[i, speaks] = distance_logits(distance, self.bins)

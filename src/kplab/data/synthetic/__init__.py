@@ -1,6 +1,0 @@
-"""Rendered subjects with exact keypoints: a dataset of any size, without a download."""
-
-from kplab.data.synthetic.generate import generate
-from kplab.data.synthetic.scene import render, subjects
-
-__all__ = ["generate", "render", "subjects"]

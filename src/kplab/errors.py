@@ -1,0 +1,76 @@
+"""The errors that a user can correct, and how a verb ends.
+
+Whatever a user can correct is a ``KplabError``: its message says what was got, what was wanted and what to do. Every other
+exception is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+class KplabError(ValueError):
+    """Base of the errors that a user can correct."""
+
+
+class ConfigError(KplabError):
+    """A configuration contradicts itself, or names what does not exist."""
+
+
+class DataError(KplabError):
+    """A dataset, an image, a label file or a results file is not valid."""
+
+
+class ModelError(KplabError):
+    """A model can't be built, loaded or applied as configured."""
+
+
+class RunError(KplabError):
+    """A run folder is missing, incomplete or ambiguous, or a training can't go on."""
+
+
+class ScoreError(KplabError):
+    """Scores are missing, damaged, or can't be compared."""
+
+
+@dataclass
+class Outcome:
+    """The exit status of a verb."""
+
+    code: int = 0
+
+
+def describe(error: BaseException) -> str:
+    """One message for the record and the terminal."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"no space left on the disk{where}. Free some, or put runs elsewhere: runs_dir=DIR. The last complete checkpoint is kept."
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C"
+    message = str(error)
+    if message.startswith("Caught ") and "Original Traceback" in message:
+        # an error of a loader process: torch puts the whole traceback into the message
+        message = message.rpartition(f"{type(error).__name__}: ")[2].strip()
+    return message if isinstance(error, KplabError) else f"{type(error).__name__}: {message}"
+
+
+@contextmanager
+def exit_code(verb: str) -> Iterator[Outcome]:
+    """Turn exceptions into exit codes: 2 for a user's mistake, 130 for Ctrl-C; others keep their traceback."""
+    outcome = Outcome()
+    try:
+        yield outcome
+    except KeyboardInterrupt as error:
+        print(f"\nkplab {verb}: {describe(error)}", file=sys.stderr)
+        outcome.code = 130
+    except Exception as error:
+        full_disk = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if os.environ.get("KPLAB_TRACEBACK") or not (isinstance(error, KplabError) or full_disk):
+            raise
+        print(f"kplab {verb}: {describe(error)}", file=sys.stderr)
+        outcome.code = 2

@@ -1,0 +1,88 @@
+"""The protocol of everything that predicts poses, and the base class of those that are torch modules."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from kplab.structures.poses import Poses
+from kplab.structures.sample import Batch
+from kplab.structures.skeleton import Skeleton
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Predicts the poses of views: a network, a cascade, an exemplar, or an exported graph.
+
+    Attributes:
+        skeleton: names of the keypoints.
+        size: (width, height) of the views, pixels.
+        max_poses: largest number of poses of one view; None is any number.
+        flips: whether a flip test is possible.
+        device: where it computes.
+    """
+
+    @property
+    def skeleton(self) -> Skeleton: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def max_poses(self) -> int | None: ...
+    @property
+    def flips(self) -> bool: ...
+    @property
+    def device(self) -> torch.device: ...
+
+    def predict(self, batch: Batch, flip_test: bool = False) -> list[Poses]:
+        """One Poses a view, view pixels; the poses of ``batch`` are not read."""
+        ...
+
+
+class Model(nn.Module, ABC):
+    """A Predictor that is a torch module: it can be trained, saved and loaded.
+
+    Training minimises the sum of ``losses``, or, where ``one_pass`` is true, calls ``fit`` once with all training views.
+    """
+
+    skeleton: Skeleton
+    size: tuple[int, int]
+    max_poses: int | None = None
+
+    #: Whether ``fit`` takes the place of ``losses``.
+    one_pass: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters, or else its buffers, are."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
+
+    @property
+    def without_flip(self) -> list[str]:
+        """The parts of the model that have no flip test."""
+        return []
+
+    @property
+    def flips(self) -> bool:
+        """Whether a flip test is possible."""
+        return not self.without_flip
+
+    def for_regions(self, kind: str) -> Model:
+        """The part that reads regions of a kind: of a cascade, the pose model where boxes are given."""
+        return self
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named losses of a batch; training minimises their sum."""
+        raise TypeError(f"{type(self).__name__} is fitted in one pass and has no losses")
+
+    def fit(self, batches: Iterable[Batch]) -> dict[str, int]:
+        """Fit in one pass over the training views; returns counts of what was learnt, for the record."""
+        raise TypeError(f"{type(self).__name__} is trained by gradients and not fitted in one pass")
+
+    @abstractmethod
+    def predict(self, batch: Batch, flip_test: bool = False) -> list[Poses]:
+        """One Poses a view, view pixels; the poses of ``batch`` are not read."""

@@ -1,0 +1,48 @@
+"""``kplab data``: read a dataset, check it, and draw some of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from kplab.tasks import compose
+
+EXAMPLE = "kplab data dataset=mouse"
+
+
+@dataclass
+class Options:
+    """Keys of ``kplab data``."""
+
+    dataset: dict[str, Any] = field(default_factory=dict)
+    pictures: int = 12
+    out: str = MISSING
+
+
+def main(args: list[str]) -> None:
+    """Read a dataset, check every file, count its contents and draw some of them."""
+    from kplab.data.check import check_labels
+    from kplab.tasks.evaluation.overview import describe, sheet
+    from kplab.tasks.wiring.datasets import read_splits
+    from kplab.viz import poses as drawing
+
+    config = compose("data", args)
+    splits = read_splits(config.dataset)
+    out = Path(config.out)
+    # a reader's notes are about its whole source, however many splits were made of it
+    for note in dict.fromkeys(note for labels in splits.values() for note in labels.notes):
+        print(f"{config.dataset.name}: {note}")
+    for name, labels in splits.items():
+        print(describe(config.dataset.name, name, labels))
+        report = check_labels(labels, deep=True)
+        for warning in report.warnings:
+            print(f"  {warning}")
+        report.raise_if_errors()
+        if config.pictures < 1:
+            continue
+        path = out / f"{config.dataset.name}-{name}.png"
+        drawing.write_png(path, sheet(labels, config.pictures))
+        print(f"  pictures: {path}")

@@ -1,0 +1,1 @@
+"""Scores of predictions, comparisons of runs, and pictures of both."""

@@ -1,0 +1,1 @@
+"""Interest points: repeatability under changes, and peaks of a trained model."""

@@ -1,0 +1,1 @@
+"""Training runs: the loop, its callbacks, optimisers, and sweeps."""

@@ -1,0 +1,49 @@
+"""Training of a gradient-free model: one pass over the training views."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from kplab.data.datamodule import EpochSampler, loader
+from kplab.runs.run import Run
+from kplab.structures.predictor import Model
+from kplab.tasks.wiring.datasets import TrainingData
+
+
+def fit_one_pass(
+    config: DictConfig, model: Model, data: TrainingData, folder: Path, run: Run | None, resumed: Path | None
+) -> None:
+    """Fit a gradient-free model in one pass over the training views, in order; writes a checkpoint and an empty
+    ``curves.csv``.
+
+    Resuming is doing it again, which gives the same memory. It is one process's work: others have none.
+    """
+    if run is None:
+        return
+    begun = time.perf_counter()
+    batches = loader(data.train, config.batch_size, data.datamodule.workers, EpochSampler(len(data.train), False))
+    learnt = model.fit(batches)
+    seconds = time.perf_counter() - begun
+    path = folder / "checkpoints" / "last.ckpt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".tmp")
+    torch.save({"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}, scratch)
+    scratch.replace(path)
+    (folder / "curves.csv").write_text("epoch\n")
+    run.update(
+        precision="32-true",
+        device="cpu",
+        processes=1,
+        threads=torch.get_num_threads(),
+        epochs=1,
+        steps=len(batches),
+        learnt=learnt,
+        fit_seconds=round(seconds, 3),
+        images_per_s=round(len(data.train) / seconds, 2),
+    )
+    counts = ", ".join(f"{number} {what}" for what, number in learnt.items())
+    print(f"fitted in {seconds:.0f} s: {counts}", flush=True)

@@ -1,0 +1,203 @@
+"""Optimisers with their schedules. A config names one of these functions; its signature is the schema."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from kplab.errors import ConfigError
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, lr: float = 1.0, rates: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Weight decay for matrices and kernels only: shrinking norms and biases does not regularise.
+
+    Args:
+        lr: learning rate of what ``rates`` does not name.
+        rates: name of a part of the model, such as ``transformer`` or ``detector.backbone``, to its share of ``lr``; the
+            first name that fits counts.
+
+    Raises:
+        ConfigError: the model has no part of that name.
+    """
+    rates = rates or {}
+    used: set[str] = set()
+
+    def share(name: str) -> float:
+        for part in rates:
+            if f".{part}." in f".{name}.":
+                used.add(part)
+                return rates[part]
+        return 1.0
+
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((share(name), decay), []).append(parameter)
+    if unknown := sorted(set(rates) - used):
+        raise ConfigError(
+            f"optimizer.rates names {', '.join(unknown)}, but the model has no such part. Its first ones: "
+            f"{', '.join(name for name, _ in model.named_children())}."
+        )
+    return [{"params": p, "lr": lr * by, "weight_decay": decay} for (by, decay), p in groups.items()]
+
+
+def built(kind: Callable[..., torch.optim.Optimizer], parameters: Any, **options: Any) -> torch.optim.Optimizer:
+    """An optimiser of torch.
+
+    Raises:
+        ConfigError: torch refuses an option, such as a negative learning rate.
+    """
+    try:
+        return kind(parameters, **options)
+    except ValueError as error:
+        raise ConfigError(f"optimizer: {error} (see conf/optimizer)") from None
+
+
+def dropped(done: float, drops: tuple[float, ...], factor: float) -> float:
+    """What the learning rate is multiplied by when ``done`` of the training is over: ``factor`` for each drop that is past."""
+    return factor ** sum(done >= d for d in drops)
+
+
+def adamw_cosine(
+    model: nn.Module,
+    steps: int,
+    lr: float = 1e-3,
+    weight_decay: float = 0.05,
+    betas: tuple[float, float] = (0.9, 0.999),
+    warmup: float = 0.05,
+    final: float = 0.01,
+    rates: Mapping[str, float] | None = None,
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """AdamW, with a learning rate that rises linearly, then falls as half a cosine; stepped every batch.
+
+    Args:
+        steps: of the whole training.
+        lr: at its height.
+        warmup: fraction of the steps in which it rises.
+        final: fraction of ``lr`` at the end.
+        rates: shares of ``lr`` that parts of the model have, see ``parameter_groups``.
+    """
+    groups = parameter_groups(model, weight_decay, lr, rates)
+    optimizer = built(torch.optim.AdamW, groups, lr=lr, betas=(betas[0], betas[1]))
+    rising = max(1, round(warmup * steps))
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        progress = min(1.0, (step - rising) / max(1, steps - rising))
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return optimizer, LambdaLR(optimizer, factor)
+
+
+def adam_steps(
+    model: nn.Module,
+    steps: int,
+    lr: float = 1e-3,
+    drops: tuple[float, ...] = (90 / 140, 120 / 140),
+    factor: float = 0.1,
+    weight_decay: float = 0.0,
+    rates: Mapping[str, float] | None = None,
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """Adam (AdamW, with weight decay) whose learning rate is multiplied by ``factor`` at fractions of the training.
+
+    The defaults are SimpleBaseline's: epochs 90 and 120 of 140. HRNet uses 170/210 and 200/210.
+    """
+    optimizer = built(torch.optim.AdamW, parameter_groups(model, weight_decay, lr, rates), lr=lr)
+    return optimizer, LambdaLR(optimizer, lambda step: dropped(step / steps, drops, factor))
+
+
+def sgd_steps(
+    model: nn.Module,
+    steps: int,
+    lr: float = 0.02,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    warmup: float = 0.003,
+    start: float = 0.001,
+    drops: tuple[float, ...] = (36 / 46, 43 / 46),
+    factor: float = 0.1,
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """SGD with momentum, whose learning rate rises linearly and is then multiplied by ``factor`` at fractions of the training.
+
+    The defaults are torchvision's recipe for Keypoint R-CNN: 16 images a step, epochs 36 and 43 of 46. All weights decay.
+
+    Args:
+        steps: of the whole training.
+        lr: at its height.
+        warmup: fraction of the steps in which it rises; torchvision takes 1000 of 340,000.
+        start: fraction of ``lr`` at the first step.
+
+    Source: torchvision, references/detection.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = built(torch.optim.SGD, parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    rising = max(1, round(warmup * steps))
+
+    def height(step: int) -> float:
+        return (start + (1 - start) * min(1.0, step / rising)) * dropped(step / steps, drops, factor)
+
+    return optimizer, LambdaLR(optimizer, height)
+
+
+def sgd_linear(
+    model: nn.Module,
+    steps: int,
+    lr: float = 0.01,
+    momentum: float = 0.937,
+    weight_decay: float = 5e-4,
+    warmup: float = 0.01,
+    final: float = 0.01,
+    bias_start: float = 10.0,
+    momentum_start: float = 0.8,
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """SGD with Nesterov's momentum, and a learning rate that falls linearly: YOLOv8's recipe.
+
+    In the warm-up, the rate rises linearly to the falling line from 0, that of biases falls to it from ``bias_start``
+    times ``lr``, and the momentum rises from ``momentum_start``.
+
+    Args:
+        steps: of the whole training.
+        lr: at its height.
+        warmup: fraction of the steps; YOLOv8 takes 3 epochs.
+        final: fraction of ``lr`` at the end.
+
+    Source: Jocher et al., YOLOv8, 2023.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm)]
+    scales = {id(m.weight) for m in norms if m.weight is not None}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    kernels = [p for p in parameters if p.ndim > 1]
+    biases = [p for p in parameters if p.ndim <= 1 and id(p) not in scales]
+    groups = [
+        {"params": kernels, "weight_decay": weight_decay},
+        {"params": [p for p in parameters if id(p) in scales], "weight_decay": 0.0},
+        {"params": biases, "weight_decay": 0.0},
+    ]
+    optimizer = built(torch.optim.SGD, groups, lr=lr, momentum=momentum_start, nesterov=True)
+    rising = max(1, round(warmup * steps))
+
+    def factor(step: int, start: float) -> float:
+        falling = 1 - (1 - final) * min(1.0, step / max(1, steps))
+        done = min(1.0, step / rising)
+        return start + (falling - start) * done
+
+    def with_momentum(step: int) -> float:
+        # the schedule is the one thing that is called every step
+        done = min(1.0, step / rising)
+        for group in optimizer.param_groups:
+            group["momentum"] = momentum_start + (momentum - momentum_start) * done
+        return factor(step, 0.0)
+
+    return optimizer, LambdaLR(
+        optimizer, [with_momentum, partial(factor, start=0.0), partial(factor, start=bias_start)]
+    )

@@ -1,0 +1,116 @@
+"""The one LightningModule: it trains any head, and validates with the evaluator that scores runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from kplab.errors import RunError
+from kplab.metrics.score import ScoreSettings, score
+from kplab.structures.labels import Labels
+from kplab.structures.poses import Poses
+from kplab.structures.predictions import Predictions
+from kplab.structures.predictor import Model
+from kplab.structures.sample import Batch
+from kplab.tasks.inference.assembly import Assembly, files_of
+
+
+class PoseModule(pl.LightningModule):
+    """Losses in training, scores in validation.
+
+    Args:
+        model: what is trained.
+        optimizer: called with (model, steps), gives optimiser and schedule.
+        val: labels that validation is scored against, or None.
+        settings: of the evaluator.
+        assembly: how poses of views become those of images.
+        seed: of what is random inside the network (dropout, stochastic depth), redrawn every epoch.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        optimizer: Callable[..., Any],
+        val: Labels | None = None,
+        settings: ScoreSettings | None = None,
+        assembly: Assembly | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.make_optimizer, self.val, self.settings = optimizer, val, settings
+        self.assembly, self.seed = assembly or Assembly(), seed
+        self.found: dict[tuple[int, tuple[float, ...]], Poses] = {}
+        self.first_epoch = 0
+
+    def on_train_start(self) -> None:
+        """Remember where a resumed training began."""
+        self.first_epoch = self.current_epoch
+
+    def on_train_epoch_start(self) -> None:
+        """Seed by epoch, so that a resumed run draws what an uninterrupted one would have drawn."""
+        torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 64 + self.global_rank)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Sum of the model's losses."""
+        losses = self.model.losses(batch)
+        total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total):
+            parts = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in losses.items())
+            raise RunError(
+                f"the loss is not finite at step {self.global_step} ({parts}). Lower optimizer.lr, or use trainer.precision=32-true."
+            )
+        self.log("train/loss", total.detach(), on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        for name, value in losses.items():
+            self.log(f"train/{name}", value.detach(), on_epoch=True, on_step=False, batch_size=len(batch))
+        return total
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        self.found = {}
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Loss, and poses in source pixels."""
+        total = torch.stack(list(self.model.losses(batch).values())).sum()
+        self.log("val/loss", total, on_epoch=True, batch_size=len(batch), sync_dist=True)
+        poses = self.assembly.to_source(batch, self.model.predict(batch))
+        for i, p in enumerate(poses):
+            # keyed by region: a distributed sampler may show one twice
+            self.found[int(batch.image_id[i]), tuple(batch.box[i])] = p
+
+    def on_validation_epoch_end(self) -> None:
+        """AP and pixel error by the same evaluator that scores runs."""
+        if self.val is None or self.settings is None:
+            return
+        found = self.found
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            parts: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(parts, found)
+            found = {key: p for part in parts for key, p in part.items()}
+        keypoints = len(self.val.skeleton)
+        keys = sorted(found)
+        grouped = self.assembly.group(np.array([k[0] for k in keys]), [found[k] for k in keys], self.val.skeleton)
+        every = {int(i): grouped.get(int(i), Poses.empty(keypoints)) for i in self.val.image_id}
+        scores = score(
+            self.val.by_image(),
+            Predictions(self.val.skeleton, every),
+            self.val.skeleton,
+            files=files_of(self.val),
+            settings=self.settings,
+            crowd=self.val.crowd_by_image(),
+        )
+        worst = float(np.hypot(*self.val.size.max(0)))
+        px = scores.summary["mean_px"]
+        for name, value in (("AP", scores.summary["AP"]), ("px", worst if px is None or not np.isfinite(px) else px)):
+            self.log(f"val/{name}", float(value), prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser, and a schedule that steps every batch."""
+        optimizer, schedule = self.make_optimizer(self.model, steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,195 @@
+"""Datasets from configs: labels, splits, regions, and the loaders of a training."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from kplab import config as configs
+from kplab.data import split as splitting
+from kplab.data.check import check_labels
+from kplab.data.regions import Regions, detected_regions, make_regions
+from kplab.errors import ConfigError, DataError, RunError
+from kplab.runs.run import Run
+from kplab.structures.labels import Labels
+from kplab.structures.predictions import Predictions
+from kplab.structures.skeleton import Skeleton
+from kplab.tasks.wiring.nodes import build_node, load_config
+
+# torch and lightning take ten seconds to import: verbs that load no model do without
+if TYPE_CHECKING:
+    from kplab.data.datamodule import PoseDataModule, PoseDataset
+
+
+#: Splits up to this size are decoded completely before training; of larger ones the headers are read (`kplab data` decodes all).
+DECODED_AT_MOST = 2000
+
+
+def skeleton_of(dataset: DictConfig) -> Skeleton:
+    """The skeleton that a dataset config names.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    if not dataset.get("skeleton"):
+        raise ConfigError(
+            f"dataset '{dataset.get('name')}' has no skeleton. Name one in its defaults: /skeleton@skeleton: NAME."
+        )
+    return Skeleton.from_config(configs.plain(dataset.skeleton))
+
+
+def read_splits(dataset: DictConfig) -> dict[str, Labels]:
+    """Make the data if the config says how, read all sources, and split them.
+
+    Returns:
+        split name ("train", "val", "test", …) to Labels.
+    """
+    skeleton = skeleton_of(dataset)
+    if not dataset.get("sources"):
+        raise ConfigError(f"dataset '{dataset.get('name')}' has no sources. Name a reader and its files (README).")
+    if dataset.get("make"):
+        build_node(dataset.make, "dataset")
+    sources = {str(name): build_node(node, "dataset", skeleton=skeleton) for name, node in dataset.sources.items()}
+    plan = dataset.get("split")
+    if plan is None:
+        return sources
+    if len(sources) != 1:
+        raise ConfigError(f"dataset '{dataset.name}' has a split and {len(sources)} sources. A split wants one source.")
+    (labels,) = sources.values()
+    try:
+        asked = inspect.signature(splitting.split).bind(labels, **configs.plain(plan))
+    except TypeError as error:
+        raise ConfigError(
+            f"dataset '{dataset.name}': split: {error}. It wants manifest, with fractions or folds, and by."
+        ) from None
+    return splitting.split(*asked.args, **asked.kwargs)
+
+
+def read_split(dataset: DictConfig, name: str) -> Labels:
+    """One split of a dataset."""
+    splits = read_splits(dataset)
+    if name not in splits:
+        raise ConfigError(f"dataset '{dataset.name}' has no split '{name}'. It has: {', '.join(splits)}.")
+    return splits[name]
+
+
+def regions_for(config: DictConfig, labels: Labels, split: str, kind: str | None = None) -> Regions:
+    """The regions of a split.
+
+    Args:
+        kind: None is the config's own.
+
+    Raises:
+        RunError: the boxes of another run are asked for, which has not predicted this split.
+    """
+    kind = kind or str(config.regions)
+    if kind not in ("image", "annotated", "detected"):
+        raise ConfigError(f"regions is '{kind}'. Use image, annotated or detected.")
+    if kind != "detected":
+        return make_regions(labels, kind, config.padding)
+    if config.get("detector_run") is None:
+        raise ConfigError("regions=detected wants detector_run=RUN, the run whose predicted boxes are to be read.")
+    run = Run.find(str(config.detector_run), Path(config.runs_dir))
+    name = f"{load_config(run).dataset.name}-{split}"
+    path = run.folder / "predictions" / f"{name}.json"
+    if not path.is_file():
+        raise RunError(f"{path}: not predicted yet. Run: kplab predict run={run.name} split={split}")
+    return detected_regions(labels, Predictions.read(path, labels.skeleton).poses, config.padding)
+
+
+@dataclass
+class TrainingData:
+    """What a training needs of a dataset."""
+
+    splits: dict[str, Labels]
+    datamodule: PoseDataModule
+    train: PoseDataset
+    val: PoseDataset | None
+    notes: list[str]
+
+
+def training_data(config: DictConfig, max_poses: int | None) -> TrainingData:
+    """Datasets and loaders, checked: every fault that would stop or spoil a training is raised here, all at once.
+
+    Args:
+        max_poses: how many poses the head holds in one view; None is any number.
+
+    Raises:
+        DataError: what is wrong, file by file, and what to do.
+    """
+    from kplab.data.datamodule import PoseDataModule, PoseDataset
+
+    splits = read_splits(config.dataset)
+    if "train" not in splits:
+        raise DataError(f"dataset '{config.dataset.name}' has no split 'train', but: {', '.join(splits)}.")
+    size = (int(config.size[0]), int(config.size[1]))
+    augment = build_node(config.augment, "augment")
+    epochs = max_epochs(config)
+    notes = []
+    if augment.mosaic and epochs is not None and epochs <= augment.mosaic_off:
+        notes.append(f"no mosaics: augment.mosaic_off={augment.mosaic_off} of {epochs} epochs are without them")
+    datasets: dict[str, PoseDataset] = {}
+    for name, labels in splits.items():
+        # one reader's notes are about its whole source, however many splits were made of it
+        notes += [note for note in labels.notes if note not in notes]
+        report = check_labels(labels, deep=len(labels) <= DECODED_AT_MOST)
+        report.raise_if_errors()
+        notes += [f"{name}: {warning}" for warning in report.warnings]
+        learning = name == "train"
+        # whoever is to read detected boxes learns from annotated ones, and needs detected ones only where it is measured
+        given = config.regions == "detected" and (learning or name not in ("val", *config.test_on))
+        regions = regions_for(config, labels, name, "annotated" if given else None)
+        check_regions(regions, labels, name, config, max_poses, mosaic=learning and augment.mosaic > 0)
+        check_content(labels, name, config.dataset.name)
+        left_out = len(labels.poses) - int(labels.poses.ignore.sum()) - len(regions)
+        if regions.kind == "annotated" and left_out:
+            notes.append(f"{name}: {left_out} instances without a labelled keypoint or box are left out")
+        if labels.poses.ignore.any():
+            notes.append(
+                f"{name}: {int(labels.poses.ignore.sum())} crowds or unlabelled subjects are neither trained on nor scored"
+            )
+        window = (int(config.window[0]), int(config.window[1])) if learning and config.window is not None else None
+        datasets[name] = PoseDataset(
+            labels, regions, size, augment if learning else None, config.seed, window, epochs, config.window_anywhere
+        )
+    module = PoseDataModule(datasets["train"], datasets.get("val"), config.batch_size, config.workers, config.seed)
+    return TrainingData(splits, module, datasets["train"], datasets.get("val"), notes)
+
+
+def max_epochs(config: DictConfig) -> int | None:
+    """How many epochs a training has; None where only time or steps end it."""
+    epochs = config.trainer.get("max_epochs")
+    return None if epochs is None or epochs < 0 else int(epochs)
+
+
+def check_regions(
+    regions: Regions, labels: Labels, split: str, config: DictConfig, max_poses: int | None, mosaic: bool = False
+) -> None:
+    """Refuse what a head can't hold."""
+    where = f"dataset {config.dataset.name}, split {split}"
+    most = regions.most_poses(labels)
+    if max_poses == 1 and mosaic and regions.kind == "image":
+        raise DataError(
+            f"the head holds {max_poses} pose per view, but augment.mosaic={config.augment.mosaic} shows four images in "
+            f"one ({where}). Use augment.mosaic=0, or a head that holds any number of poses."
+        )
+    if max_poses is not None and most > max_poses:
+        part = "model" if config.get("head") is None else "head"
+        kind = config[part].get("_target_", part).rsplit(".", 1)[-1]
+        raise DataError(
+            f"{part} '{kind}' holds {max_poses} pose per view, but regions '{regions.kind}' shows up to {most} ({where}). "
+            "Use regions=annotated, or a head that holds any number of poses."
+        )
+
+
+def check_content(labels: Labels, split: str, dataset: str) -> None:
+    """Refuse splits with nothing to learn or score."""
+    where = f"dataset {dataset}, split {split}"
+    if not len(labels):
+        raise DataError(f"the split is empty ({where}). Check its fractions or its manifest.")
+    if not (labels.poses.labelled.any(1) & ~labels.poses.ignore).any():
+        raise DataError(f"no keypoint is labelled ({where}). Check the annotation file, or leave the split out.")

@@ -1,0 +1,72 @@
+"""Models from configs: backbone → neck → head, a cascade of two of these, or an exemplar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from kplab import config as configs
+from kplab.errors import ConfigError
+from kplab.structures.predictor import Model, Predictor
+from kplab.tasks.wiring.datasets import skeleton_of
+from kplab.tasks.wiring.nodes import build_node
+
+
+def build_model(config: DictConfig, pretrained: bool = True) -> Model:
+    """The model of a run's config: ``model`` with the parts that the config has beside it.
+
+    Args:
+        pretrained: False where a checkpoint is loaded next, so that no weights are fetched for nothing.
+
+    Raises:
+        ModelError: parts don't go together, or the file of ``weights`` doesn't fit them.
+    """
+    skeleton, size = skeleton_of(config.dataset), sides(config.size)
+    given = config.get("weights") if pretrained and config.get("resume") is None else None
+    unloaded: dict[str, Any] = {} if pretrained and not given else {"pretrained": False, "checkpoint": None}
+
+    def parts(node: DictConfig, view: tuple[int, int]) -> dict[str, Any]:
+        """Backbone, neck and head for views of a size, in the order in which their weights are drawn."""
+        backbone = build_node(node.backbone, "backbone", size=view, **unloaded)
+        neck = build_node(node.neck, "neck", in_channels=backbone.channels, strides=backbone.strides)
+        maps = {"in_channels": neck.channels, "strides": neck.strides}
+        head = build_node(node.head, "head", **maps, size=view, skeleton=skeleton)
+        return {"backbone": backbone, "neck": neck, "head": head, "size": view}
+
+    options = configs.plain(config.model)
+    if config.get("detector") is not None:
+        from kplab.models.pose_model import PoseModel
+
+        crop = sides(options.pop("crop"))
+        detector = PoseModel(**parts(config.detector, sides(config.detector.size)))
+        subject = PoseModel(**parts(config, crop))
+        objects = {"detector": detector, "subject": subject, "size": size, "padding": config.padding}
+    elif config.get("head") is not None:
+        objects = parts(config, size)
+    else:
+        objects = {"size": size, "skeleton": skeleton}
+    model: Model = build_node(DictConfig(options), "model", **objects)
+    if given:
+        from kplab.models.weights import load_model_weights
+
+        load_model_weights(model, Path(str(given)))
+    return model
+
+
+def sides(size: Sequence[int]) -> tuple[int, int]:
+    """(width, height) of a config's list."""
+    return int(size[0]), int(size[1])
+
+
+def check_flip_test(model: Predictor, flip_test: bool) -> None:
+    """Refuse a flip test that the model can't do.
+
+    Raises:
+        ConfigError: naming the parts without one.
+    """
+    if flip_test and not model.flips:
+        parts = ", ".join(getattr(model, "without_flip", [])) or type(model).__name__
+        raise ConfigError(f"flip_test is true, but {parts} has no flip test. Use flip_test=false.")

@@ -1,0 +1,112 @@
+"""Objects from config nodes: the only place that calls Hydra's ``instantiate``."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from kplab import config as configs
+from kplab.errors import ConfigError, KplabError, RunError
+from kplab.runs.run import Run
+
+
+def build_node(config: DictConfig, what: str, **objects: Any) -> Any:
+    """Build the object that a config node describes.
+
+    Args:
+        what: the group of the node, for messages.
+        objects: arguments that are objects already.
+
+    Raises:
+        ConfigError: the target does not exist, an option is unknown, missing or of a wrong type, or a library refuses it.
+            Errors of kplab's own constructors that are no ``KplabError`` are bugs and pass with their traceback.
+    """
+    try:
+        partial = instantiate(config, _convert_="all", _partial_=True)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, KplabError | OSError) or raised_by_kplab(cause):
+            raise cause from None
+        raise ConfigError(f"{what}: {cause} (see conf/{what})") from error
+    target = partial.func
+    check_options(target, {**partial.keywords, **objects}, set(objects), what)
+    try:
+        return partial(**objects)
+    except (ValueError, TypeError) as error:
+        if isinstance(error, KplabError) or is_own(target):
+            raise
+        raise ConfigError(f"{what}: {error} (see conf/{what})") from error
+
+
+def check_options(target: Any, arguments: dict[str, Any], objects: set[str], what: str) -> None:
+    """Hold options against the signature of what they are for.
+
+    Args:
+        target: class or function; of kplab's own the types are checked too.
+        arguments: all that it will be called with.
+        objects: names of those that do not come from a config.
+
+    Raises:
+        ConfigError: an option is unknown, missing or of a wrong type; says which there are.
+    """
+    signature = inspect.signature(target)
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        known = ", ".join(name for name in signature.parameters if name not in objects)
+        raise ConfigError(f"{what}: {error}. Options of {target.__qualname__}: {known} (see conf/{what}).") from None
+    if not is_own(target):
+        return
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    faults = []
+    for name in arguments.keys() - objects:
+        try:
+            msgspec.convert(arguments[name], hints.get(name, Any), strict=True, dec_hook=as_path)
+        except msgspec.ValidationError as error:
+            faults.append(f"{what}.{name} is {arguments[name]!r}: {error} (see conf/{what}).")
+        except TypeError:
+            continue  # a type that no config can hold
+    if faults:
+        raise ConfigError("\n".join(sorted(faults)))
+
+
+def as_path(kind: type, value: Any) -> Any:
+    """Convert text to a path, the one type besides the plain ones that a config can state."""
+    if kind is not Path or not isinstance(value, str):
+        raise TypeError(f"{kind} is no type of a config's value")
+    return Path(value)
+
+
+def is_own(target: Any) -> bool:
+    """Whether a class or function is kplab's own."""
+    return str(getattr(target, "__module__", "")).partition(".")[0] == "kplab"
+
+
+def raised_by_kplab(error: BaseException) -> bool:
+    """Whether an exception was raised inside kplab's own code."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and str(frames[-1][0].f_globals.get("__name__", "")).partition(".")[0] == "kplab"
+
+
+def load_config(run: Run) -> DictConfig:
+    """The config that a run was made with."""
+    path = run.folder / "config.yaml"
+    if not path.is_file():
+        raise RunError(f"{run.folder}: half written: it has no config.yaml. Train the run again.")
+    OmegaConf.register_new_resolver("workspace", lambda: str(configs.workspace()), replace=True)
+    try:
+        config = OmegaConf.load(path)
+        if "dataset" not in config or "model" not in config:
+            raise ValueError("it has no dataset or no model")
+    except (ValueError, OSError, YAMLError) as error:
+        said = str(error).splitlines()[0]
+        raise RunError(f"{path}: half written or damaged ({said}). Train the run again.") from None
+    return config  # type: ignore[return-value]
