@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kplab.errors import ModelError
 from kplab.models.csp import CSP, SPPF, C2f
+from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.yolo import YoloHead
 from kplab.models.pan import PAN
 from kplab.structures.skeleton import Skeleton
@@ -28,7 +29,7 @@ def network(scale: str, skeleton: Skeleton) -> tuple[CSP, PAN, YoloHead]:
     backbone = CSP(scale)
     neck = PAN(backbone.channels, backbone.strides, repeats=REPEATS[scale])
     return backbone, neck, YoloHead(
-        in_channels=neck.channels, strides=neck.strides, size=(640, 640), skeleton=skeleton
+        HeadInputs(neck.channels, neck.strides, (640, 640), skeleton)
     )  # fmt: skip
 
 
