@@ -9,7 +9,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from kplab.tasks import compose
 
-EXAMPLE = "kplab train experiment=mouse_heatmap"
+EXAMPLE = "kplab train experiment=heatmap_mouse"
 
 #: What a validation logs, see ``tasks.training.pose_module``.
 MONITORED = ("val/px", "val/AP", "val/loss")
