@@ -70,8 +70,8 @@ def test_norms_are_yolos(root: Path) -> None:
 
 
 def test_maps_are_as_told() -> None:
-    for indices, strides in ((None, [8, 16, 32]), ([1, 3], [4, 16])):
-        backbone = CSP("n", out_indices=indices)
+    for options, strides in (({}, [8, 16, 32]), ({"out_indices": [1, 3]}, [4, 16])):
+        backbone = CSP("n", **options)
         assert backbone.strides == strides
         assert backbone.stride_multiple == strides[-1]
         maps = backbone(torch.zeros(1, 3, 64, 96))

@@ -24,7 +24,7 @@ K = 3
 
 def head(**options: Any) -> QueryHead:
     torch.manual_seed(0)
-    small = {"width": 16, "heads": 4, "encoder_layers": 1, "decoder_layers": 2, "feedforward": 24}
+    small = {"width": 16, "heads": 4, "encoder_layers": 1, "decoder_layers": 2, "feedforward": 24, "anchored": False}
     return QueryHead(HeadInputs([8, 12], [16, 32], SIZE, THREE), **{**small, **options}).eval()
 
 

@@ -66,7 +66,7 @@ class QueryHead(RegressionHead):
         decoder_layers: int = 6,
         feedforward: int = 2048,
         dropout: float = 0.0,
-        anchored: bool = False,
+        anchored: bool = True,
         loss: str = "l1",
         coordinate_weight: float = 5.0,
         oks_weight: float = 1.0,
