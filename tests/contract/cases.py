@@ -68,7 +68,8 @@ def skeleton() -> Skeleton:
 def settings_of(head: str) -> dict[str, Any]:
     """What ``settings/<head>.yaml`` states for tests of a head; a head without such a file is tested with the defaults.
 
-    Keys: ``options`` of a narrow head for the contract suite, and ``overfit``, overrides for ``tests/tasks/test_overfit.py``.
+    Keys: ``options`` of a narrow head for the contract suite; for ``tests/tasks/test_overfit.py`` ``overfit``, overrides, and
+    ``cascade``, whether the head is trained behind a detector.
     """
     file = Path(__file__).parent / "settings" / f"{head}.yaml"
     return yaml.safe_load(file.read_text()) if file.is_file() else {}
