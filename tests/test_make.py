@@ -39,7 +39,15 @@ def test_test_runs_every_check_in_a_ready_environment(root: Path, tmp_path: Path
     (tmp_path / ".ready-auto").touch()
     commands = make(root, "-n", "test", f"VENV={tmp_path}")
     assert "requirements.lock" not in commands
-    for part in ("ruff check", "ruff format --check", "nbstripout --verify", "lint-imports", "mypy", "pytest", "--nbmake"):
+    for part in (
+        "ruff check",
+        "ruff format --check",
+        "nbstripout --verify",
+        "lint-imports",
+        "mypy",
+        "pytest",
+        "--nbmake",
+    ):
         assert f"/{part}" in commands or f" {part}" in commands, part
 
 
