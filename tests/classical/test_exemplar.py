@@ -1,4 +1,4 @@
-"""What was seen is found again to a pixel: as it was, turned, scaled, shifted, twice, and from a file; what was not is not."""
+"""Stored subjects are found to a pixel: unchanged, rotated, scaled, shifted, twice, and after loading; others are not."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def scene(seed: int, *places: np.ndarray, background: int = 99) -> tuple[np.ndar
     disc = np.zeros(SIZE[::-1], np.float32)
     cv2.circle(disc, (163, 124), 72, 1.0, -1, cv2.LINE_AA)
     texture = blurred(seed, SIZE, 2.5).astype(np.float32)
-    # half the contrast of the subject, so that there is background to be told from it
+    # half the contrast of the subject, so that there is background to separate it from
     image = 64 + blurred(background, SIZE, 4) / 2
     poses = []
     for m in places or (np.eye(3),):
@@ -55,7 +55,7 @@ def scene(seed: int, *places: np.ndarray, background: int = 99) -> tuple[np.ndar
 
 
 def batch(*scenes: tuple[np.ndarray, Poses]) -> Batch:
-    """Whole pictures as views."""
+    """Whole images as views."""
     n = len(scenes)
     images = torch.from_numpy(np.stack([image for image, _ in scenes]).transpose(0, 3, 1, 2).copy())
     box = np.tile(np.array([0.0, 0.0, *SIZE]), (n, 1))
@@ -70,14 +70,14 @@ def about(degrees: float, scale: float, dx: float, dy: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def model() -> Exemplar:
-    """Knows three discs, each before its own background."""
+    """Fitted to three discs, each in front of its own background."""
     made = Exemplar(SIZE, SKELETON)
     made.fit([batch(scene(1, background=11)), batch(scene(2, background=12), scene(3, background=13))])
     return made
 
 
 def same(one: list[Poses], other: list[Poses]) -> bool:
-    """Equal to the bit."""
+    """Equal bit for bit."""
     return len(one) == len(other) and all(
         np.array_equal(getattr(a, name), getattr(b, name))
         for a, b in zip(one, other, strict=True)
@@ -85,8 +85,8 @@ def same(one: list[Poses], other: list[Poses]) -> bool:
     )
 
 
-def test_what_was_seen_is_found_where_it_was(model: Exemplar) -> None:
-    """Within 1 px, every point of every subject; and nothing else scores half as much."""
+def test_stored_subjects_are_found_at_their_positions(model: Exemplar) -> None:
+    """Within 1 px, every point of every subject; and no other detection has half the score."""
     seen = batch(scene(1, background=11), scene(2, background=12), scene(3, background=13))
     for found, true in zip(model.predict(seen), seen.poses, strict=True):
         assert np.linalg.norm(found.xy[0] - true.xy[0], axis=-1).max() < 1
@@ -107,7 +107,7 @@ def test_turned_scaled_and_shifted(model: Exemplar, degrees: float, scale: float
 
 
 def test_two_copies_are_two_poses(model: Exemplar) -> None:
-    """One upright and one upside down, in one view: one pose each, and no third that is as sure."""
+    """One upright and one upside down, in one view: one pose each, and no third pose of similar score."""
     maps = about(0, 0.8, -85, 40), about(180, 0.8, 80, -35)
     seen = batch(scene(1, *maps, background=78))
     (found,) = model.predict(seen)
@@ -121,17 +121,17 @@ def test_two_copies_are_two_poses(model: Exemplar) -> None:
     assert np.array_equal(single.predict(seen)[0].xy, found.xy[:1])
 
 
-def test_nobody_in_a_blank_picture_and_nobody_sure_in_a_strange_one(model: Exemplar) -> None:
-    """No point, no vote; and what looks like nothing that was memorised is at most a ghost."""
+def test_no_subject_in_a_blank_image_and_no_confident_one_in_a_random_image(model: Exemplar) -> None:
+    """A blank image has no points and no votes; an image without similarity to the memory has low scores at most."""
     blank = np.full((*SIZE[::-1], 3), 128, np.uint8), Poses.empty(4)
     strange = np.repeat(blurred(500, SIZE, 3).astype(np.uint8)[..., None], 3, axis=2), Poses.empty(4)
-    nobody, ghosts = model.predict(batch(blank, strange))
-    assert len(nobody) == 0
-    assert (ghosts.score < 0.5).all()
+    empty, unlike = model.predict(batch(blank, strange))
+    assert len(empty) == 0
+    assert (unlike.score < 0.5).all()
 
 
-def test_places_are_expected_where_that_is_asked_for() -> None:
-    """With a prior, a blank view has one subject, where subjects lay, and it scores 0; one that is seen scores as ever."""
+def test_prior_votes_place_a_subject_in_a_blank_view() -> None:
+    """With a prior, a blank view has one subject, at the training poses, with score 0; a visible subject scores as before."""
     made = Exemplar(SIZE, SKELETON, max_poses=1, prior=0.3)
     made.fit([batch(scene(1, background=11), scene(2, background=12))])
     blank = np.full((*SIZE[::-1], 3), 128, np.uint8), Poses.empty(4)
@@ -143,8 +143,8 @@ def test_places_are_expected_where_that_is_asked_for() -> None:
     assert sure.score[0] > 0.9
 
 
-def test_truth_never_leaks(model: Exemplar) -> None:
-    """Without poses, with others, alone or among others: the same bits."""
+def test_predictions_do_not_depend_on_the_truth(model: Exemplar) -> None:
+    """Without poses, with other poses, alone or in a batch: the same bits."""
     one, two = scene(1, about(20, 1, 5, 5)), scene(3, background=13)
     with_truth = model.predict(batch(one, two))
     for poses in ([], [Poses.empty(4), Poses.make(XY + 50)]):
@@ -153,7 +153,7 @@ def test_truth_never_leaks(model: Exemplar) -> None:
 
 
 def test_the_same_memory_and_the_same_poses_from_a_file(model: Exemplar, tmp_path: object) -> None:
-    """Memorised again it is the same to the bit, however batches are cut; so it is when read back."""
+    """A second fit gives the same bits for any batch size; so does loading from a file."""
     again = Exemplar(SIZE, SKELETON)
     again.fit([batch(scene(1, background=11), scene(2, background=12)), batch(scene(3, background=13))])
     state = model.state_dict()
@@ -170,8 +170,8 @@ def test_the_same_memory_and_the_same_poses_from_a_file(model: Exemplar, tmp_pat
     assert same(read.predict(seen), model.predict(seen))
 
 
-def test_unlabelled_points_are_told_by_the_others() -> None:
-    """A subject without a tail in one view and without a head in the other still has both, and a lone point is no crash."""
+def test_unlabelled_points_are_predicted_from_other_exemplars() -> None:
+    """A subject without a tail in one view and without a head in the other still has both, and a single labelled point is no error."""
     first, second = scene(1, background=11), scene(1, background=12)
     first[1].xy[0, 3], first[1].visible[0, 3] = np.nan, 0
     second[1].xy[0, 0], second[1].visible[0, 0] = np.nan, 0
@@ -183,15 +183,15 @@ def test_unlabelled_points_are_told_by_the_others() -> None:
     assert np.linalg.norm(found.xy - XY, axis=-1).max() < 2
 
 
-def test_nobody_to_remember_is_told() -> None:
-    """In the terminal's words, not in NumPy's."""
+def test_views_without_a_labelled_keypoint_are_refused() -> None:
+    """The message is kplab's, not NumPy's."""
     image, _ = scene(1)
-    with pytest.raises(ModelError, match="nobody has a labelled keypoint"):
+    with pytest.raises(ModelError, match="no subject of the training views has a labelled keypoint"):
         Exemplar(SIZE, SKELETON).fit([batch((image, Poses.empty(4)))])
 
 
 def test_memory_is_bounded() -> None:
-    """Every 2**j-th is kept, with the least j that will do; so it is with subjects and both kinds of features."""
+    """Every 2**j-th item is kept, with the smallest sufficient j; for subjects and both kinds of features."""
     thinned: Thinned[int] = Thinned(10)
     thinned.add(range(35))
     assert thinned.kept == [0, 4, 8, 12, 16, 20, 24, 28, 32]
@@ -221,11 +221,11 @@ def test_similarities() -> None:
     assert abs(shape.mean()) < 1e-12
     assert np.mean(np.abs(shape) ** 2) == pytest.approx(1)
     drawn = [m[0] * shape + m[1] for m in pairs]
-    apart = np.sqrt(np.mean(np.abs(drawn[0] - drawn[1]) ** 2))
-    assert apart == pytest.approx(np.linalg.norm(pairs[0] - pairs[1]))
+    distance = np.sqrt(np.mean(np.abs(drawn[0] - drawn[1]) ** 2))
+    assert distance == pytest.approx(np.linalg.norm(pairs[0] - pairs[1]))
 
 
-def test_votes_that_agree_outweigh_strong_ones_that_do_not() -> None:
+def test_agreeing_votes_outweigh_strong_votes_that_disagree() -> None:
     """Ten weak votes for nearly one map against twenty for anything; then ten points about a place and three far off."""
     random = np.random.default_rng(1)
     noise = random.normal(0, 0.3, (10, 4)) @ np.array([[1, 0], [1j, 0], [0, 1], [0, 1j]])
@@ -246,7 +246,7 @@ def test_votes_that_agree_outweigh_strong_ones_that_do_not() -> None:
     assert 8 < total[0] < 11
 
 
-def test_points_are_sift_s_own() -> None:
+def test_features_are_those_of_sift() -> None:
     """A blob of deviation s is found at its place with a radius of 0.89 s; descriptors of found frames are SIFT's own.
 
     0.89 is 2**(-1/6), where the difference of two Gaussians 2**(1/3) apart answers a Gaussian most.
