@@ -197,7 +197,7 @@ def test_memory_is_bounded() -> None:
     assert thinned.kept == [0, 4, 8, 12, 16, 20, 24, 28, 32]
     made = Exemplar(SIZE, SKELETON, exemplars=2, memory=50, background=60)
     made.fit([batch(*(scene(i, background=i + 10) for i in range(5)))])
-    counts = made.remembered()
+    counts = made.counts()
     assert counts["subjects"] == 2
     assert 25 <= counts["features of subjects"] <= 50
     assert 30 <= counts["features of the background"] <= 60

@@ -191,7 +191,7 @@ def test_labels_stand_under_their_pictures_and_are_cut() -> None:
 
 
 def test_a_contact_sheet_refuses_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(ValueError, match="at least one image"):
         drawing.contact_sheet([])
     with pytest.raises(ValueError, match="2 images but 1 labels"):
         drawing.contact_sheet([black(), black()], labels=["one"])
