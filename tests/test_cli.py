@@ -111,5 +111,5 @@ def test_help_and_verbs_without_a_model_start_light() -> None:
 
 def test_a_verb_that_lacks_a_part_is_named(tmp_path: Path) -> None:
     (tmp_path / "greet.py").write_text('"""``kplab greet``: say hello."""\nEXAMPLE = "kplab greet"\n')
-    with pytest.raises(ConfigError, match=r"greet.py: a verb, but it lacks Options, main"):
+    with pytest.raises(ConfigError, match=r"greet.py: the verb lacks Options, main"):
         find_verbs(tmp_path)
