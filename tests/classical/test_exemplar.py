@@ -30,13 +30,13 @@ XY = np.array([[[160.0, 85.0], [120.0, 125.0], [205.0, 130.0], [165.0, 160.0]]])
 
 
 def blurred(seed: int, size: tuple[int, int], sigma: float) -> np.ndarray:
-    """Grey noise of one roughness, from 0 to 255."""
+    """Blurred grey noise from 0 to 255."""
     noise = cv2.GaussianBlur(np.random.default_rng(seed).uniform(0, 255, size[::-1]), (0, 0), sigma)
     return (noise - noise.min()) / np.ptp(noise) * 255
 
 
 def scene(seed: int, *places: np.ndarray, background: int = 99) -> tuple[np.ndarray, Poses]:
-    """A textured disc that holds its four keypoints, once for each map of its own picture, on a background of its own.
+    """A textured disc that holds its four keypoints, once for each map, on its own background.
 
     Returns:
         (240, 320, 3) uint8, and the mapped poses.
@@ -63,7 +63,7 @@ def batch(*scenes: tuple[np.ndarray, Poses]) -> Batch:
 
 
 def about(degrees: float, scale: float, dx: float, dy: float) -> np.ndarray:
-    """Turn and scale about the disc's centre, then shift."""
+    """Rotate and scale about the disc's centre, then shift."""
     turn = affine.rotation(degrees) @ affine.scaling(scale, scale)
     return affine.translation(163 + dx, 124 + dy) @ turn @ affine.translation(-163, -124)
 
@@ -98,7 +98,7 @@ def test_stored_subjects_are_found_at_their_positions(model: Exemplar) -> None:
     ("degrees", "scale", "dx", "dy"),
     [(90, 1, 0, 0), (180, 1, 20, -15), (37, 1, 0, 0), (-120, 1.25, 10, 5), (10, 0.8, -50, 25)],
 )
-def test_turned_scaled_and_shifted(model: Exemplar, degrees: float, scale: float, dx: float, dy: float) -> None:
+def test_rotated_scaled_and_shifted(model: Exemplar, degrees: float, scale: float, dx: float, dy: float) -> None:
     """Within 3 px, 4 % of the subject's width: SIFT's angles err by a degree or two, and shrinking changes its points."""
     seen = batch(scene(2, about(degrees, scale, dx, dy), background=77))
     (found,) = model.predict(seen)
@@ -171,7 +171,7 @@ def test_the_same_memory_and_the_same_poses_from_a_file(model: Exemplar, tmp_pat
 
 
 def test_unlabelled_points_are_predicted_from_other_exemplars() -> None:
-    """A subject without a tail in one view and without a head in the other still has both, and a single labelled point is no error."""
+    """Labels without tail in one view and without head in the other give poses with both; one labelled point is enough."""
     first, second = scene(1, background=11), scene(1, background=12)
     first[1].xy[0, 3], first[1].visible[0, 3] = np.nan, 0
     second[1].xy[0, 0], second[1].visible[0, 0] = np.nan, 0
@@ -226,7 +226,7 @@ def test_similarities() -> None:
 
 
 def test_agreeing_votes_outweigh_strong_votes_that_disagree() -> None:
-    """Ten weak votes for nearly one map against twenty for anything; then ten points about a place and three far off."""
+    """Ten weak votes for nearly one map against twenty for anything; then ten points around a position and three outliers."""
     random = np.random.default_rng(1)
     noise = random.normal(0, 0.3, (10, 4)) @ np.array([[1, 0], [1j, 0], [0, 1], [0, 1j]])
     right = np.array([20 + 5j, 100 + 60j])
