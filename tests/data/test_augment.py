@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kplab.data.augment import MIRRORING, Augment
 from kplab.data.datamodule import PoseDataset, cut
 from kplab.data.regions import annotated_regions, image_regions
+from kplab.data.sources.files import FileSource
 from kplab.ops import affine
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
@@ -33,7 +34,7 @@ def lit(folder: Path, xy: np.ndarray) -> Labels:
     cv2.imwrite(str(path), image[..., ::-1].round().astype(np.uint8))
     poses = Poses.make(xy[None], box=np.array([[20.0, 15.0, 140.0, 105.0]]), area=np.array([5000.0]))
     return make_labels(
-        SKELETON, folder, ["spots.png"], np.array([1]), np.array([SIZE]), ["a"], poses, np.zeros(1, int), np.ones(1, int),
+        SKELETON, FileSource(folder, ["spots.png"]), np.array([1]), np.array([SIZE]), None, poses, np.zeros(1, int), np.ones(1, int),
         box_source="test", area_source="test",
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from pycocotools.coco import COCO
 
 from kplab.data.formats import coco
+from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
@@ -180,8 +181,7 @@ def test_write_takes_instances_away_and_adds_new_ones(tmp_path: Path) -> None:
     more = Poses.make(np.array([[[2.5, 3.5], [np.nan, np.nan], [4.5, 5.5]]]), box=np.array([[1, 1, 6, 6.0]]))
     labels = make_labels(
         PET,
-        labels.root,
-        list(labels.files),
+        labels.source,
         labels.image_id,
         labels.size,
         list(labels.group),
@@ -216,7 +216,15 @@ def test_fresh_files_read_back_the_same(
     how = {"box_source": "annotation", "area_source": "annotation"}
     image_of = np.array([1, 1])
     labels = make_labels(
-        PET, folder, ["a.png", "b.png"], np.array([1, 2]), size, ["v", "v"], poses, image_of, np.array([4, 9]), **how
+        PET,
+        FileSource(folder, ["a.png", "b.png"]),
+        np.array([1, 2]),
+        size,
+        ["v", "v"],
+        poses,
+        image_of,
+        np.array([4, 9]),
+        **how,
     )
     again = coco.read(coco.write(labels, folder / "out.json"), folder, PET)
     np.testing.assert_allclose(again.poses.xy, labels.poses.xy, atol=1e-9)
@@ -290,7 +298,7 @@ def edited(where: str, key: Any, value: Any) -> dict[str, Any]:
         (json.dumps(edited("annotations", "area", float("nan"))), "NaN and Infinity are not JSON"),
         ([], "not a COCO keypoint file"),
         ({"images": [], "annotations": []}, "missing required field `categories`"),
-        (edited("annotations", "keypoints", [1, 2, 2, 3, 4, 2]), "wanted 9 keypoint numbers .* annotation 5 has 6"),
+        (edited("annotations", "keypoints", [1, 2, 2, 3, 4, 2]), "expected 9 keypoint numbers .* annotation 5 has 6"),
         (edited("annotations", "keypoints", [[1, 2, 2], [3, 4, 2], [1, 2, 2]]), "as one flat list"),
         (edited("annotations", "keypoints", [1, 2, 3, 3, 4, 2, 0, 0, 0]), "visibility other than 0, 1 or 2"),
         (edited("annotations", "id", 0), "takes 0 for 'no match'. Number them from 1: add 1 to every annotation id"),

@@ -13,6 +13,7 @@ from kplab.data.augment import Augment
 from kplab.data.datamodule import PoseDataset
 from kplab.data.mosaic import Tile, mosaic
 from kplab.data.regions import annotated_regions, image_regions
+from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
 from kplab.ops import affine
 from kplab.structures.labels import Labels, make_labels
@@ -46,7 +47,7 @@ def lit(folder: Path, seed: int = 0) -> Labels:
     poses.box = np.concatenate([np.array(points).min(1) - 4, np.array(points).max(1) + 4], axis=1)
     image_of = np.repeat(np.arange(len(SIZES)), 2)
     return make_labels(
-        SKELETON, folder, files, np.arange(1, 6), size, files, poses, image_of, np.arange(1, 11), box_source="t", area_source="t"
+        SKELETON, FileSource(folder, files), np.arange(1, 6), size, None, poses, image_of, np.arange(1, 11), box_source="t", area_source="t"
     )  # fmt: skip
 
 
