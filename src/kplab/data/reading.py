@@ -185,7 +185,7 @@ def _filled_boxes(poses: Poses, box: np.ndarray | None, margin: float) -> tuple[
     hull = boxes_around(poses, margin)
     if box is None:
         return hull, words, []
-    absent: np.ndarray = ~(box[:, 2:] > box[:, :2]).all(1)
+    absent = np.logical_not(np.all(box[:, 2:] > box[:, :2], axis=1))
     if not absent.any():
         return box, "annotation", []
     note = f"{int(absent.sum())} annotations have no box: {words} taken"
