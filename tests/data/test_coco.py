@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pycocotools.coco import COCO
 
 from kplab.data.formats import coco
 from kplab.data.sources.files import FileSource
+from kplab.data.split import split
 from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
@@ -160,6 +162,70 @@ def test_real_files_return_unchanged(real_data: Path, tmp_path: Path, part: str)
 def test_round_trip_keeps_every_field_and_number(tmp_path: Path) -> None:
     labels = read(tmp_path, document(), keep_extras=True)
     assert json.loads(coco.write(labels, tmp_path / "out.json").read_text()) == document()
+
+
+def by_id(entries: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    return {entry["id"]: entry for entry in entries}
+
+
+def test_parts_of_a_split_keep_every_field(tmp_path: Path) -> None:
+    """Captions, segments, unknown fields, annotations of other categories: all that belongs to a part's images."""
+    for name in ("a/x.jpg", "b.jpg", "none.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    labels = read(tmp_path, document(), keep_extras=True)
+    parts = split(labels, tmp_path / "split.json", {"train": 0.6, "test": 0.4}, by="image")
+    source, images, annotations = document(), [], []
+    for name, part in parts.items():
+        out = json.loads(coco.write(part, tmp_path / f"{name}.json").read_text())
+        assert {k: v for k, v in out.items() if k not in ("images", "annotations")} == {
+            k: v for k, v in source.items() if k not in ("images", "annotations")
+        }
+        ids = {image["id"] for image in out["images"]}
+        assert by_id(out["images"]) == {i: e for i, e in by_id(source["images"]).items() if i in ids}
+        assert out["annotations"] == [a for a in source["annotations"] if a["image_id"] in ids]
+        images += out["images"]
+        annotations += out["annotations"]
+    assert len(parts) == 2
+    assert by_id(images) == by_id(source["images"])
+    assert by_id(annotations) == by_id(source["annotations"])
+
+
+def test_an_instance_moved_from_another_part_keeps_its_fields(tmp_path: Path) -> None:
+    labels = read(tmp_path, document(), keep_extras=True)
+    cat, extras = labels.select([1]), labels.extras
+    assert extras is not None
+    moved = replace(labels.select([2]), poses=cat.poses, instance_id=cat.instance_id, crowd=cat.crowd)
+    moved.start = np.array([0, 1])
+    moved.extras = extras.select([9], [5])
+    (annotation,) = json.loads(coco.write(moved, tmp_path / "out.json").read_text())["annotations"]
+    assert annotation == {**document()["annotations"][0], "image_id": 9}
+
+
+def test_tracks_are_read_changed_and_taken_away(tmp_path: Path) -> None:
+    labels = read(tmp_path, document(), keep_extras=True)
+    assert labels.poses.track.tolist() == [-1, -1, -1, 3]
+    labels.poses.track[:] = [0, -1, 8, -1]
+    wanted = document()
+    wanted["annotations"][0]["track_id"] = None
+    wanted["annotations"][1]["track_id"] = 0
+    wanted["annotations"][4]["track_id"] = 8
+    path = coco.write(labels, tmp_path / "out.json")
+    assert json.loads(path.read_text()) == wanted
+    assert coco.read(path, tmp_path, PET).poses.track.tolist() == [0, -1, 8, -1]
+    labels.extras = None
+    fresh = json.loads(coco.write(labels, tmp_path / "fresh.json").read_text())["annotations"]
+    assert [a.get("track_id", "none") for a in fresh] == [0, "none", 8, "none"]
+
+
+def test_track_ids_that_are_no_integers_are_kept_as_extras(tmp_path: Path) -> None:
+    content = document()
+    for annotation, value in zip(content["annotations"], ("a", 1.5, None, [2], -7), strict=True):
+        annotation["track_id"] = value
+    labels = read(tmp_path, content, keep_extras=True)
+    assert labels.poses.track.tolist() == [-1] * 4
+    assert any(n.startswith("2 annotations have a track_id that is not an integer") for n in labels.notes)
+    assert json.loads(coco.write(labels, tmp_path / "out.json").read_text()) == content
 
 
 def test_write_changes_only_what_changed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -17,14 +18,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
+from kplab.cli import main
 from kplab.data import formats
 from kplab.data.images import IMAGE_SUFFIXES
-from kplab.errors import DataError
+from kplab.errors import ConfigError, DataError
 from kplab.ops import affine
 from kplab.structures.image_source import ImageSource
 from kplab.structures.labels import Labels
 from kplab.structures.skeleton import Skeleton
+from kplab.tasks.wiring.datasets import check_source
 
 EXAMPLES = Path(__file__).parent / "formats"
 FORMATS = formats.find_formats()
@@ -228,3 +232,61 @@ def test_a_format_without_an_example_says_what_to_add(monkeypatch: pytest.Monkey
     (tmp_path / "coco.py").write_text("def make(folder): ...\n")
     with pytest.raises(pytest.fail.Exception, match="lacks rewrite"):
         example("coco")
+
+
+def test_the_verb_lists_all_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "--formats"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"_target_: kplab.data.formats.{name}.read" in out for name in FORMATS)
+    assert '    area = "annotation": annotation, or box' in out
+    assert max(map(len, out.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        (
+            {"_target_": "kplab.data.formats.yolo9.read"},
+            ["no reader 'kplab.data.formats.yolo9.read'", ", ".join(FORMATS)],
+        ),
+        ({"images": "x"}, ["no reader ''", ", ".join(FORMATS)]),
+        (
+            {"_target_": "kplab.data.formats.lsp.read", "folder": "x", "colour": 1},
+            [
+                "has no key 'colour'. Its keys:",
+                'images = "images": name of the image folder, where im<number>.jpg lie.',
+            ],
+        ),
+        (
+            {"_target_": "kplab.data.formats.lsp.read"},
+            ["needs the key 'folder'. Its keys:", "folder: folder that holds"],
+        ),
+    ],
+)
+def test_wrong_sources_name_formats_and_keys(node: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_source(OmegaConf.create(node), "dataset 'mine', source 'all'")
+    assert str(caught.value).startswith("dataset 'mine', source 'all': ")
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_half_a_pixel_is_converted_in_one_place(root: Path) -> None:
+    files = [*(root / "src/kplab/data/formats").glob("*.py"), root / "src/kplab/structures/predictions.py"]
+    bare = [
+        f"{path.name}: {line}"
+        for path in files
+        for line in path.read_text().splitlines()
+        if re.search(r"\b0?\.5\b", line)
+    ]
+    assert not bare
+
+
+def test_documented_keys_exist(root: Path) -> None:
+    """docs/formats.md lists the keys of each format that it describes."""
+    sections = re.split(r"^## ", (root / "docs/formats.md").read_text(), flags=re.MULTILINE)
+    documented = {m[1]: s for s in sections if (m := re.match(r"[^\n]+\n`kplab\.data\.formats\.(\w+)\.read`", s))}
+    assert set(documented) <= set(FORMATS)
+    assert documented
+    for name, section in documented.items():
+        keys = [key.name for key in formats.keys_of(formats.load_format(name).read)]
+        assert re.findall(r"^- `(\w+)`", section, flags=re.MULTILINE) == keys, name
