@@ -1,4 +1,4 @@
-"""The linter and the image reader: every planted fault is found, whole data is clean."""
+"""Checks of datasets and the image reader: every planted fault is found, intact data has none."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def test_the_openfield_mouse_has_no_errors(real_data: Path) -> None:
     assert report.errors == []
 
 
-def test_all_faults_are_said_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     labels = dataset(tmp_path, 12)
     (tmp_path / "0.jpg").unlink()
     whole = (tmp_path / "1.jpg").read_bytes()
@@ -205,7 +205,7 @@ def test_missing_empty_and_foreign_files_are_named(tmp_path: Path) -> None:
         assert str(tmp_path / name) in str(caught.value)
 
 
-def test_real_files_that_libjpeg_grumbles_at_are_read(real_data: Path) -> None:
+def test_real_files_with_libjpeg_warnings_are_read(real_data: Path) -> None:
     """34 of these JPEGs end a data segment early, yet have their end marker: they decode."""
     files = sorted((real_data / "tiger_pose_val").rglob("*.jpg"))
     assert len(files) == 53

@@ -1,4 +1,4 @@
-"""COCO files: against pycocotools, round trips without loss, and what a broken file says."""
+"""COCO files: against pycocotools, round trips without loss, and messages of broken files."""
 
 import contextlib
 import copy
@@ -206,12 +206,12 @@ def test_tracks_are_read_changed_and_taken_away(tmp_path: Path) -> None:
     labels = read(tmp_path, document(), keep_extras=True)
     assert labels.poses.track.tolist() == [-1, -1, -1, 3]
     labels.poses.track[:] = [0, -1, 8, -1]
-    wanted = document()
-    wanted["annotations"][0]["track_id"] = None
-    wanted["annotations"][1]["track_id"] = 0
-    wanted["annotations"][4]["track_id"] = 8
+    expected = document()
+    expected["annotations"][0]["track_id"] = None
+    expected["annotations"][1]["track_id"] = 0
+    expected["annotations"][4]["track_id"] = 8
     path = coco.write(labels, tmp_path / "out.json")
-    assert json.loads(path.read_text()) == wanted
+    assert json.loads(path.read_text()) == expected
     assert coco.read(path, tmp_path, PET).poses.track.tolist() == [0, -1, 8, -1]
     labels.extras = None
     fresh = json.loads(coco.write(labels, tmp_path / "fresh.json").read_text())["annotations"]
@@ -231,14 +231,14 @@ def test_track_ids_that_are_no_integers_are_kept_as_extras(tmp_path: Path) -> No
 def test_write_changes_only_what_changed(tmp_path: Path) -> None:
     labels = read(tmp_path, document(), keep_extras=True)
     row = labels.instance_id.tolist().index(5)
-    labels.poses.xy[row, 1] += 1  # left_ear, which stands third in the file
+    labels.poses.xy[row, 1] += 1  # left_ear, third in the file
     labels.poses.area[row] = 31
     labels.poses.ignore[labels.instance_id == 1] = True
-    wanted = document()
-    wanted["annotations"][0]["keypoints"][6:8] = [7.25, 8.1]
-    wanted["annotations"][0]["area"] = 31
-    wanted["annotations"][4]["iscrowd"] = 1
-    assert json.loads(coco.write(labels, tmp_path / "out.json").read_text()) == wanted
+    expected = document()
+    expected["annotations"][0]["keypoints"][6:8] = [7.25, 8.1]
+    expected["annotations"][0]["area"] = 31
+    expected["annotations"][4]["iscrowd"] = 1
+    assert json.loads(coco.write(labels, tmp_path / "out.json").read_text()) == expected
 
 
 def test_write_takes_instances_away_and_adds_new_ones(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""DeepLabCut projects: against pandas and the source files themselves, and what a broken table says."""
+"""DeepLabCut projects: against pandas and the source files themselves, and messages of broken tables."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""LSPET: its joints against the MATLAB file, and what a wrong file says."""
+"""LSPET: its joints against the MATLAB file, and messages of wrong files."""
 
 from pathlib import Path
 from typing import Any

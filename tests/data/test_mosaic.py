@@ -106,7 +106,7 @@ def brightest(light: np.ndarray) -> np.ndarray:
 
 
 def whole(image: np.ndarray, xy: np.ndarray) -> bool:
-    """Whether one picture alone (its blue tells which) is all around a point."""
+    """Whether one image alone (identified by its blue) is all around a point."""
     x, y = np.floor(xy).astype(int)
     if min(x, y) < RADIUS or x + RADIUS >= image.shape[1] or y + RADIUS >= image.shape[0]:
         return False
@@ -176,7 +176,7 @@ def test_a_resumed_run_draws_the_same(tmp_path: Path) -> None:
 
 
 def test_the_item_is_one_of_the_four_and_gives_its_name(tmp_path: Path) -> None:
-    """``view`` maps the item's own image, wherever it has come to lie."""
+    """``view`` maps the item's own image, wherever that is placed."""
     labels = lit(tmp_path)
     dataset = PoseDataset(labels, image_regions(labels), (192, 160), GEOMETRY["as YOLO"], seed=1)
     corners = []

@@ -1,4 +1,4 @@
-"""SLEAP files: frame and point where the file says, the half pixel, and what a broken file says."""
+"""SLEAP files: frames and points at the places that the file states, the half pixel, and messages of broken files."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def get(path: Path, **options: Any) -> Labels:
 
 
 def levels(labels: Labels) -> list[int]:
-    """Numbers of the film's frames, told by their grey."""
+    """Numbers of the film's frames, recognised by their grey level."""
     return [round(float(labels.read(i).mean()) / 20) for i in range(len(labels))]
 
 
@@ -153,7 +153,7 @@ def test_user_instances_supersede_predicted_ones(tmp_path: Path) -> None:
     assert [n.split(" predicted")[0] for n in both.notes] == ["2", "2"]
 
 
-def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+def test_missing_points_and_frames_are_noted(tmp_path: Path) -> None:
     film(tmp_path / "film.avi")
     far, hidden, blank = user((99, 1), (2, 2)), user((1, 1), (2, 2, False)), user((NAN, NAN), (NAN, NAN))
     labels = get(slp(tmp_path / "l.slp", [(0, 0, [far, hidden, blank]), (0, 1, []), (0, 2, [blank])]))

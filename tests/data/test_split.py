@@ -1,4 +1,4 @@
-"""Split manifests: nothing on two sides, the same on every machine, and no manifest believed that was tampered with."""
+"""Split manifests: nothing in two parts, the same on every machine, and edited manifests are refused."""
 
 import hashlib
 import json
@@ -203,7 +203,7 @@ def test_parts_that_overlap_or_are_empty_are_not_written(tmp_path: Path) -> None
         ({"by": "image", "fractions": None}, "expected two parts or more"),
     ],
 )
-def test_what_cannot_be_met_is_said(tmp_path: Path, options: dict, words: str) -> None:
+def test_impossible_parameters_are_reported(tmp_path: Path, options: dict, words: str) -> None:
     labels = dataset(tmp_path, ["one video"] * 6)
     with pytest.raises(DataError, match=words):
         make_split(labels, **{"fractions": {"train": 0.8, "test": 0.2}, **options})

@@ -101,7 +101,7 @@ def labels_from(
         area: (N,) pixels**2, NaN or 0 where absent; None: the format has none.
         box_margin: factor on the extent of the keypoints that makes a missing box.
         area_share: share of its box that is taken for a missing area.
-        crowd: (N,) bool; None: the format knows no crowds.
+        crowd: (N,) bool; None: the format has no crowds.
         track: (N,) tracks, -1 where there is none; None: the format has none.
         notes: what the reader itself left out or changed.
         extras: for the format's writer.
@@ -111,13 +111,13 @@ def labels_from(
         poses.visible[crowd] = 0
     visible, outside = drop_outside(poses.xy, poses.visible, size[image_of])
     poses = Poses.make(poses.xy, visible, ignore=(visible == 0).all(1), track=track)
-    said = [*notes, *outside]
+    all_notes = [*notes, *outside]
     if poses.ignore.any():
         crowds = 0 if crowd is None else int(crowd.sum())
         bare = int(poses.ignore.sum()) - crowds
-        said.append(f"{crowds} crowds and {bare} subjects without a labelled keypoint are ignored")
+        all_notes.append(f"{crowds} crowds and {bare} subjects without a labelled keypoint are ignored")
     poses.box, box_source, filled = _filled_boxes(poses, box, box_margin)
-    said += filled
+    all_notes += filled
     poses.area, area_source, filled = _filled_areas(poses.box, box_source, area, area_share)
     return make_labels(
         skeleton,
@@ -131,7 +131,7 @@ def labels_from(
         crowd,
         box_source=box_source,
         area_source=area_source,
-        notes=said + filled,
+        notes=all_notes + filled,
         extras=extras,
     )
 

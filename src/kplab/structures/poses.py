@@ -24,7 +24,7 @@ class Poses:
         score: (N,) float64 confidence of the instance; 1 for truth.
         keypoint_score: (N, K) float64 confidence of each keypoint; 1 for truth.
         box: (N, 4) float64 xyxy, pixels of the frame; NaN where there is none.
-        area: (N,) float64 pixels**2 of the subject's segment (or what stands for it); NaN where unknown.
+        area: (N,) float64 pixels**2 of the subject's segment (or its substitute); NaN where unknown.
         ignore: (N,) bool: crowds and unlabelled subjects, which are neither trained on nor scored.
         track: (N,) int64 number that one subject keeps through the images of a video, 0 or more; -1 where unknown.
     """

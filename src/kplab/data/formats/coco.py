@@ -256,7 +256,7 @@ def _updated(labels: Labels, extras: Extras, path: Path) -> dict[str, Any]:
 
 
 def _source_labels(labels: Labels, extras: Extras, path: Path) -> Labels:
-    """The labels' instances, and all images that the extras know, as they are in the source."""
+    """The labels' instances, and all images in the extras, as they are in the source."""
     head: Head = extras.head
     rows = [extras.instance[i].raw for i in labels.instance_id.tolist() if i in extras.instance]
     images = [e.raw for e in extras.image.values()]

@@ -332,7 +332,7 @@ def _find(file: File, number: int, given: Path | None) -> Path:
     if stored == "." or "filenames" in file.videos[number].get("backend", {}):
         kind = "images inside the .slp" if stored == "." else "a list of images"
         raise DataError(f"{file.path}: its video {number} is {kind}, which kplab does not read. {remedy}")
-    beside = file.path.parent / PureWindowsPath(stored).name  # knows both kinds of slashes
+    beside = file.path.parent / PureWindowsPath(stored).name  # splits at both kinds of slashes
     places = [beside, file.path.parent / stored, Path(stored)]
     for place in places:
         if stored and place.is_file():
