@@ -234,7 +234,7 @@ def test_a_flip_test_that_the_head_has_not(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        (["regions=annotated"], "puts whole images together, but regions are 'annotated'. Use regions=image"),
+        (["regions=annotated"], "combines whole images, but regions are 'annotated'. Use regions=image"),
         ([], "holds 1 pose per view, but augment.mosaic=0.5 shows four images in one"),
         (["augment.mosaic=1.5"], "a probability lies between 0 and 1"),
     ],
