@@ -65,7 +65,7 @@ def test_a_run_leaves_everything_the_record_promises(config: Config) -> None:
     assert record["threads"] == torch.get_num_threads()
     assert record["counts"] == {"train": [8, 8], "val": [4, 4], "test": [4, 4]}
     curves = pd.read_csv(run.folder / "curves.csv")
-    assert {"epoch", "train/loss_epoch", "val/loss", "val/px", "val/AP"} <= set(curves)
+    assert {"epoch", "train/loss_epoch", "val/loss", "val/mean_px", "val/AP"} <= set(curves)
     assert OmegaConf.load(run.folder / "config.yaml").dataset.name == "dots"
     for name in (
         "checkpoints/best.ckpt",

@@ -2,8 +2,9 @@
 
 A verb is a module ``tasks/<verb>.py`` with a first line "``kplab <verb>``: what it does.", an ``EXAMPLE``, a dataclass
 ``Options`` (the top-level keys of ``conf/<verb>.yaml``) and ``main(args)``. ``check(config) -> list of faults`` and
-``complete(config, choices)``, which fills in what depends on the chosen groups, are optional. Such a module imports nothing
-heavy at its top: the help and ``--cfg`` read it.
+``complete(config, choices)``, which fills in what depends on the chosen groups, are optional; so is
+``rebase(overrides) -> (config or None, overrides)``, a config to apply the overrides to in place of ``conf/<verb>.yaml``.
+Such a module imports nothing heavy at its top: the help and ``--cfg`` read it.
 """
 
 from __future__ import annotations
@@ -81,6 +82,6 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
     from kplab.config import compose as compose_config
 
     module = load_verb(verb)
-    return compose_config(
-        verb, overrides, module.Options, getattr(module, "check", None), getattr(module, "complete", None)
-    )
+    base, overrides = module.rebase(overrides) if hasattr(module, "rebase") else (None, overrides)
+    check, complete = getattr(module, "check", None), getattr(module, "complete", None)
+    return compose_config(verb, overrides, module.Options, check, complete, base)
