@@ -183,7 +183,7 @@ def test_every_config_of_points_is_there_to_be_chosen(name: str) -> None:
         (["points.sift.contrst=1", "detectors=[sift]"], "unknown override"),
         (["images=nowhere"], "no image found"),
         (["sequence=nowhere"], "no sequence"),
-        (["detectors=[]", "runs=[gone]"], "holds no runs yet"),
+        (["detectors=[]", "runs=[gone]"], "has no runs yet"),
     ],
 )
 def test_mistakes_are_told(args: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,7 @@ class Comparison:
         if len(self.differences):
             parts += ["", *(_difference(d) for d in self.differences.itertuples(index=False))]
         parts += ["", "mean error, px", self.per_keypoint.to_string(index=False, float_format="{:.3f}".format)]
-        parts += [f"passed over: {line}" for line in self.forced]
+        parts += [f"card differs, allowed by force: {line}" for line in self.forced]
         return "\n".join(parts)
 
     @property
