@@ -276,7 +276,7 @@ def test_evaluation_settings_are_checked_before_training(config: Config) -> None
         ("+dataset.evaluation.max_det=3", "unexpected keyword argument 'max_det'"),
         ("+dataset.evaluation.max_dets=0", "max_dets is 0"),
         ("dataset.evaluation.pck_thresholds=[]", "pck_thresholds are"),
-        ("dataset.evaluation.pck_thresholds=3", "pck_thresholds is 3, but wants a list"),
+        ("dataset.evaluation.pck_thresholds=3", "pck_thresholds is 3, but must be a list"),
         ("dataset.evaluation.auc_range=[3,1]", "auc_range is"),
     ):
         with pytest.raises(ConfigError, match=re.escape(message)):

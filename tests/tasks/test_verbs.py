@@ -145,7 +145,7 @@ def test_what_can_not_be_predicted_is_told(
         (lambda r: r[0].update(image_id=999), "1 of . predicted images are not in the truth"),
         (lambda r: r[0].update(image_id="1.jpg"), "has image_id '1.jpg'"),
         (lambda r: r[0].update(bbox=[1, 2]), "bbox has 2 numbers"),
-        (lambda r: r[0].update(bbox=[1, 2, 3, 4]), "Give every prediction a box, or no one"),
+        (lambda r: r[0].update(bbox=[1, 2, 3, 4]), "Give every prediction a box, or none"),
         (lambda r: r.insert(0, 3), "result 0 lacks image_id, keypoints, score"),
     ],
 )
@@ -189,7 +189,7 @@ def test_half_written_files_of_a_run_are_told(run: Run, capsys: pytest.CaptureFi
         Scores.read(scores)
     (run.folder / "predictions" / "dots-test.json").write_text("[{")
     assert main(["evaluate", name]) == 2
-    assert "dots-test.json: cannot be read as JSON" in capsys.readouterr().err
+    assert "dots-test.json: has changed since it was written" in capsys.readouterr().err
     (run.folder / "config.yaml").write_text("dataset: [")
     assert main(["evaluate", name]) == 2
     assert "config.yaml: half written or damaged" in capsys.readouterr().err

@@ -20,7 +20,8 @@ from kplab.data.images import check_whole, find_images, read_header
 from kplab.data.regions import Regions, detected_regions, image_regions
 from kplab.data.sources.files import FileSource
 from kplab.errors import ConfigError, DataError, RunError
-from kplab.runs.run import Run, write_record
+from kplab.runs.records import write_record
+from kplab.runs.run import Run
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions, card_path
@@ -148,7 +149,8 @@ def predict_split(
     card |= {"dataset": str(source.name), "split": split, **speed}
     predictions = Predictions(labels.skeleton, found, card, files_of(labels))
     out = predictions.write(run.folder / "predictions" / f"{set_name(config, source, split, regions)}.json")
-    write_record(out.parent, configs.workspace(), run=run.name, checkpoint=path.name, split=split)
+    made_from = {"checkpoint": path, "config": run.folder / "config.yaml", "truth": labels.digest()}
+    write_record(out, configs.workspace(), made_from, [card_path(out)], run=run.name, split=split)
     return out
 
 
@@ -239,7 +241,9 @@ def predict_images(
     for i in range(count):
         picture = drawing.draw(labels.read(i), found[int(labels.image_id[i])], skeleton)
         drawing.write_png(out / "overlays" / names[i], picture)
-    write_record(out, configs.workspace(), run=run.name, checkpoint=path.name, images=len(files))
+    made_from = {"checkpoint": path, "config": run.folder / "config.yaml"}
+    beside = [card_path(result), out / "keypoints.csv"]
+    write_record(result, configs.workspace(), made_from, beside, run=run.name, images=len(files))
     print(f"{len(files)} images, {sum(map(len, found.values()))} poses, {count} overlays in {out / 'overlays'}")
     return result
 

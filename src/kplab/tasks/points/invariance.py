@@ -22,7 +22,9 @@ from kplab.data.sources.files import FileSource
 from kplab.errors import ConfigError, DataError
 from kplab.metrics import repeatability as metrics
 from kplab.ops import affine
-from kplab.runs.run import Run, write_record
+from kplab.runs.provenance import sha256
+from kplab.runs.records import write_record
+from kplab.runs.run import Run
 from kplab.tasks.wiring.nodes import build_node
 from kplab.viz import invariance as figures
 from kplab.viz import look, tables
@@ -86,8 +88,10 @@ def invariance(config: DictConfig) -> None:
     out = Path(config.out)
     path = write(rows, grid, units, out)
     write_record(
-        out,
+        path,
         configs.workspace(),
+        {name: sha256(image.tobytes()) for name, image in zip(names, images, strict=True)},
+        [out / f"{name}.csv" for name in ("table", "curves", "pairs", "uniqueness")],
         images=names,
         opencv=cv2.__version__,
         **{k: config[k] for k in ("count", "radius", "margin", "max_side", "ransac")},

@@ -16,6 +16,7 @@ from kplab.data import split as splitting
 from kplab.data.check import check_labels
 from kplab.data.regions import Regions, detected_regions, make_regions
 from kplab.errors import ConfigError, DataError, RunError
+from kplab.runs.records import read_record
 from kplab.runs.run import Run
 from kplab.structures.labels import Labels
 from kplab.structures.predictions import Predictions
@@ -126,6 +127,7 @@ def regions_for(config: DictConfig, labels: Labels, split: str, kind: str | None
     path = run.folder / "predictions" / f"{name}.json"
     if not path.is_file():
         raise RunError(f"{path}: not predicted yet. Run: kplab predict run={run.name} split={split}")
+    read_record(path)
     return detected_regions(labels, Predictions.read(path, labels.skeleton).poses, config.padding)
 
 
