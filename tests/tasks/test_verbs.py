@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import DictConfig
 
 from kplab.cli import main
 from kplab.errors import ScoreError
@@ -24,18 +23,23 @@ from kplab.structures.poses import Poses
 from kplab.tasks.evaluation.comparison import compare_runs
 from kplab.tasks.evaluation.overview import spread
 from kplab.tasks.evaluation.pictures import around, caption, ranked
-from kplab.tasks.training.train import train
 from kplab.tasks.wiring.datasets import read_split
 
-Config = Callable[..., DictConfig]
+Finished = Callable[..., Run]
+#: one worker trains the run that these tests share
+pytestmark = pytest.mark.xdist_group("verbs")
 
 
 @pytest.fixture
-def run(config: Config) -> Run:
+def run(finished: Finished) -> Run:
     """A trained run."""
-    made = train(config("trainer.max_epochs=12"))
-    assert made is not None
-    return made
+    return finished("trainer.max_epochs=12")
+
+
+@pytest.fixture
+def other(finished: Finished) -> Run:
+    """A run of another training."""
+    return finished("trainer.max_epochs=2", "name=other", "seed=1")
 
 
 def test_new_images_give_results_table_and_overlays(run: Run, dotted: Path, tmp_path: Path) -> None:
@@ -224,10 +228,8 @@ def test_truth_as_predictions_is_perfect(dotted: Path, overrides: list[str], tmp
     assert summary["mean_px"] < 1e-6
 
 
-def test_compare_and_its_refusal(config: Config, run: Run, tmp_path: Path) -> None:
-    """Intervals and figures; scores of other conditions are refused by the line that differs, unless told to."""
-    other = train(config("trainer.max_epochs=2", "name=other", "seed=1"))
-    assert other is not None
+def test_compare_and_its_refusal(run: Run, other: Run) -> None:
+    """Intervals and figures; scores of other conditions are refused, and the message names the line that differs."""
     result, out = compare_runs([run, other], resamples=200)
     assert {"AP", "mean_px"} <= set(result.values["metric"])
     assert (out / "comparison.json").is_file()
@@ -239,10 +241,8 @@ def test_compare_and_its_refusal(config: Config, run: Run, tmp_path: Path) -> No
         compare_runs([run, other], resamples=50)
 
 
-def test_compare_needs_no_data(config: Config, run: Run, dotted: Path) -> None:
-    """Score files hold all that a comparison wants."""
-    other = train(config("trainer.max_epochs=1", "name=other"))
-    assert other is not None
+def test_compare_needs_no_data(run: Run, other: Run, dotted: Path) -> None:
+    """Score files hold everything that a comparison reads."""
     shutil.rmtree(dotted)
     compare_runs([run, other], resamples=50)
 
