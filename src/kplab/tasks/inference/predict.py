@@ -16,7 +16,7 @@ from kplab.structures.poses import Poses
 from kplab.tasks.inference.assembly import files_of, set_name
 from kplab.tasks.inference.loading import LoadedRun
 from kplab.tasks.inference.progress import track_images
-from kplab.tasks.inference.sources import ImageFiles, source_of
+from kplab.tasks.inference.sources import FileSource, check_files, source_of
 from kplab.tasks.inference.stream import write_behind
 from kplab.tasks.inference.writers import KeypointTable, Overlays, ResultsFile, remove_overlays, replacing
 from kplab.tasks.wiring.datasets import check_regions, read_split, regions_for, skeleton_of
@@ -118,8 +118,8 @@ def predict_images(
     if others:
         kinds = ", ".join(sorted({p.suffix.lower() or "without suffix" for p in others}))
         print(f"{len(others)} files are no images of a known kind and are left out ({kinds})")
-    source = ImageFiles.of(files)
-    source.check()
+    source = FileSource.of(files)
+    check_files(source)
     loaded = LoadedRun.load(run, checkpoint, device, flip_test)
     if loaded.config.regions == "annotated":
         print("this model was trained on boxes, and new images have none: each image is taken for one subject's box")
