@@ -164,9 +164,8 @@ def read_labels(dataset: str | DictConfig, split: str, overrides: Iterable[str] 
     Raises:
         ConfigError: there is no such dataset, or it has no such split.
     """
-    if isinstance(dataset, str):
-        dataset = compose("data", [f"dataset={dataset}", *overrides]).dataset
-    return datasets.read_split(dataset, split)
+    node = compose("data", [f"dataset={dataset}", *overrides]).dataset if isinstance(dataset, str) else dataset
+    return datasets.read_split(node, split)
 
 
 def evaluate(
@@ -208,7 +207,7 @@ def evaluate(
 
 
 def compare(
-    runs: Sequence[TrainedRun | str | Path | Run],
+    runs: Sequence[TrainedRun | str | Path | Run] | Mapping[str, TrainedRun | str | Path | Run],
     split: str | None = None,
     *,
     resamples: int = 2000,
@@ -218,7 +217,7 @@ def compare(
     """Figures of runs with 95 % intervals of a paired bootstrap, and their differences; nothing is written.
 
     Args:
-        runs: two or more, as ``load`` takes them.
+        runs: two or more, as ``load`` takes them; by name for the tables, or named after their experiments.
         split: whose scores are compared, where the runs share several.
         resamples: draws of as many images, or groups of images, as there are.
         seed: of the draws.
@@ -228,10 +227,9 @@ def compare(
         RunError: the runs share no scores.
         CardMismatch: the scores were not made in the same way.
     """
-    records = [run.run if isinstance(run, TrainedRun) else load(run).run for run in runs]
+    given = list(runs.values() if isinstance(runs, Mapping) else runs)
+    records = [run.run if isinstance(run, TrainedRun) else load(run).run for run in given]
     name = comparison.score_file(records, split)
-    labels = comparison.labels_of(records)
-    scores = {
-        label: Scores.read(run.folder / "scores" / f"{name}.json") for label, run in zip(labels, records, strict=True)
-    }
-    return compare_scores(scores, resamples, seed, force)
+    labels = list(runs) if isinstance(runs, Mapping) else comparison.labels_of(records)
+    paths = {label: run.folder / "scores" / f"{name}.json" for label, run in zip(labels, records, strict=True)}
+    return compare_scores({label: Scores.read(path) for label, path in paths.items()}, resamples, seed, force)

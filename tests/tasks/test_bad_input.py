@@ -168,7 +168,6 @@ def test_half_written_runs(config: Config, capsys: pytest.CaptureFixture[str]) -
 
 def test_pretrained_weights_that_can_not_be_had(config: Config) -> None:
     """A clear error, never a random start in silence."""
-
     with pytest.raises(ModelError, match="pretrained=false"):
         train(config("backbone=resnet18", "backbone.pretrained=true"))
 
@@ -271,7 +270,6 @@ def test_datasets_that_lack_a_part(overrides: list[str], capsys: pytest.CaptureF
 
 def test_evaluation_settings_are_checked_before_training(config: Config) -> None:
     """A misspelt normaliser would else show in the first validation."""
-
     for change, message in (
         ("dataset.evaluation.pck_normalizer=red-gren", "pck_normalizer: 'red-gren' is not a pair of keypoints"),
         ("+dataset.evaluation.nme_pair=eyes", "nme_pair: 'eyes' is not a pair"),

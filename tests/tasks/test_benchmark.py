@@ -64,4 +64,4 @@ def test_a_dataset_s_own_experiment_comes_first() -> None:
     assert overrides_of("yolo", config)[0] == "experiment=yolo_flies"
     config = compose("benchmark", ["data=lsp", "runs_dir=r"])
     assert overrides_of("yolo", config)[:2] == ["experiment=yolo_synthetic", "dataset=lsp"]
-    assert overrides_of("simcc", config)[0] == "experiment=lsp_simcc"
+    assert overrides_of("simcc", config)[0] == "experiment=simcc_lsp"

@@ -121,6 +121,7 @@ def test_a_comparison_of_a_run_with_itself_is_zero(workspace: Path) -> None:
     """The second run has the same seed and config: every difference is 0."""
     result = kplab.compare([kplab.load("first"), workspace / "runs" / "1_second"], "test", resamples=20)
     assert set(result.values["run"]) == {"first", "second"}
+    assert set(kplab.compare({"a": "first", "b": "second"}, resamples=20).values["run"]) == {"a", "b"}
     assert (result.differences["difference"].dropna() == 0).all()
     assert isinstance(kplab.load("first").predictions("test"), Predictions)
 

@@ -173,16 +173,16 @@ def test_every_config_of_points_is_there_to_be_chosen(name: str) -> None:
     [
         (
             ["detectors=[sfit]", "properties=[turning]"],
-            r"sfit, but there are: .*sift.*turning, but there are: rotation",
+            r"sfit. Known: .*sift.*turning. Known: rotation",
         ),
-        (["detectors=[]"], "neither detectors nor runs"),
+        (["detectors=[]"], "both empty"),
         (["images=a", "sequence=b"], "both given"),
         (["count=0", "radius=0"], r"count is 0.*radius is 0"),
         (["properties=[]"], "no change has a strength"),
         (["points.harris.block=4", "detectors=[harris]"], "Use block=5"),
         (["points.sift.contrst=1", "detectors=[sift]"], "unknown override"),
         (["images=nowhere"], "no image found"),
-        (["sequence=nowhere"], "no sequence"),
+        (["sequence=nowhere"], "not a sequence"),
         (["detectors=[]", "runs=[gone]"], "holds no runs yet"),
     ],
 )
