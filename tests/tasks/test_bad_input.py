@@ -235,7 +235,7 @@ def test_a_flip_test_that_the_head_does_not_support(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        (["regions=annotated"], "puts whole images together, but regions are 'annotated'. Use regions=image"),
+        (["regions=annotated"], "combines whole images, but regions are 'annotated'. Use regions=image"),
         ([], "holds 1 pose per view, but augment.mosaic=0.5 shows four images in one"),
         (["augment.mosaic=1.5"], "a probability lies between 0 and 1"),
     ],
@@ -278,7 +278,7 @@ def test_evaluation_settings_are_checked_before_training(config: Config) -> None
         ("+dataset.evaluation.max_det=3", "unexpected keyword argument 'max_det'"),
         ("+dataset.evaluation.max_dets=0", "max_dets is 0"),
         ("dataset.evaluation.pck_thresholds=[]", "pck_thresholds are"),
-        ("dataset.evaluation.pck_thresholds=3", "pck_thresholds is 3, but wants a list"),
+        ("dataset.evaluation.pck_thresholds=3", "pck_thresholds is 3, but must be a list"),
         ("dataset.evaluation.auc_range=[3,1]", "auc_range is"),
     ):
         with pytest.raises(ConfigError, match=re.escape(message)):

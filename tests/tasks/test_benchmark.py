@@ -85,4 +85,4 @@ def test_the_experiment_of_a_dataset_takes_precedence() -> None:
     assert overrides_of("yolo", config)[0] == "experiment=yolo_flies"
     config = compose("benchmark", ["data=lsp", "runs_dir=r"])
     assert overrides_of("yolo", config)[:2] == ["experiment=yolo_synthetic", "dataset=lsp"]
-    assert overrides_of("simcc", config)[0] == "experiment=lsp_simcc"
+    assert overrides_of("simcc", config)[0] == "experiment=simcc_lsp"

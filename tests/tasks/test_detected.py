@@ -132,7 +132,7 @@ def test_every_predicted_box_is_a_region_without_a_subject(config: Config) -> No
     np.testing.assert_array_equal(regions.score, np.concatenate([p.score for p in found.values()]))
     assert (regions.subject == -1).all()
     del found[int(labels.image_id[-1])]
-    with pytest.raises(DataError, match="do not know this image"):
+    with pytest.raises(DataError, match="do not cover this image"):
         detected_regions(labels, found)
 
 

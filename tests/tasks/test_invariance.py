@@ -81,7 +81,7 @@ def test_images_give_tables_curves_and_a_record(photos: Path, tmp_path: Path) ->
     table = (out / "table.md").read_text()
     assert "| noise | sift | SIFT |" in table
     assert "| noise | harris | SIFT at 8 px |" in table
-    record = json.loads((out / "record.json").read_text())
+    record = json.loads((out / "table.record.json").read_text())
     assert record["count"] == 150
     assert record["images"] == ["0.png", "1.png"]
     for name in ("repeatability", "localisation_px", "matching_score", "mma_3", "uniqueness"):
@@ -173,17 +173,17 @@ def test_every_config_of_points_works(name: str) -> None:
     [
         (
             ["detectors=[sfit]", "properties=[turning]"],
-            r"sfit, but there are: .*sift.*turning, but there are: rotation",
+            r"sfit. Known: .*sift.*turning. Known: rotation",
         ),
-        (["detectors=[]"], "neither detectors nor runs"),
+        (["detectors=[]"], "both empty"),
         (["images=a", "sequence=b"], "both given"),
         (["count=0", "radius=0"], r"count is 0.*radius is 0"),
         (["properties=[]"], "no change has a strength"),
         (["points.harris.block=4", "detectors=[harris]"], "Use block=5"),
         (["points.sift.contrst=1", "detectors=[sift]"], "unknown override"),
         (["images=nowhere"], "no image found"),
-        (["sequence=nowhere"], "no sequence"),
-        (["detectors=[]", "runs=[gone]"], "holds no runs yet"),
+        (["sequence=nowhere"], "not a sequence"),
+        (["detectors=[]", "runs=[gone]"], "has no runs yet"),
     ],
 )
 def test_mistakes_end_in_one_message(

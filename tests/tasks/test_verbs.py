@@ -117,7 +117,7 @@ def test_invalid_predictions_are_refused(
     predict = ["predict", overrides[0], f"run={run.folder}"]
     images = f"images={dotted}/images"
     for more, message in (
-        ([f"images={tmp_path}/cut"], "a.png: the PNG is cut short"),
+        ([f"images={tmp_path}/cut"], "a.png: the PNG is truncated"),
         ([images, f"out={dotted}/annotations.json"], "can't be made"),
         ([images, "regions=annotated"], "regions=… is for split=NAME"),
         ([images, "dataset=dots"], "dataset=… is for split=NAME"),
@@ -140,16 +140,16 @@ def test_invalid_predictions_are_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r[0]["keypoints"].__setitem__(0, float("nan")), r"keypoints holds what is no finite number"),
-        (lambda r: r[0].update(score=float("inf")), r"score holds what is no finite number"),
-        (lambda r: r[0].update(score="high"), r"score holds what is no finite number"),
+        (lambda r: r[0]["keypoints"].__setitem__(0, float("nan")), r"keypoints holds a value that is not a finite number"),
+        (lambda r: r[0].update(score=float("inf")), r"score holds a value that is not a finite number"),
+        (lambda r: r[0].update(score="high"), r"score holds a value that is not a finite number"),
         (lambda r: r[0].pop("score"), "result 0 lacks score"),
         (lambda r: r[0].pop("keypoints"), "result 0 lacks keypoints"),
         (lambda r: r[0].update(keypoints=[1, 2, 2]), "has 3 keypoint numbers, but skeleton 'dots' wants 9"),
         (lambda r: r[0].update(image_id=999), "1 of . predicted images are not in the truth"),
         (lambda r: r[0].update(image_id="1.jpg"), "has image_id '1.jpg'"),
         (lambda r: r[0].update(bbox=[1, 2]), "bbox has 2 numbers"),
-        (lambda r: r[0].update(bbox=[1, 2, 3, 4]), "Give every prediction a box, or no one"),
+        (lambda r: r[0].update(bbox=[1, 2, 3, 4]), "Give every prediction a box, or none"),
         (lambda r: r.insert(0, 3), "result 0 lacks image_id, keypoints, score"),
     ],
 )
@@ -193,7 +193,7 @@ def test_half_written_files_of_a_run_are_refused(run: Run, capsys: pytest.Captur
         Scores.read(scores)
     (run.folder / "predictions" / "dots-test.json").write_text("[{")
     assert main(["evaluate", name]) == 2
-    assert "dots-test.json: can't be read as JSON" in capsys.readouterr().err
+    assert "dots-test.json: has changed since it was written" in capsys.readouterr().err
     (run.folder / "config.yaml").write_text("dataset: [")
     assert main(["evaluate", name]) == 2
     assert "config.yaml: half written or damaged" in capsys.readouterr().err

@@ -133,9 +133,9 @@ def test_training_curves_sort_columns_by_kind_and_average_within_an_epoch() -> N
 
 
 def test_training_curves_say_what_is_missing() -> None:
-    with pytest.raises(ValueError, match="'epoch' is wanted"):
+    with pytest.raises(ValueError, match="'epoch' is missing"):
         curves.training(pd.DataFrame({"loss": [1.0]}))
-    with pytest.raises(ValueError, match="no numbers beside the epoch"):
+    with pytest.raises(ValueError, match="no numbers besides the epoch"):
         curves.training(pd.DataFrame({"epoch": [0], "step": [1]}))
 
 
@@ -206,10 +206,11 @@ def test_all_figures_of_a_comparison_are_written(tmp_path: Path) -> None:
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in paths)
     assert len(compare.write_all(values, differences[:0], by_keypoint, keypoints, tmp_path)) == 3
 
-    plot = compare._of_table(values, "value", None)
+    titles = {"AP": "AP", "px": "px ↓"}
+    plot = compare._of_table(values, "value", None, titles)
     runs = [t.get_text() for t in plot.axes[0].get_yticklabels()]
     for panel in plot.axes:
-        metric = panel.get_title(loc="left")
+        metric = {title: name for name, title in titles.items()}[panel.get_title(loc="left")]
         wanted = values[values["metric"] == metric].set_index("run")["value"].loc[runs]
         np.testing.assert_equal([line.get_xdata()[0] for line in panel.lines], wanted.tolist())
 

@@ -16,17 +16,18 @@ from kplab.tasks.inference.predict import load_model
 
 
 class HeatmapPeaks:
-    """Peaks of the highest of all keypoints' maps, of the whole image shrunk or enlarged into the model's view.
+    """Detects peaks of the maximum over all keypoints' heatmaps. The whole image is resized to the model's view.
 
-    Such a model has no descriptor: its peaks are described by SIFT, at ``size``, turned to the centroid of brightness.
+    The peaks have no descriptor of their own: they are described by SIFT at ``size``, in the direction of the brightness
+    centroid.
 
     Args:
         run: trained with head=heatmap.
-        quality: peaks below this share of a Gaussian's full height are left out.
-        size: diameter that the peaks are given, pixels of the image.
+        quality: peaks below this fraction of a Gaussian's full height are discarded.
+        size: diameter of all peaks, pixels of the image.
 
     Raises:
-        ConfigError: the run's model has no heatmaps of its own.
+        ConfigError: the run's model has no heatmaps.
     """
 
     def __init__(
@@ -34,14 +35,14 @@ class HeatmapPeaks:
     ) -> None:
         model, _ = load_model(run, checkpoint, device)
         if not isinstance(model, PoseModel) or not isinstance(model.head, HeatmapHead):
-            raise ConfigError(f"run {run.name} has no heatmaps to take peaks of. Name runs trained with head=heatmap.")
+            raise ConfigError(f"run {run.name} has no heatmaps. Use runs trained with head=heatmap.")
         self.model, self.stride = model, model.head.stride
         self.quality, self.size = quality, size
         self.descriptor = f"SIFT at {size:g} px"
         self.describe = SIFTDescriptor()
 
     def detect(self, image: np.ndarray) -> Points:
-        """Peaks in an (H, W) grey or (H, W, 3) RGB uint8 image."""
+        """Peaks of an (H, W) grey or (H, W, 3) RGB uint8 image."""
         colour = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
         height, width = image.shape[:2]
         view = affine.fit_box(np.array([0, 0, width, height]), self.model.size)
