@@ -19,6 +19,8 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundl
 export UV_SYSTEM_CERTS ?= 1
 endif
 export NO_ALBUMENTATIONS_UPDATE := 1
+# Python keeps what it compiles: without it, each of the many processes of the tests compiles all packages again
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(abspath $(BIN)):$(PATH)
 
 # ---------------------------------------------------------------- set-up
@@ -55,6 +57,8 @@ lock: | $(filter .tools/bin/uv,$(UV)) ## resolve pyproject.toml into requirement
 # ---------------------------------------------------------------- tests and checks
 
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
+# processes that share the tests; each takes one core and about 2 GB
+WORKERS ?= 2
 
 .PHONY: check test test-quick fmt
 check: $(READY) ## style, notebooks without outputs, layers and types
@@ -64,8 +68,8 @@ check: $(READY) ## style, notebooks without outputs, layers and types
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
-test: check ## check, then every test, doctest and notebook (KPLAB_DATA=folder adds the tests on real images)
-	$(BIN)/pytest -p no:cacheprovider --nbmake tests src $(wildcard notebooks)
+test: check ## check, then every test, doctest and notebook (KPLAB_DATA=folder adds tests on real images; WORKERS=4)
+	$(BIN)/pytest -p no:cacheprovider -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --nbmake tests src $(wildcard notebooks)
 
 test-quick: $(READY) ## the tests without the slow ones and the notebooks, up to the first failure
 	$(BIN)/pytest -x -m "not slow" tests src

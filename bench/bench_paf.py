@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from kplab.config import conf_dir
+from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.paf import PafHead
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
@@ -33,7 +34,7 @@ def main() -> None:
     """Print milliseconds per view for 5, 10, 20 and 40 people of 17 keypoints on maps of 128x128 cells."""
     torch.set_num_threads(1)
     skeleton = Skeleton.from_config(yaml.safe_load((conf_dir() / "skeleton" / "coco17.yaml").read_text()))
-    head = PafHead(in_channels=[8], strides=[STRIDE], size=SIZE, skeleton=skeleton, width=8)
+    head = PafHead(HeadInputs([8], [STRIDE], SIZE, skeleton), width=8)
     with torch.inference_mode():
         for people in (5, 10, 20, 40):
             outputs = head.ideal(head.encode([crowd(people, len(skeleton))], SIZE))

@@ -35,9 +35,9 @@ def test_help_of_a_verb_shows_its_keys(verb: str, capsys: pytest.CaptureFixture[
     [
         (["trian"], "Did you mean train?"),
         (["train", "bacbone=resnet18"], "bacbone"),
-        (["predict", "run=nothing", "images=x"], "holds no runs yet"),
-        (["compare", "runs=[a]"], "wants two runs"),
-        (["evaluate"], "wants run=RUN"),
+        (["predict", "run=nothing", "images=x"], "has no runs yet"),
+        (["compare", "runs=[a]"], "needs two runs"),
+        (["evaluate"], "needs run=RUN"),
         (["evaluate", "predictions=x.json", "dataset=mouse", "split=test", "pictures=3"], "pictures=… has no meaning"),
         (["evaluate", "run=x", "predictions=y.json"], "predictions=… has no meaning with run=RUN"),
         (["runs", "limit=0"], "limit is 0"),

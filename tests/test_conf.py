@@ -61,7 +61,7 @@ def test_experiments_say_what_they_are(path: Path) -> None:
         (["hydra.searchpath=[file:///nowhere/conf]"], "/nowhere/conf: no such folder of configs"),
         (
             ["workers=-1", "patience=0", "monitor=val/ap", "trainer.max_epochs=0"],
-            "(?s)workers is -1.*patience is 0.*max_epochs is 0.*monitor is 'val/ap'. Use one of: val/px, val/AP",
+            "(?s)workers is -1.*patience is 0.*max_epochs is 0.*monitor is 'val/ap'. Use one of: val/loss, val/AP, val/mean_px",
         ),
         (["trainer.max_epochs=many"], "max_epochs is many"),
     ],

@@ -42,6 +42,7 @@ def compose(
     schema: type,
     check: Callable[[DictConfig], list[str]] | None = None,
     complete: Callable[[DictConfig, dict[str, str]], None] | None = None,
+    base: DictConfig | None = None,
 ) -> DictConfig:
     """Compose ``conf/<verb>.yaml`` with overrides, and check it against the schema of the verb.
 
@@ -49,12 +50,14 @@ def compose(
         schema: dataclass of the verb's top-level keys.
         check: gives further faults of a config whose types are right.
         complete: fills in what depends on the chosen groups.
+        base: a config that was composed before, to apply the overrides to in place of ``conf/<verb>.yaml``.
 
     Raises:
         ConfigError: an override is unknown or malformed, or values have wrong types; all such faults in one message.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
@@ -63,7 +66,9 @@ def compose(
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            config = hydra_compose(verb, overrides=overrides, return_hydra_config=True)
+            if base is not None:
+                ConfigStore.instance().store("stored", base)
+            config = hydra_compose(verb if base is None else "stored", overrides=overrides, return_hydra_config=True)
             check_choices(config.hydra.runtime)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(verb, str(error), overrides, known_keys(schema))) from None

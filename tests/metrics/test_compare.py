@@ -1,4 +1,4 @@
-"""The paired bootstrap against analytic figures, and its refusal to compare what is not alike."""
+"""The paired bootstrap against analytic figures, and the refusal to compare scores of different conditions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kplab.metrics.compare import CardMismatch, compare, draw_weights, interval, weighted_mean, weighted_median
+from kplab.metrics.compare import EXEMPT, CardMismatch, compare, draw_weights, interval
 from kplab.metrics.score import Scores, ScoreSettings, score
+from kplab.metrics.statistics import weighted_mean, weighted_median
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
@@ -184,6 +185,17 @@ def test_other_sigmas_are_refused(errors: np.ndarray):
     b = replace(a, card=a.card | {"sigmas": [0.1, 0.1, 0.1]})
     with pytest.raises(CardMismatch, match=r"sigmas: 'a' has \[0.05, 0.1, 0.1\], 'b' has \[0.1, 0.1, 0.1\]"):
         compare({"a": a, "b": b}, resamples=10)
+
+
+def test_a_new_line_of_the_card_is_compared_unless_it_is_exempt(errors: np.ndarray):
+    a, b = scores(errors[:20]), scores(errors[:20])
+    b = replace(b, card=b.card | {"ensemble": 3})
+    with pytest.raises(CardMismatch, match="ensemble: 'a' has None, 'b' has 3"):
+        compare({"a": a, "b": b}, resamples=10)
+    with pytest.raises(CardMismatch, match="ensemble: 'b' has 3, 'a' has None"):
+        compare({"b": b, "a": a}, resamples=10)
+    c = replace(a, card=a.card | dict.fromkeys(EXEMPT, "other"))
+    assert not compare({"a": a, "c": c}, resamples=10).forced
 
 
 def test_other_images_are_refused_even_by_force(errors: np.ndarray):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from kplab.metrics import pck as m
+from kplab.metrics import statistics
 
 NAMES = ["eye-l", "eye-r", "tail"]
 
@@ -45,7 +46,8 @@ TABLE = table(
 
 
 def test_pixel_errors_by_hand():
-    got = m.errors_of(m.with_relative_errors(TABLE, "box_longer_side", "eye-l-eye-r"), [0.05, 0.1], (0.0, 0.2))
+    settings = {"pck_thresholds": [0.05, 0.1], "auc_range": (0.0, 0.2), "nme_pair": "eye-l-eye-r"}
+    got = m.errors_of(m.with_relative_errors(TABLE, "box_longer_side", "eye-l-eye-r"), settings)
     # labelled: 1, 2, 4, 3, three of the missed instance, and the tail that instance 1 was predicted without
     assert (got["n_keypoints"], got["n_keypoints_missed"]) == (8, 4)
     assert got["mean_px"] == 2.5
@@ -55,20 +57,21 @@ def test_pixel_errors_by_hand():
     assert got["pck@0.05"] == 2 / 8, "error 2 of 40 is 0.05 exactly, and counts"
     assert got["pck@0.1"] == 4 / 8
     assert got["auc"] == pytest.approx((4 * 0.2 - (1 + 2 + 3 + 4) / 40) / 0.2 / 8)
-    assert got["nme"] == pytest.approx((1 + 2 + 4) / 10 / 3), "the pair of instance 1 is unlabelled"
+    assert got["nme"] == pytest.approx((1 + 2 + 4) / 10 / 3), "the pair of instance 1 is not labelled"
     assert (got["nme_left_out"], got["pck_left_out"]) == (1, 0)
 
 
 def test_pooled_and_macro_differ_and_are_named():
     full = m.with_relative_errors(TABLE, "pixels")
-    per_keypoint = m.by_keypoint(full, [2.0], (0.0, 10.0))
+    settings = {"pck_thresholds": [2.0], "auc_range": (0.0, 10.0)}
+    per_keypoint = m.by_keypoint(full, settings)
     assert per_keypoint["keypoint"].tolist() == NAMES
     assert per_keypoint["mean_px"].tolist() == [2.0, 2.0, 4.0]
     assert per_keypoint["pck@2"].tolist() == [1 / 3, 1 / 2, 0]
-    macro = m.macro(per_keypoint)
+    macro = m.macro(per_keypoint, settings)
     assert macro["mean_px_macro"] == pytest.approx(8 / 3)
     assert macro["pck@2_macro"] == pytest.approx(5 / 18)
-    assert m.errors_of(full, [2.0], (0.0, 10.0))["pck@2"] == pytest.approx(2 / 8)
+    assert m.errors_of(full, settings)["pck@2"] == pytest.approx(2 / 8)
 
 
 def test_keypoint_pair_as_normalizer():
@@ -77,7 +80,8 @@ def test_keypoint_pair_as_normalizer():
     np.testing.assert_allclose(relative[:3], [0.1, 0.2, 0.4])
     assert np.isnan(relative[3:6]).all()
     assert np.isinf(relative[6:]).all()
-    left_out = m.errors_of(m.with_relative_errors(TABLE, "eye-l-eye-r"), [0.1], (0, 1))["pck_left_out"]
+    settings = {"pck_thresholds": [0.1], "auc_range": (0, 1)}
+    left_out = m.errors_of(m.with_relative_errors(TABLE, "eye-l-eye-r"), settings)["pck_left_out"]
     assert left_out == 2
 
 
@@ -89,7 +93,8 @@ def test_unknown_normalizer_is_refused(name: str):
 
 def test_no_box_leaves_out_and_counts():
     without = TABLE.assign(box_longer_side=np.nan)
-    got = m.errors_of(m.with_relative_errors(without, "box_longer_side"), [0.1], (0.0, 0.2))
+    settings = {"pck_thresholds": [0.1], "auc_range": (0.0, 0.2)}
+    got = m.errors_of(m.with_relative_errors(without, "box_longer_side"), settings)
     assert np.isnan(got["pck@0.1"])
     assert got["pck_left_out"] == 8
     assert got["mean_px"] == 2.5
@@ -100,21 +105,21 @@ errors = arrays(np.float64, st.integers(1, 30), elements=st.floats(0, 2) | st.ju
 
 @given(errors, st.floats(0, 1), st.floats(0, 1))
 def test_pck_grows_with_the_threshold(relative: np.ndarray, a: float, b: float):
-    low, high = m.pck(relative, min(a, b)), m.pck(relative, max(a, b))
+    low, high = statistics.pck(relative, min(a, b)), statistics.pck(relative, max(a, b))
     assert np.isnan(relative).all() or 0 <= low <= high <= 1
 
 
 @given(errors, st.floats(0, 0.5), st.floats(0.01, 1))
 def test_auc_is_the_area_under_pck(relative: np.ndarray, low: float, width: float):
     if np.isnan(relative).all():
-        assert np.isnan(m.auc(relative, low, low + width))
+        assert np.isnan(statistics.auc(relative, low, low + width))
         return
     counted = relative[~np.isnan(relative)]
     edges = np.unique(np.clip(np.concatenate([[low, low + width], counted]), low, low + width))
-    steps = sum(m.pck(relative, a) * (b - a) for a, b in pairwise(edges))
-    assert m.auc(relative, low, low + width) == pytest.approx(steps / (edges[-1] - edges[0]), abs=1e-9)
+    steps = sum(statistics.pck(relative, a) * (b - a) for a, b in pairwise(edges))
+    assert statistics.auc(relative, low, low + width) == pytest.approx(steps / (edges[-1] - edges[0]), abs=1e-9)
 
 
-def test_auc_wants_a_range():
+def test_auc_needs_a_range():
     with pytest.raises(ValueError, match=r"\(0.2, 0.2\)"):
-        m.auc(np.zeros(1), 0.2, 0.2)
+        statistics.auc(np.zeros(1), 0.2, 0.2)

@@ -1,4 +1,4 @@
-"""Scores: what goes in the figures, the tables and the card, and that files bring all of it back."""
+"""Scores: summary, tables, card, and the files that they are written to and read from."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_visible_only_scores_v2_alone():
         ScoreSettings(visibility="all")
 
 
-def test_card_tells_the_conditions():
+def test_card_states_the_conditions():
     card = scores(max_dets=5, pck_normalizer="box_diagonal").card
     want = {
         "skeleton": "tri",
@@ -132,7 +132,7 @@ def test_text_shows_pixels_beside_ap():
     assert "nan" not in nothing.lower()
 
 
-def test_files_bring_everything_back(tmp_path: Path):
+def test_files_restore_everything(tmp_path: Path):
     groups = {1: "007", 2: "007", 3: "b"}
     found = predictions()
     del found.poses[2]
@@ -154,6 +154,17 @@ def test_files_bring_everything_back(tmp_path: Path):
     (path.parent / "toy-test.matches.npz").unlink()
     with pytest.raises(ScoreError, match=r"toy-test.matches.npz is missing"):
         Scores.read(path)
+
+
+@pytest.mark.parametrize("ending", [".instances.parquet", ".keypoints.parquet", ".images.csv", ".matches.npz"])
+def test_files_of_two_evaluations_are_not_mixed(tmp_path: Path, ending: str):
+    one, two = scores().write(tmp_path / "one", "s"), scores(predictions(3.0)).write(tmp_path / "two", "s")
+    ids = [json.loads(path.read_text())["evaluation"] for path in (one, two)]
+    assert ids[0] != ids[1]
+    assert json.loads(scores().write(tmp_path / "again", "s").read_text())["evaluation"] == ids[0], "of equal content"
+    one.with_name("s" + ending).write_bytes(two.with_name("s" + ending).read_bytes())
+    with pytest.raises(ScoreError, match=f"s{ending} is of evaluation {ids[1]}, but s.json of {ids[0]}"):
+        Scores.read(one)
 
 
 def test_order_of_images_and_predictions_does_not_matter():

@@ -14,7 +14,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from kplab.metrics.coco_ap import ApResult, accumulate, average_precision, coco_ap
+from kplab.metrics.average_precision import average_precision
+from kplab.metrics.coco_ap import ApResult, accumulate, coco_ap
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton

@@ -1,4 +1,4 @@
-"""The record says how a run ended, also when nobody was left to say so."""
+"""The record of a run: how it started and ended, also after its process was killed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 from kplab.errors import RunError
 from kplab.runs import provenance, table
+from kplab.runs.records import write_record
 from kplab.runs.run import Run
 
 
@@ -23,7 +24,7 @@ def make(root: Path, name: str = "trial") -> Run:
 
 
 def test_record_is_written_at_the_start_and_closed_at_the_end(tmp_path: Path) -> None:
-    """Before anything happens there is a record; afterwards it says how long it took."""
+    """There is a record from the start; at the end it has the status and the duration."""
     run = make(tmp_path)
     assert Run.open(run.folder).status == "running"
     assert run.record["config_sha256"] == provenance.sha256("seed: 1\n")
@@ -36,7 +37,7 @@ def test_record_is_written_at_the_start_and_closed_at_the_end(tmp_path: Path) ->
 
 
 def test_a_killed_run_is_failed(tmp_path: Path) -> None:
-    """SIGKILL leaves nobody to close the record; it is not shown as running."""
+    """SIGKILL leaves the record open; the run is not shown as running."""
     code = (
         "import sys, time; from pathlib import Path; from kplab.runs.run import Run\n"
         f"run = Run.create(Path({str(tmp_path)!r}), 'victim', '', Path({str(tmp_path)!r})); print('ready', flush=True); time.sleep(60)"
@@ -55,7 +56,7 @@ def test_a_killed_run_is_failed(tmp_path: Path) -> None:
 
 
 def test_a_later_process_with_the_same_number_is_not_the_run(tmp_path: Path) -> None:
-    """Process numbers are used again; start times are not."""
+    """Process numbers are reused; start times are not."""
     run = make(tmp_path)
     run.update(process={**run.record["process"], "started": "1"})
     assert Run.open(run.folder).status == "failed"
@@ -63,7 +64,7 @@ def test_a_later_process_with_the_same_number_is_not_the_run(tmp_path: Path) -> 
     assert Run.open(run.folder).status == "running"
 
 
-def test_bad_folders_are_told_by_name(tmp_path: Path) -> None:
+def test_bad_folders_are_named_in_the_message(tmp_path: Path) -> None:
     """Missing, not a run, and half written."""
     with pytest.raises(RunError, match="no such run"):
         Run.open(tmp_path / "nothing")
@@ -79,31 +80,38 @@ def test_bad_folders_are_told_by_name(tmp_path: Path) -> None:
 
 
 def test_runs_are_found_by_part_of_their_name(tmp_path: Path) -> None:
-    """latest, a path, a unique part; several that fit are an error that lists them."""
+    """latest, a path, a unique part; several matches are an error that lists them."""
     with pytest.raises(RunError, match="no runs yet"):
         Run.find("latest", tmp_path)
     one, two = make(tmp_path, "alpha"), make(tmp_path, "beta")
     assert Run.find("alpha", tmp_path).folder == one.folder
     assert Run.find(str(two.folder), tmp_path).folder == two.folder
-    with pytest.raises(RunError, match="fits 2 runs"):
+    with pytest.raises(RunError, match="matches 2 runs"):
         Run.find("2", tmp_path)
     with pytest.raises(RunError, match="is called 'gamma'"):
         Run.find("gamma", tmp_path)
 
 
 def test_rows_are_newest_first_with_scores(tmp_path: Path) -> None:
-    """The table reads score files, and nothing else of a run."""
+    """The summaries are those of score files with a valid record."""
     older, newer = make(tmp_path), make(tmp_path)
     newer.folder.rename(tmp_path / ("9999" + newer.name[4:]))
     (older.folder / "scores").mkdir()
-    (older.folder / "scores" / "set-test.json").write_text(json.dumps({"summary": {"AP": 0.5, "mean_px": 3.0}}))
+    path = older.folder / "scores" / "set-test.json"
+    path.write_text(json.dumps({"summary": {"AP": 0.5, "mean_px": 3.0}}))
+    write_record(path, tmp_path, {})
     found = table.rows(tmp_path)
     assert found[0]["run"].startswith("9999")
     assert found[1]["scores"] == {"set-test": {"AP": 0.5, "mean_px": 3.0}}
+    assert found[1]["error"] is None
+    path.write_text(path.read_text().replace("0.5", "0.9"))
+    changed = table.rows(tmp_path)[1]
+    assert changed["scores"] == {}
+    assert "set-test.json: has changed since it was written" in changed["error"]
 
 
 def test_patch_and_commit_of_a_repository(tmp_path: Path) -> None:
-    """Uncommitted changes are part of what a run was made from."""
+    """Uncommitted changes are part of the provenance."""
     for args in (["init", "-q"], ["config", "user.email", "a@b"], ["config", "user.name", "a"]):
         subprocess.run(["git", "-C", tmp_path, *args], check=True)
     (tmp_path / "file").write_text("one\n")
@@ -122,5 +130,5 @@ def test_patch_and_commit_of_a_repository(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(3, "3 s"), (65, "1 min 05 s"), (7260, "2 h 01 min")])
 def test_clock(seconds: float, text: str) -> None:
-    """Durations as people say them."""
+    """Durations in their two largest units."""
     assert table.clock(seconds) == text

@@ -14,11 +14,13 @@ from omegaconf import DictConfig
 
 from kplab.cli import main
 from kplab.errors import ConfigError, DataError, ModelError
+from kplab.runs.run import Run
 from kplab.tasks import compose
 from kplab.tasks.training.train import train
 from kplab.tasks.wiring.datasets import read_splits
 
 Config = Callable[..., DictConfig]
+Finished = Callable[..., Run]
 Document = dict[str, Any]
 
 
@@ -150,10 +152,9 @@ def test_unknown_overrides_name_what_was_meant(overrides: list[str], capsys: pyt
     assert "Did you mean batch_size" in capsys.readouterr().err
 
 
-def test_half_written_runs(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    """A folder without config, without checkpoint, with a broken record."""
-    run = train(config("trainer.max_epochs=1", "test_on=[]"))
-    assert run is not None
+def test_half_written_runs(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder without checkpoint, without config, without record."""
+    run = finished("trainer.max_epochs=1", "test_on=[]")
     runs = f"runs_dir={run.folder.parent}"
     for victim, message in (
         ("checkpoints", "no checkpoint last.ckpt"),
@@ -234,7 +235,7 @@ def test_a_flip_test_that_the_head_has_not(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        (["regions=annotated"], "puts whole images together, but regions are 'annotated'. Use regions=image"),
+        (["regions=annotated"], "combines whole images, but regions are 'annotated'. Use regions=image"),
         ([], "holds 1 pose per view, but augment.mosaic=0.5 shows four images in one"),
         (["augment.mosaic=1.5"], "a probability lies between 0 and 1"),
     ],
@@ -246,10 +247,11 @@ def test_mosaics_that_can_not_be(config: Config, override: list[str], message: s
     assert not list(Path(config().runs_dir).glob("*"))
 
 
-def test_predicting_a_folder_without_images(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing to do is an error that says what would be something."""
-    run = train(config("trainer.max_epochs=1", "test_on=[]"))
-    assert run is not None
+def test_predicting_a_folder_without_images(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error: there is nothing to predict."""
+    run = finished("trainer.max_epochs=1", "test_on=[]")
     assert main(["predict", f"run={run.name}", f"images={tmp_path}/split.json", f"runs_dir={run.folder.parent}"]) == 2
     assert "no image found" in capsys.readouterr().err
 
@@ -276,7 +278,7 @@ def test_evaluation_settings_are_checked_before_training(config: Config) -> None
         ("+dataset.evaluation.max_det=3", "unexpected keyword argument 'max_det'"),
         ("+dataset.evaluation.max_dets=0", "max_dets is 0"),
         ("dataset.evaluation.pck_thresholds=[]", "pck_thresholds are"),
-        ("dataset.evaluation.pck_thresholds=3", "pck_thresholds is 3, but wants a list"),
+        ("dataset.evaluation.pck_thresholds=3", "pck_thresholds is 3, but must be a list"),
         ("dataset.evaluation.auc_range=[3,1]", "auc_range is"),
     ):
         with pytest.raises(ConfigError, match=re.escape(message)):

@@ -29,6 +29,8 @@ from kplab.tasks.wiring.datasets import read_split
 from kplab.tasks.wiring.nodes import load_config
 
 Config = Callable[..., DictConfig]
+#: one worker trains the detector that these tests share
+pytestmark = pytest.mark.xdist_group("detected")
 FINDER = ["head=yolo", "neck.levels=[8,16,32]", "head.distance_weight=20", "flip_test=false", "trainer.max_epochs=8"]
 CASCADE = [
     "model=cascade", "detector.size=[64,64]", "model.crop=[32,32]",
@@ -44,9 +46,9 @@ def trained(config: DictConfig) -> Run:
 
 
 @pytest.fixture
-def finder(config: Config) -> Run:
-    """A run that finds subjects by itself, with predictions of val and test."""
-    return trained(config(*FINDER, "test_on=[val,test]"))
+def finder(finished: Callable[..., Run]) -> Run:
+    """A run that detects subjects by itself, with predictions of val and test."""
+    return finished(*FINDER, "test_on=[val,test]")
 
 
 def strip(dotted: Path) -> None:
@@ -128,7 +130,7 @@ def test_every_predicted_box_is_a_region_without_a_subject(config: Config) -> No
     np.testing.assert_array_equal(regions.score, np.concatenate([p.score for p in found.values()]))
     assert (regions.subject == -1).all()
     del found[int(labels.image_id[-1])]
-    with pytest.raises(DataError, match="do not know this image"):
+    with pytest.raises(DataError, match="do not cover this image"):
         detected_regions(labels, found)
 
 

@@ -81,7 +81,7 @@ def test_images_give_tables_curves_and_a_record(photos: Path, tmp_path: Path) ->
     table = (out / "table.md").read_text()
     assert "| noise | sift | SIFT |" in table
     assert "| noise | harris | SIFT at 8 px |" in table
-    record = json.loads((out / "record.json").read_text())
+    record = json.loads((out / "table.record.json").read_text())
     assert record["count"] == 150
     assert record["images"] == ["0.png", "1.png"]
     for name in ("repeatability", "localisation_px", "matching_score", "mma_3", "uniqueness"):
@@ -183,7 +183,7 @@ def test_every_config_of_points_is_there_to_be_chosen(name: str) -> None:
         (["points.sift.contrst=1", "detectors=[sift]"], "unknown override"),
         (["images=nowhere"], "no image found"),
         (["sequence=nowhere"], "not a sequence"),
-        (["detectors=[]", "runs=[gone]"], "holds no runs yet"),
+        (["detectors=[]", "runs=[gone]"], "has no runs yet"),
     ],
 )
 def test_mistakes_are_told(args: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import DictConfig
 
 from kplab.cli import main
 from kplab.errors import ScoreError
@@ -24,18 +23,23 @@ from kplab.structures.poses import Poses
 from kplab.tasks.evaluation.comparison import compare_runs
 from kplab.tasks.evaluation.overview import spread
 from kplab.tasks.evaluation.pictures import around, caption, ranked
-from kplab.tasks.training.train import train
 from kplab.tasks.wiring.datasets import read_split
 
-Config = Callable[..., DictConfig]
+Finished = Callable[..., Run]
+#: one worker trains the run that these tests share
+pytestmark = pytest.mark.xdist_group("verbs")
 
 
 @pytest.fixture
-def run(config: Config) -> Run:
+def run(finished: Finished) -> Run:
     """A trained run."""
-    made = train(config("trainer.max_epochs=12"))
-    assert made is not None
-    return made
+    return finished("trainer.max_epochs=12")
+
+
+@pytest.fixture
+def other(finished: Finished) -> Run:
+    """A run of another training."""
+    return finished("trainer.max_epochs=2", "name=other", "seed=1")
 
 
 def test_new_images_give_results_table_and_overlays(run: Run, dotted: Path, tmp_path: Path) -> None:
@@ -113,7 +117,7 @@ def test_what_can_not_be_predicted_is_told(
     predict = ["predict", overrides[0], f"run={run.folder}"]
     images = f"images={dotted}/images"
     for more, message in (
-        ([f"images={tmp_path}/cut"], "a.png: the PNG is cut short"),
+        ([f"images={tmp_path}/cut"], "a.png: the PNG is truncated"),
         ([images, f"out={dotted}/annotations.json"], "can't be made"),
         ([images, "regions=annotated"], "regions=… is for split=NAME"),
         ([images, "dataset=dots"], "dataset=… is for split=NAME"),
@@ -136,16 +140,16 @@ def test_what_can_not_be_predicted_is_told(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r[0]["keypoints"].__setitem__(0, float("nan")), r"keypoints holds what is no finite number"),
-        (lambda r: r[0].update(score=float("inf")), r"score holds what is no finite number"),
-        (lambda r: r[0].update(score="high"), r"score holds what is no finite number"),
+        (lambda r: r[0]["keypoints"].__setitem__(0, float("nan")), r"keypoints holds a value that is not a finite number"),
+        (lambda r: r[0].update(score=float("inf")), r"score holds a value that is not a finite number"),
+        (lambda r: r[0].update(score="high"), r"score holds a value that is not a finite number"),
         (lambda r: r[0].pop("score"), "result 0 lacks score"),
         (lambda r: r[0].pop("keypoints"), "result 0 lacks keypoints"),
         (lambda r: r[0].update(keypoints=[1, 2, 2]), "has 3 keypoint numbers, but skeleton 'dots' wants 9"),
         (lambda r: r[0].update(image_id=999), "1 of . predicted images are not in the truth"),
         (lambda r: r[0].update(image_id="1.jpg"), "has image_id '1.jpg'"),
         (lambda r: r[0].update(bbox=[1, 2]), "bbox has 2 numbers"),
-        (lambda r: r[0].update(bbox=[1, 2, 3, 4]), "Give every prediction a box, or no one"),
+        (lambda r: r[0].update(bbox=[1, 2, 3, 4]), "Give every prediction a box, or none"),
         (lambda r: r.insert(0, 3), "result 0 lacks image_id, keypoints, score"),
     ],
 )
@@ -189,7 +193,7 @@ def test_half_written_files_of_a_run_are_told(run: Run, capsys: pytest.CaptureFi
         Scores.read(scores)
     (run.folder / "predictions" / "dots-test.json").write_text("[{")
     assert main(["evaluate", name]) == 2
-    assert "dots-test.json: can't be read as JSON" in capsys.readouterr().err
+    assert "dots-test.json: has changed since it was written" in capsys.readouterr().err
     (run.folder / "config.yaml").write_text("dataset: [")
     assert main(["evaluate", name]) == 2
     assert "config.yaml: half written or damaged" in capsys.readouterr().err
@@ -224,10 +228,8 @@ def test_truth_as_predictions_is_perfect(dotted: Path, overrides: list[str], tmp
     assert summary["mean_px"] < 1e-6
 
 
-def test_compare_and_its_refusal(config: Config, run: Run, tmp_path: Path) -> None:
-    """Intervals and figures; scores of other conditions are refused by the line that differs, unless told to."""
-    other = train(config("trainer.max_epochs=2", "name=other", "seed=1"))
-    assert other is not None
+def test_compare_and_its_refusal(run: Run, other: Run) -> None:
+    """Intervals and figures; scores of other conditions are refused, and the message names the line that differs."""
     result, out = compare_runs([run, other], resamples=200)
     assert {"AP", "mean_px"} <= set(result.values["metric"])
     assert (out / "comparison.json").is_file()
@@ -239,10 +241,8 @@ def test_compare_and_its_refusal(config: Config, run: Run, tmp_path: Path) -> No
         compare_runs([run, other], resamples=50)
 
 
-def test_compare_needs_no_data(config: Config, run: Run, dotted: Path) -> None:
-    """Score files hold all that a comparison wants."""
-    other = train(config("trainer.max_epochs=1", "name=other"))
-    assert other is not None
+def test_compare_needs_no_data(run: Run, other: Run, dotted: Path) -> None:
+    """Score files hold everything that a comparison reads."""
     shutil.rmtree(dotted)
     compare_runs([run, other], resamples=50)
 

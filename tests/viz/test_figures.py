@@ -206,10 +206,11 @@ def test_all_figures_of_a_comparison_are_written(tmp_path: Path) -> None:
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in paths)
     assert len(compare.write_all(values, differences[:0], by_keypoint, keypoints, tmp_path)) == 3
 
-    plot = compare._of_table(values, "value", None)
+    titles = {"AP": "AP", "px": "px ↓"}
+    plot = compare._of_table(values, "value", None, titles)
     runs = [t.get_text() for t in plot.axes[0].get_yticklabels()]
     for panel in plot.axes:
-        metric = panel.get_title(loc="left")
+        metric = {title: name for name, title in titles.items()}[panel.get_title(loc="left")]
         wanted = values[values["metric"] == metric].set_index("run")["value"].loc[runs]
         np.testing.assert_equal([line.get_xdata()[0] for line in panel.lines], wanted.tolist())
 

@@ -151,13 +151,14 @@ class Harris(Corners):
 
     Args:
         k: a higher value discards more edge-like corners.
+        quality: as of ``Corners``; lower, since this response grows with the fourth power of the contrast.
         more: see ``Corners``.
 
     Source: Harris and Stephens, "A combined corner and edge detector", 1988.
     """
 
-    def __init__(self, *, k: float = 0.04, **more: Any) -> None:
-        super().__init__(**more)
+    def __init__(self, *, k: float = 0.04, quality: float = 0.0005, **more: Any) -> None:
+        super().__init__(quality=quality, **more)
         self.k = k
 
     def measure(self, grey: np.ndarray) -> np.ndarray:

@@ -1,9 +1,4 @@
-"""COCO keypoint AP and AR by OKS: pycocotools matches, and its matches are accumulated here for any multiset of images.
-
-pycocotools (COCOeval, the referee of the field) decides which prediction meets which true instance at which threshold.
-Accumulating those matches into AP is redone in vectorised form, because a bootstrap needs it thousands of times; tests
-hold it to COCOeval's own figures.
-"""
+"""COCO keypoint AP and AR by OKS: matching by pycocotools (COCOeval), accumulation by ``average_precision``."""
 
 from __future__ import annotations
 
@@ -18,39 +13,15 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from kplab.errors import ScoreError
+from kplab.metrics.average_precision import AREAS, Matches, accumulate
 from kplab.metrics.matching import check_images
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 
-AREAS = ("all", "medium", "large")
-RECALLS = np.linspace(0.0, 1.0, 101)
-_STATS = (("", slice(None)), ("50", slice(0, 1)), ("75", slice(5, 6)))
-
-
-@dataclass
-class Matches:
-    """What COCOeval found, image by image; detections lie in descending order of score, as AP wants them.
-
-    Args:
-        image_id: (I,) int64, ascending.
-        image: (D,) int64 index into image_id of every detection.
-        score: (D,) float64, descending; ties in order of image.
-        hit: (3, 10, D) bool by area class (``AREAS``) and OKS threshold .50 .. .95: met a true instance.
-        false: (3, 10, D) bool: met none, and is not excused by a crowd, an unlabelled subject or its size.
-        positives: (3, I) int64: true instances to be found.
-    """
-
-    image_id: np.ndarray
-    image: np.ndarray
-    score: np.ndarray
-    hit: np.ndarray
-    false: np.ndarray
-    positives: np.ndarray
-
 
 @dataclass
 class ApResult:
-    """The ten COCO figures (-1 where there is nothing to find) and the matches that they come from."""
+    """COCO's ten figures (-1 where there is nothing to find) and the matches that they are computed from."""
 
     stats: dict[str, float]
     matches: Matches
@@ -64,18 +35,18 @@ def coco_ap(
     max_dets: int = 20,
     crowd: Mapping[int, np.ndarray] | None = None,
 ) -> ApResult:
-    """COCO keypoint AP and AR, matched by pycocotools.
+    """Compute COCO keypoint AP and AR with pycocotools' matching.
 
-    An instance without labelled keypoints is neither found nor missed, and excuses one prediction inside its doubled
-    box. A crowd excuses any number. Which ignored instances are crowds is told by ``crowd``; without it, an ignored
-    instance counts as a crowd where it has labelled keypoints and as an unlabelled subject where it has none.
+    An instance without labelled keypoints is neither found nor missed; one prediction inside its doubled box is ignored.
+    A crowd ignores any number of predictions. ``crowd`` marks which ignored instances are crowds; without it, an ignored
+    instance is a crowd if it has labelled keypoints, and an unlabelled subject otherwise.
 
     Args:
         truth: image id to true poses, source pixels; areas must be known.
         predictions: predicted poses, source pixels. As in COCO's loadRes, the size of a detection is the area of its
             box if the first result has a box, else the extent of all its keypoints.
         sigmas: (K,) falloffs of OKS.
-        max_dets: how many predictions an image may have; the lowest scores are dropped.
+        max_dets: maximum number of predictions per image; the lowest scores are dropped.
         crowd: image id to (M,) bool, COCO's iscrowd.
 
     Returns:
@@ -99,59 +70,6 @@ def coco_ap(
         evaluation.evaluate()
     matches = _extract(evaluation)
     return ApResult(accumulate(matches), matches)
-
-
-def accumulate(matches: Matches, images: np.ndarray | None = None) -> dict[str, float]:
-    """The ten COCO figures of any multiset of images; fast enough for a bootstrap.
-
-    Copies of a detection stand at the same rank. That is the same as COCOeval on a dataset with copied images, except
-    for the order among detections of equal score within one image, which is arbitrary in either.
-
-    Args:
-        matches: from ``coco_ap``.
-        images: (any,) indices into ``matches.image_id``, repeats allowed; None = every image once.
-
-    Returns:
-        The stats of ``ApResult``; -1 where there is nothing to find.
-    """
-    count = len(matches.image_id)
-    weight = np.ones(count, dtype=np.int64) if images is None else np.bincount(images, minlength=count)
-    curves = {area: _curve(matches, i, weight) for i, area in enumerate(AREAS)}
-
-    def mean(area: str, which: int, thresholds: slice) -> float:
-        curve = curves[area]
-        return -1.0 if curve is None else float(np.mean(curve[which][thresholds]))
-
-    stats: dict[str, float] = {}
-    for which, name in enumerate(("AP", "AR")):
-        stats |= {name + suffix: mean("all", which, thresholds) for suffix, thresholds in _STATS}
-        stats |= {name + area[0]: mean(area, which, slice(None)) for area in AREAS[1:]}
-    return stats
-
-
-def average_precision(matches: Matches, weight: np.ndarray) -> float:
-    """AP alone, over all sizes, when image i counts ``weight[i]`` times; NaN where there is nothing to find."""
-    curve = _curve(matches, 0, weight)
-    return float("nan") if curve is None else float(np.mean(curve[0]))
-
-
-def _curve(matches: Matches, area: int, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Precision (10, 101) at the 101 recalls and final recall (10,), by OKS threshold; None without positives."""
-    positives = int(weight @ matches.positives[area])
-    if positives == 0:
-        return None
-    each = weight[matches.image].astype(np.float64)
-    hits = np.cumsum(matches.hit[area] * each, axis=1)
-    falses = np.cumsum(matches.false[area] * each, axis=1)
-    if hits.shape[1] == 0:
-        return np.zeros((len(hits), len(RECALLS))), np.zeros(len(hits))
-    precision = hits / (falses + hits + np.spacing(1))
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    # the column of zeros is the precision at recalls that are never reached
-    precision = np.concatenate([precision, np.zeros((len(precision), 1))], axis=1)
-    recall = hits / positives
-    sampled = [p[np.searchsorted(r, RECALLS, side="left")] for p, r in zip(precision, recall, strict=True)]
-    return np.array(sampled), recall[:, -1]
 
 
 def _extract(evaluation: COCOeval) -> Matches:
@@ -205,8 +123,8 @@ def _annotations(truth: Mapping[int, Poses], crowd: Mapping[int, np.ndarray]) ->
         is_crowd = np.asarray(crowd.get(image, poses.ignore & (labelled > 0)), dtype=bool)
         if is_crowd.shape != (len(poses),):
             raise ScoreError(
-                f"image {image} has {len(poses)} true instances, but 'crowd' tells of {is_crowd.size}. "
-                "Give one value an instance, in the same order."
+                f"image {image} has {len(poses)} true instances, but 'crowd' has {is_crowd.size} values. "
+                "Give one value per instance, in the same order."
             )
         if (~np.isfinite(area) & ~poses.ignore & (labelled > 0)).any():
             raise ScoreError(
@@ -216,7 +134,7 @@ def _annotations(truth: Mapping[int, Poses], crowd: Mapping[int, np.ndarray]) ->
         triplets = _triplets(poses)
         for i in range(len(poses)):
             if not np.isfinite(area[i]) or (labelled[i] == 0 and not np.isfinite(box[i]).all()):
-                continue  # without place or size it can excuse no prediction
+                continue  # without place or size no prediction can be ignored for it
             counted = 0 if poses.ignore[i] and not is_crowd[i] else int(labelled[i])
             rows.append(
                 {
@@ -251,7 +169,7 @@ def _results(predictions: Predictions) -> list[dict[str, Any]]:
                 if not boxed[i]:
                     raise ScoreError(
                         f"a prediction of image {image} has no box, but the first prediction has one: COCO takes the "
-                        "size of all predictions from their boxes or of none. Give every prediction a box, or no one."
+                        "size of all predictions from their boxes or of none. Give every prediction a box, or none."
                     )
                 x0, y0, x1, y1 = (float(v) for v in poses.box[i])
                 row["bbox"] = [x0, y0, x1 - x0, y1 - y0]

@@ -1,9 +1,9 @@
-"""Compare runs by a paired bootstrap over images: every resample draws the same images for all runs."""
+"""Comparison of runs by a paired bootstrap over images: every resample draws the same images for all runs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -13,49 +13,32 @@ import numpy as np
 import pandas as pd
 
 from kplab.errors import ScoreError
-from kplab.metrics.coco_ap import average_precision
-from kplab.metrics.pck import pck_key
-from kplab.metrics.score import Scores, shown
+from kplab.metrics.metric import Evidence, Metric, metrics_of, row_of
+from kplab.metrics.score import Scores
 
-# the lines of a card without which figures of two runs do not mean the same
-COMPARED = (
-    "skeleton",
-    "keypoints",
-    "sigmas",
-    "sigma_source",
-    "dataset",
-    "split",
-    "truth_hash",
-    "area_source",
-    "box_source",
-    "boxes",
-    "flip_test",
-    "max_dets",
-    "visibility",
-    "pck_normalizer",
-    "pck_thresholds",
-    "min_score",
-    "min_oks",
+#: Lines of a card that may differ between runs that are compared; all others must be equal.
+EXEMPT = (
+    "predictions_hash",  # the predictions are what is compared
+    "n_images",  # the images themselves are compared, one by one
 )
-Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 class CardMismatch(ScoreError):
-    """Two scores were made under different conditions, so that their difference would not be the models'."""
+    """Scores were made under different conditions, so their difference would not be the models' alone."""
 
 
 @dataclass
 class Comparison:
-    """Figures of several runs with 95 % intervals, and their differences.
+    """Metrics of several runs with 95 % intervals, and their differences.
 
     Args:
         values: one row per (run, metric): value, low, high.
         differences: one row per (a, b, metric): difference (a - b), low, high, zero_inside.
-        per_keypoint: one row a keypoint, mean error in px, one column a run.
-        resamples: how many times images were drawn.
-        seed: of the draws.
+        per_keypoint: one row per keypoint, mean error in pixels, one column per run.
+        resamples: number of resamples.
+        seed: of the resampling.
         unit: what was drawn: 'image' or 'group'.
-        forced: card lines that differ and were passed over.
+        forced: card lines that differ, where ``force`` allowed it.
     """
 
     values: pd.DataFrame
@@ -68,13 +51,11 @@ class Comparison:
 
     def text(self) -> str:
         """Tables for the terminal."""
-        interval = "{} [{}, {}]"
-        values = self.values.assign(
-            shown=[
-                interval.format(*(shown(v) for v in row))
-                for row in self.values[["value", "low", "high"]].itertuples(index=False)
-            ]
-        )
+        shown = [
+            f"{_row(v.metric).text(v.value)} [{_row(v.metric).text(v.low)}, {_row(v.metric).text(v.high)}]"
+            for v in self.values.itertuples(index=False)
+        ]
+        values = self.values.assign(shown=shown)
         metrics = list(dict.fromkeys(values["metric"]))
         table = values.pivot_table(index="run", columns="metric", values="shown", aggfunc="first", sort=False)
         parts = [
@@ -82,21 +63,27 @@ class Comparison:
             table.loc[list(dict.fromkeys(values["run"])), metrics].rename_axis(index=None, columns=None).to_string(),
         ]
         if len(self.differences):
-            lines = [
-                f"{d.a} - {d.b}: {d.metric} {d.difference:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
-                f"{'' if d.zero_inside else '  differs'}"
-                for d in self.differences.itertuples(index=False)
-            ]
-            parts += ["", *lines]
+            parts += ["", *(_difference(d) for d in self.differences.itertuples(index=False))]
         parts += ["", "mean error, px", self.per_keypoint.to_string(index=False, float_format="{:.3f}".format)]
-        parts += [f"passed over: {line}" for line in self.forced]
+        parts += [f"card differs, allowed by force: {line}" for line in self.forced]
         return "\n".join(parts)
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Name of each metric to the title of its panel in a figure: label and better direction."""
+        names = dict.fromkeys(self.values["metric"])
+        return {name: f"{_label(name)} {'↑' if _row(name).higher_is_better else '↓'}" for name in names}
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that ``write`` writes, the JSON first."""
+        return ("comparison.json", *(f"comparison.{name}.csv" for name in _TABLES))
 
     def write(self, folder: Path) -> Path:
         """Write comparison.json and the tables as CSV; returns the path of the JSON."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tables = {"values": self.values, "differences": self.differences, "per_keypoint": self.per_keypoint}
+        tables = {name: getattr(self, name) for name in _TABLES}
         for name, table in tables.items():
             table.to_csv(folder / f"comparison.{name}.csv", index=False)
         content: dict[str, Any] = {"resamples": self.resamples, "seed": self.seed, "unit": self.unit}
@@ -108,17 +95,20 @@ class Comparison:
         return path
 
 
-def compare(scores: Mapping[str, Scores], resamples: int = 2000, seed: int = 0, force: bool = False) -> Comparison:
-    """Compare runs on the same images.
+_TABLES = ("values", "differences", "per_keypoint")
 
-    Interval: 2.5th to 97.5th percentile of the figure over resamples of images, or of groups (videos, subjects) where
+
+def compare(scores: Mapping[str, Scores], resamples: int = 2000, seed: int = 0, force: bool = False) -> Comparison:
+    """Compare runs on the same images by the metrics that ``metric.METRICS`` shows in a comparison.
+
+    Interval: 2.5th to 97.5th percentile of the metric over resamples of images, or of groups (videos, subjects) where
     every table has a 'group' column: frames of one video are not independent.
 
     Args:
         scores: name to scores, in the order of the tables.
-        resamples: draws of as many images (groups) as there are.
-        seed: the same seed gives the same draws.
-        force: compare although cards differ; the lines are then listed in ``forced``.
+        resamples: number of resamples, each of as many images (groups) as there are.
+        seed: the same seed gives the same resamples.
+        force: compare although cards differ; the lines are listed in ``forced``.
 
     Raises:
         CardMismatch: a line of the cards differs and ``force`` is not set.
@@ -137,7 +127,7 @@ def compare(scores: Mapping[str, Scores], resamples: int = 2000, seed: int = 0, 
             odd = np.setxor1d(own, images)
             raise ScoreError(
                 f"'{name}' was scored on {len(own)} images and '{next(iter(scores))}' on {len(images)}; {len(odd)} are "
-                f"not common to both, e.g. image {odd[0]}. Images are drawn in pairs: evaluate both on the same split."
+                f"not common to both, e.g. image {odd[0]}. Evaluate both on the same split."
             )
     grouped = all("group" in s.per_image for s in scores.values())
     group = first.per_image.set_index("image_id")["group"].loc[images].to_numpy() if grouped else None
@@ -145,8 +135,9 @@ def compare(scores: Mapping[str, Scores], resamples: int = 2000, seed: int = 0, 
     once = np.ones((1, len(images)), dtype=np.int64)
     drawn: dict[tuple[str, str], tuple[float, np.ndarray]] = {}
     for name, s in scores.items():
-        for metric, statistic in _statistics(s, images).items():
-            drawn[name, metric] = float(statistic(once)[0]), statistic(weights)
+        evidence = Evidence.of(s.keypoints, images, s.matches)
+        for m in metrics_of(s.card, "compare"):
+            drawn[name, m.name] = float(m.computed_for(evidence, once)[0]), m.computed_for(evidence, weights)
     values = pd.DataFrame(
         [(name, metric, value, *interval(samples)) for (name, metric), (value, samples) in drawn.items()],
         columns=["run", "metric", "value", "low", "high"],
@@ -170,13 +161,13 @@ def compare(scores: Mapping[str, Scores], resamples: int = 2000, seed: int = 0, 
 
 
 def draw_weights(images: int, resamples: int, rng: np.random.Generator, group: np.ndarray | None = None) -> np.ndarray:
-    """How often each image occurs in each resample.
+    """Draw how often each image occurs in each resample.
 
     Args:
-        images: how many there are.
-        resamples: R.
-        rng: source of the draws.
-        group: (images,) what stays together; None = every image by itself.
+        images: number of images.
+        resamples: number R of resamples.
+        rng: random generator.
+        group: (images,) group of each image, drawn as a whole; None = every image by itself.
 
     Returns:
         (R, images) int64. As many groups are drawn, with replacement, as there are.
@@ -187,7 +178,7 @@ def draw_weights(images: int, resamples: int, rng: np.random.Generator, group: n
 
 
 def interval(samples: np.ndarray) -> tuple[float, float]:
-    """95 % percentile interval; resamples in which the figure does not exist (NaN) are left out."""
+    """95 % percentile interval; resamples without a value (NaN) are left out."""
     finite = samples[np.isfinite(samples)]
     if not len(finite):
         return float("nan"), float("nan")
@@ -195,53 +186,22 @@ def interval(samples: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def weighted_mean(values: np.ndarray, image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean of values when image i counts weights[r, i] times.
-
-    Args:
-        values: (V,).
-        image: (V,) index of the image of every value.
-        weights: (R, images) int.
-
-    Returns:
-        (R,) NaN where no value is drawn.
-    """
-    images = weights.shape[1]
-    total = weights @ np.bincount(image, values, minlength=images)
-    count = weights @ np.bincount(image, minlength=images)
-    return np.divide(total, count, out=np.full(len(weights), np.nan), where=count > 0)
+def _row(name: str) -> Metric:
+    """The row of the table of metrics by the name of a metric, which is known."""
+    row = row_of(name)
+    assert row is not None, f"{name} is not in the table of metrics"
+    return row
 
 
-def weighted_median(values: np.ndarray, image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Median of values when image i counts weights[r, i] times; as ``weighted_mean``."""
-    order = np.argsort(values)
-    values, image = values[order], image[order]
-    out = np.full(len(weights), np.nan)
-    for r, weight in enumerate(weights):
-        reached = np.cumsum(weight[image])
-        if len(reached) and reached[-1]:
-            middle = (reached[-1] - 1) // 2, reached[-1] // 2
-            out[r] = values[np.searchsorted(reached, middle, side="right")].mean()
-    return out
+def _label(name: str) -> str:
+    """The label of a metric, members of a family with their value: 'PCK@0.1'."""
+    return _row(name).label + name.removeprefix(_row(name).name)
 
 
-def _statistics(scores: Scores, images: np.ndarray) -> dict[str, Statistic]:
-    """Figures as functions of (R, images) weights; images are in ascending order of id, as in ``Matches``."""
-    table = scores.keypoints[scores.keypoints["visible"] > 0]
-    position = np.searchsorted(images, table["image_id"].to_numpy())
-    error, relative = table["error_px"].to_numpy(), table["pck_error"].to_numpy()
-    found, counted = np.isfinite(error), ~np.isnan(relative)
-
-    def hits(threshold: float) -> Statistic:
-        inside = (relative[counted] <= threshold).astype(np.float64)
-        return lambda w: weighted_mean(inside, position[counted], w)
-
-    return {
-        "AP": lambda w: np.array([average_precision(scores.matches, row) for row in w]),
-        "mean_px": lambda w: weighted_mean(error[found], position[found], w),
-        "median_px": lambda w: weighted_median(error[found], position[found], w),
-        **{pck_key(t): hits(t) for t in scores.card["pck_thresholds"]},
-    }
+def _difference(d: Any) -> str:
+    """A row of ``Comparison.differences`` as a line of text."""
+    difference, low, high = (_row(d.metric).text(v, sign=True) for v in (d.difference, d.low, d.high))
+    return f"{d.a} - {d.b}: {d.metric} {difference} [{low}, {high}]{'' if d.zero_inside else '  differs'}"
 
 
 def _check_cards(scores: Mapping[str, Scores], force: bool) -> list[str]:
@@ -250,20 +210,20 @@ def _check_cards(scores: Mapping[str, Scores], force: bool) -> list[str]:
     lines = []
     for name in names[1:]:
         card = scores[name].card
-        for key in COMPARED:
+        for key in dict.fromkeys((*first, *card)):
             a, b = first.get(key), card.get(key)
-            if a != b:
+            if a != b and key not in EXEMPT:
                 lines.append(f"{key}: '{names[0]}' has {a}, '{name}' has {b}")
     if lines and not force:
         raise CardMismatch(
             "the scores were not made under the same conditions:\n  "
             + "\n  ".join(lines)
-            + "\nEvaluate the runs alike, or set force=true to compare them all the same."
+            + "\nEvaluate the runs alike, or compare them in spite of it: force=true."
         )
     return lines
 
 
 def _side_by_side(scores: Mapping[str, Scores]) -> pd.DataFrame:
-    """Mean error of each keypoint, one column a run."""
+    """Mean error of each keypoint, one column per run."""
     columns = [s.per_keypoint.set_index("keypoint")["mean_px"].rename(name) for name, s in scores.items()]
     return pd.concat(columns, axis=1).rename_axis("keypoint").reset_index()

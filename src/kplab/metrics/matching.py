@@ -1,4 +1,4 @@
-"""Which prediction is compared with which true instance when errors are measured in pixels."""
+"""Matching of predictions with true instances for errors in pixels."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
 
-# A keypoint that a prediction lacks costs as much as one that is off by the size of the subject, so that a prediction
-# cannot win by leaving points out.
+# The cost of a keypoint that a prediction lacks, in units of the subject's size: a prediction may not gain by lacking points.
 MISSING_COST = 1.0
 
 
 @dataclass
 class Matching:
-    """Pairs of true and predicted instances as tidy tables.
+    """Pairs of true and predicted instances as tables.
 
     Args:
         keypoints: one row per (image, true instance, keypoint), ignored and unlabelled instances left out: image_id,
             file, instance (index in the image's Poses), keypoint, visible, true_x, true_y, x, y, error_px,
             keypoint_score, matched, score, oks, area, box_diagonal, box_longer_side. Pixels of the source image; NaN
             where there is no label, no prediction, or no box.
-        images: one row per image: image_id, file, n_instances, n_matched, n_missed (no prediction was left for them),
-            n_extra (predictions that were left over, those on crowds included).
+        images: one row per image: image_id, file, n_instances, n_matched, n_missed (without a prediction), n_extra
+            (predictions without an instance, those on crowds included).
     """
 
     keypoints: pd.DataFrame
@@ -38,19 +37,19 @@ class Matching:
 
 
 def check_images(truth: Mapping[int, Poses], predictions: Predictions) -> None:
-    """Refuse predictions of images that the truth does not have.
+    """Check that the truth has every predicted image.
 
     Raises:
-        ScoreError: names how many and an example; also if the truth has no image at all.
+        ScoreError: it lacks some, or has no image at all.
     """
     if not truth:
-        raise ScoreError("the truth has no images, so there is nothing to score. Look at the dataset and its split.")
-    strangers = sorted(set(predictions.poses) - set(truth))
-    if strangers:
-        name = predictions.files.get(strangers[0])
-        example = f"image {strangers[0]}" + (f" ({name})" if name else "")
+        raise ScoreError("the truth has no images, so there is nothing to score. Check the dataset and its split.")
+    unknown = sorted(set(predictions.poses) - set(truth))
+    if unknown:
+        name = predictions.files.get(unknown[0])
+        example = f"image {unknown[0]}" + (f" ({name})" if name else "")
         raise ScoreError(
-            f"{len(strangers)} of {len(predictions.poses)} predicted images are not in the truth of {len(truth)} "
+            f"{len(unknown)} of {len(predictions.poses)} predicted images are not in the truth of {len(truth)} "
             f"images, e.g. {example}. Score predictions against the dataset and split they were made for."
         )
 
@@ -67,17 +66,17 @@ def match(
 ) -> Matching:
     """Pair predictions with true instances, image by image.
 
-    The assignment minimises the sum over pairs of mean_k(d_k) / sqrt(area), the mean over labelled keypoints. No pair
-    is too far by default: a bad prediction is a large error, and does not vanish into "missed".
+    The assignment minimises the sum over pairs of mean_k(d_k) / sqrt(area), the mean over labelled keypoints. By default
+    no pair is too far: a bad prediction is a large error instead of a missed instance.
 
     Args:
         truth: image id to true poses, source pixels. Ignored and unlabelled instances are not matched.
-        predictions: predicted poses, source pixels. An image without an entry has missed all.
+        predictions: predicted poses, source pixels. All instances of an image without an entry are missed.
         skeleton: names of the keypoints, and sigmas for OKS.
         files: image id to file name.
-        max_dets: predictions an image may have, best scores first.
+        max_dets: maximum number of predictions per image, highest scores first.
         min_score: predictions below it are left out.
-        min_oks: pairs below it are no pairs.
+        min_oks: pairs below it are not matched.
 
     Raises:
         ScoreError: the keypoints differ, predictions of unknown images, or a true instance without area.
@@ -98,7 +97,7 @@ def match(
         if not (true.area > 0).all():
             raise ScoreError(
                 f"image {image} ({files.get(image, 'file unknown')}): a true instance has area "
-                f"{true.area[~(true.area > 0)][0]}, but a positive one is wanted to weigh its errors. "
+                f"{true.area[~(true.area > 0)][0]}, but it must be positive to weight its errors. "
                 "Let the dataset state areas, or how to estimate them (e.g. 0.53 x box)."
             )
         predicted = predictions.poses.get(image, Poses.empty(len(skeleton)))
@@ -129,7 +128,7 @@ def _assign(
     distance = np.where(np.isfinite(distance), distance, MISSING_COST) * true.labelled
     cost = distance.sum(-1) / np.maximum(true.labelled.sum(1), 1)
     allowed = np.ones(cost.shape, dtype=bool) if min_oks is None else similarity >= min_oks
-    # one forbidden pair costs more than all allowed ones together, so it is taken only where nothing else is left
+    # one forbidden pair costs more than all allowed ones together, so it is assigned only where no other is left
     forbidden = 1.0 + cost[allowed].sum() if cost.size else 1.0
     a, b = linear_sum_assignment(np.where(allowed, cost, forbidden))
     kept = allowed[a, b]
@@ -167,7 +166,7 @@ def _columns(
 
 
 def _tidy(blocks: list[dict[str, np.ndarray]], images: pd.DataFrame, skeleton: Skeleton) -> pd.DataFrame:
-    """Spread the columns of all images to one row a keypoint."""
+    """Expand the columns of all images to one row per keypoint."""
     k = len(skeleton)
     first = ("image", "instance")
     names = list(first) + [n for n in (blocks[0] if blocks else {}) if n not in first]

@@ -1,28 +1,29 @@
-"""Errors in pixels, errors relative to the subject (NME), PCK and the area under its curve.
+"""Metrics of keypoint errors: pooled, by keypoint and averaged over keypoints.
 
-All of it is computed from the keypoint table of ``matching.match``, one row a keypoint. Two averages are told apart:
-*pooled* counts every labelled keypoint once; *macro* averages the figures of the keypoints, so that a rarely labelled
-one weighs as much as the rest.
+They are computed from the keypoint table of ``matching.match``, one row per keypoint. *Pooled* counts every labelled
+keypoint once; *macro* averages the figures of the keypoints, so that a rarely labelled one weighs as much as the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from kplab.errors import ScoreError
+from kplab.metrics.metric import Evidence, metrics_of
+from kplab.metrics.statistics import mean_or_nan
 
 BOX_NORMALIZERS = ("box_longer_side", "box_diagonal")
 
 
 def keypoint_pair(name: str, keypoints: Sequence[str]) -> tuple[str, str]:
-    """The two keypoints of 'nameA-nameB'; names may contain hyphens themselves.
+    """Split a name into the two keypoints of 'nameA-nameB'; their names may contain hyphens.
 
     Raises:
-        ScoreError: no split of the name gives two known keypoints.
+        ScoreError: it is no two known keypoints.
     """
     for i, letter in enumerate(name):
         if letter == "-" and name[:i] in keypoints and name[i + 1 :] in keypoints and name[:i] != name[i + 1 :]:
@@ -33,7 +34,7 @@ def keypoint_pair(name: str, keypoints: Sequence[str]) -> tuple[str, str]:
 
 
 def normalizer(table: pd.DataFrame, name: str) -> np.ndarray:
-    """What errors are divided by.
+    """The length that errors are divided by.
 
     Args:
         table: keypoints of ``Matching``.
@@ -74,35 +75,8 @@ def relative_error(table: pd.DataFrame, name: str) -> np.ndarray:
     return error / normalizer(table, name)
 
 
-def pck(relative: np.ndarray, threshold: float) -> float:
-    """Fraction of labelled keypoints with relative error <= threshold (MPII's rule; mmpose has <); missed is wrong.
-
-    >>> pck(np.array([0.05, 0.1, 0.3, np.inf, np.nan]), 0.1)
-    0.5
-    """
-    counted = relative[~np.isnan(relative)]
-    return float(np.mean(counted <= threshold)) if len(counted) else float("nan")
-
-
-def auc(relative: np.ndarray, low: float, high: float) -> float:
-    """Mean height of the PCK curve between two thresholds, integrated exactly: in [0, 1], 1 if every error <= low.
-
-    mean_i clip((high - e_i) / (high - low), 0, 1), the area under the step curve of PCK divided by its width.
-    """
-    if not low < high:
-        raise ScoreError(f"the range of the PCK curve is ({low}, {high}), but its end must lie above its start.")
-    counted = relative[~np.isnan(relative)]
-    return float(np.mean(np.clip((high - counted) / (high - low), 0.0, 1.0))) if len(counted) else float("nan")
-
-
-def mean_or_nan(values: np.ndarray) -> float:
-    """Mean of the finite values; NaN if there is none."""
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else float("nan")
-
-
 def with_relative_errors(table: pd.DataFrame, pck_normalizer: str, nme_pair: str | None = None) -> pd.DataFrame:
-    """The table with columns pck_error, box_error (diagonal) and, with a pair, nme_error: see ``relative_error``."""
+    """Add columns pck_error, box_error (diagonal) and, with a pair, nme_error to a table: see ``relative_error``."""
     columns = {
         "pck_error": relative_error(table, pck_normalizer),
         "box_error": relative_error(table, "box_diagonal"),
@@ -112,51 +86,38 @@ def with_relative_errors(table: pd.DataFrame, pck_normalizer: str, nme_pair: str
     return table.assign(**columns)
 
 
-def errors_of(table: pd.DataFrame, pck_thresholds: Sequence[float], auc_range: tuple[float, float]) -> dict[str, Any]:
-    """Pooled figures of some rows of a table ``with_relative_errors``.
+def errors_of(table: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Counts and every metric of level 'keypoint' over some rows of a table.
+
+    Args:
+        table: of ``with_relative_errors``.
+        settings: fields of ``ScoreSettings``: which thresholds, pair and range.
 
     Returns:
-        n_keypoints (labelled) and n_keypoints_missed; mean_px (EPE), median_px, rmse_px and nme_box_diagonal over the
-        predicted ones; nme over the pair's distance, with nme_left_out instances whose pair is unlabelled; pck@t, auc,
-        and pck_left_out, the labelled keypoints without a normaliser.
+        n_keypoints (labelled), n_keypoints_missed (labelled, but not predicted), the metrics by name, pck_left_out (labelled
+        keypoints without a normaliser) and, with a pair, nme_left_out (instances whose pair is not labelled).
     """
     labelled = table["visible"].to_numpy() > 0
-    error = table["error_px"].to_numpy(dtype=np.float64)
-    error = error[labelled & np.isfinite(error)]
-    relative = table["pck_error"].to_numpy()
+    evidence = Evidence.of(table)
     figures: dict[str, Any] = {
         "n_keypoints": int(labelled.sum()),
-        "n_keypoints_missed": int(labelled.sum()) - len(error),
-        "mean_px": mean_or_nan(error),
-        "median_px": float(np.median(error)) if len(error) else float("nan"),
-        "rmse_px": float(np.sqrt(mean_or_nan(error**2))),
-        "nme_box_diagonal": mean_or_nan(table["box_error"].to_numpy()),
+        "n_keypoints_missed": int((~np.isfinite(evidence["error_px"])).sum()),
+        **{m.name: m.compute(evidence) for m in metrics_of(settings) if m.level == "keypoint"},
+        "pck_left_out": int(np.isnan(evidence["pck_error"]).sum()),
     }
     if "nme_error" in table:
-        figures["nme"] = mean_or_nan(table["nme_error"].to_numpy())
         unknown = table.loc[labelled & table["nme_error"].isna(), ["image_id", "instance"]]
         figures["nme_left_out"] = len(unknown.drop_duplicates())
-    figures |= {pck_key(t): pck(relative, t) for t in pck_thresholds}
-    figures["auc"] = auc(relative, *auc_range)
-    figures["pck_left_out"] = int((labelled & np.isnan(relative)).sum())
     return figures
 
 
-def pck_key(threshold: float) -> str:
-    """What PCK at a threshold is called in tables: 'pck@0.1'."""
-    return f"pck@{threshold:g}"
-
-
-def by_keypoint(table: pd.DataFrame, pck_thresholds: Sequence[float], auc_range: tuple[float, float]) -> pd.DataFrame:
-    """The figures of ``errors_of``, one row a keypoint, in the order of the skeleton."""
+def by_keypoint(table: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """The figures of ``errors_of``, one row per keypoint, in the order of the skeleton."""
     parts = ((name, table[table["keypoint"] == name]) for name in table["keypoint"].cat.categories)
-    return pd.DataFrame([{"keypoint": name, **errors_of(part, pck_thresholds, auc_range)} for name, part in parts])
+    return pd.DataFrame([{"keypoint": name, **errors_of(part, settings)} for name, part in parts])
 
 
-def macro(per_keypoint: pd.DataFrame) -> dict[str, float]:
-    """Mean over keypoints of every error figure, as '<figure>_macro'; keypoints never labelled are left out."""
-    return {
-        f"{name}_macro": mean_or_nan(per_keypoint[name].to_numpy(dtype=np.float64))
-        for name in per_keypoint.columns
-        if name.startswith(("mean_px", "median_px", "nme", "pck@", "auc")) and not name.endswith("left_out")
-    }
+def macro(per_keypoint: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, float]:
+    """Mean over keypoints of every metric of level 'keypoint', as '<name>_macro'; keypoints never labelled are left out."""
+    names = [m.name for m in metrics_of(settings) if m.level == "keypoint"]
+    return {f"{name}_macro": mean_or_nan(per_keypoint[name].to_numpy(dtype=np.float64)) for name in names}

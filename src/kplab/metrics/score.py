@@ -1,109 +1,47 @@
-"""Score predictions against the truth: AP and pixel errors side by side, with the card that says what they mean."""
+"""Score predictions against the truth: AP and pixel errors, with the card of the conditions they hold under."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from kplab.errors import ScoreError
-from kplab.metrics.coco_ap import Matches, coco_ap
+from kplab.metrics.average_precision import Matches
+from kplab.metrics.coco_ap import coco_ap
 from kplab.metrics.matching import match
-from kplab.metrics.pck import (
-    BOX_NORMALIZERS,
-    by_keypoint,
-    errors_of,
-    keypoint_pair,
-    macro,
-    pck_key,
-    with_relative_errors,
-)
+from kplab.metrics.metric import Evidence, metrics_of, rows_of
+from kplab.metrics.pck import by_keypoint, errors_of, macro, with_relative_errors
+from kplab.metrics.settings import VISIBILITY, ScoreSettings
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
 
 NOT_STATED = "not stated"
 SOURCES = ("dataset", "split", "area_source", "box_source", "truth_hash", "predictions_hash")
-VISIBILITY = {"labelled": 1, "visible": 2}
-
-
-@dataclass(frozen=True)
-class ScoreSettings:
-    """How to score; every field is a line of the card.
-
-    Args:
-        max_dets: predictions an image may have, best scores first, for AP and for pixel errors.
-        pck_normalizer: 'box_longer_side', 'box_diagonal', 'pixels', or two keypoints as 'nameA-nameB'.
-        pck_thresholds: PCK@t counts errors <= t times the normaliser.
-        nme_pair: 'nameA-nameB', whose true distance NME divides by; None = no NME.
-        auc_range: ends of the PCK curve whose area is taken, in units of the normaliser.
-        min_score: predictions below it do not take part in pixel errors (AP needs them all).
-        min_oks: pairs below it are "missed" and not a large error; None = every pair counts.
-        visibility: 'labelled' scores keypoints with v > 0, as COCO does; 'visible' those with v == 2 only, in AP too.
-    """
-
-    max_dets: int = 20
-    pck_normalizer: str = "box_longer_side"
-    pck_thresholds: tuple[float, ...] = (0.05, 0.1, 0.2)
-    nme_pair: str | None = None
-    auc_range: tuple[float, float] = (0.0, 0.2)
-    min_score: float | None = None
-    min_oks: float | None = None
-    visibility: str = "labelled"
-
-    def __post_init__(self) -> None:
-        if self.visibility not in VISIBILITY:
-            raise ScoreError(f"visibility is '{self.visibility}'. Use one of: {', '.join(VISIBILITY)}.")
-        # lists come from config files
-        for key in ("pck_thresholds", "auc_range"):
-            if not isinstance(getattr(self, key), list | tuple):
-                raise ScoreError(f"{key} is {getattr(self, key)}, but wants a list: {key}=[0.1,0.2].")
-        object.__setattr__(self, "pck_thresholds", tuple(float(t) for t in self.pck_thresholds))
-        object.__setattr__(self, "auc_range", tuple(float(t) for t in self.auc_range))
-        if self.max_dets < 1:
-            raise ScoreError(f"max_dets is {self.max_dets}, but an image wants 1 prediction or more.")
-        if not self.pck_thresholds or not min(self.pck_thresholds) > 0:
-            raise ScoreError(f"pck_thresholds are {list(self.pck_thresholds)}. Give one or more, all above 0.")
-        if len(self.auc_range) != 2 or not 0 <= self.auc_range[0] < self.auc_range[1]:
-            raise ScoreError(f"auc_range is {list(self.auc_range)}, but wants [start, end] with 0 <= start < end.")
-
-    def check_names(self, keypoints: Sequence[str]) -> None:
-        """Hold the pairs of keypoints that PCK and NME divide by against a skeleton.
-
-        Raises:
-            ScoreError: a pair names other keypoints.
-        """
-        if self.pck_normalizer not in (*BOX_NORMALIZERS, "pixels"):
-            try:
-                keypoint_pair(self.pck_normalizer, keypoints)
-            except ScoreError as error:
-                others = ", ".join((*BOX_NORMALIZERS, "pixels"))
-                raise ScoreError(f"pck_normalizer: {error} Or use one of: {others}.") from None
-        if self.nme_pair is not None:
-            try:
-                keypoint_pair(self.nme_pair, keypoints)
-            except ScoreError as error:
-                raise ScoreError(f"nme_pair: {error}") from None
 
 
 @dataclass
 class Scores:
-    """Figures of one set of predictions, down to the keypoint, and all that a comparison needs.
+    """Scores of one set of predictions: summary, tables down to the keypoint, and what a comparison needs.
 
     Args:
-        name: what the scores are called in tables.
-        summary: AP and AR (COCO's ten, -1 where there is nothing to find), pixel errors, PCK, NME, AUC, counts.
-        per_keypoint: one row a keypoint.
-        per_image: one row an image, those without instances too: counts, mean_px, oks, pck@t; 'group' where known.
-        per_instance: one row a true instance: matched, score, oks, mean_px, max_px.
-        keypoints: one row a keypoint of a true instance, see ``matching.Matching`` and ``with_relative_errors``.
+        name: of the scores in tables.
+        summary: every metric of ``metric.METRICS`` (COCO's are -1 where there is nothing to find), and counts.
+        per_keypoint: one row per keypoint.
+        per_image: one row per image, also without instances: counts, mean_px, oks, pck@t; 'group' where known.
+        per_instance: one row per true instance: matched, score, oks, mean_px, max_px.
+        keypoints: one row per keypoint of a true instance, see ``matching.Matching`` and ``with_relative_errors``.
         matches: of COCO's evaluation, for the bootstrap of AP.
         card: the conditions under which the figures hold.
     """
@@ -118,15 +56,16 @@ class Scores:
     card: dict[str, Any]
 
     def text(self) -> str:
-        """Tables for the terminal: AP and pixel error on one line, then the keypoints."""
-        s = self.summary
-        columns = ["AP", "AP50", "AP75", "AR", "mean_px", "median_px", "auc"]
-        columns[6:6] = [pck_key(t) for t in self.card["pck_thresholds"]] + (["nme"] if "nme" in s else [])
-        figures = pd.DataFrame([[shown(s[c]) for c in columns]], columns=columns, index=[self.name])
-        keep = ["keypoint", "n_keypoints", "n_keypoints_missed", "mean_px", "median_px"]
-        table = self.per_keypoint[keep + [c for c in self.per_keypoint if c.startswith("pck@")]]
-        table = table.rename(columns={"n_keypoints": "labelled", "n_keypoints_missed": "missed"})
-        c = self.card
+        """Tables for the terminal: metrics of all keypoints in one line, then a line for each keypoint."""
+        s, c = self.summary, self.card
+        cells = {key: row.text(s[key]) for row in rows_of("score") for key in row.keys(s)}
+        figures = pd.DataFrame([cells], index=[self.name])
+        table = self.per_keypoint[["keypoint", "n_keypoints", "n_keypoints_missed"]].rename(
+            columns={"n_keypoints": "labelled", "n_keypoints_missed": "missed"}
+        )
+        for row in rows_of("keypoints"):
+            for key in row.keys(self.per_keypoint):
+                table[key] = [row.text(value) for value in self.per_keypoint[key]]
         made = f"boxes {c['boxes']}; areas: {c['area_source']}; sigmas: {c['sigma_source']}; flip test {c['flip_test']}"
         return "\n".join(
             [
@@ -134,7 +73,7 @@ class Scores:
                 f"({s['n_missed']} missed, {s['n_extra']} extra predictions)",
                 figures.to_string(),
                 "",
-                table.to_string(index=False, float_format=lambda v: f"{v:.3f}", na_rep="-"),
+                table.to_string(index=False),
                 "",
                 f"pixel errors over predicted keypoints; PCK: error <= t x {c['pck_normalizer']}, missed ones wrong",
                 made,
@@ -142,36 +81,49 @@ class Scores:
         )
 
     def write(self, folder: Path, name: str) -> Path:
-        """Write ``<name>.json``, ``.instances.parquet``, ``.keypoints.parquet``, ``.images.csv`` and ``.matches.npz``.
+        """Write ``<name>.json`` and the files of ``tables_of``; all carry the id of this evaluation.
 
         Returns:
             Path of the JSON, from which ``read`` restores everything.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.per_instance.to_parquet(folder / f"{name}.instances.parquet", index=False)
-        self.keypoints.to_parquet(folder / f"{name}.keypoints.parquet", index=False)
-        self.per_image.to_csv(folder / f"{name}.images.csv", index=False)
-        np.savez_compressed(folder / f"{name}.matches.npz", **vars(self.matches))
         path = folder / f"{name}.json"
-        content = {
-            "name": self.name,
-            "summary": self.summary,
-            "per_keypoint": self.per_keypoint.to_dict("records"),
-            "card": self.card,
-        }
-        path.write_text(json.dumps(_without_nan(content), indent=1))
+        content = _without_nan(
+            {
+                "name": self.name,
+                "summary": self.summary,
+                "per_keypoint": self.per_keypoint.to_dict("records"),
+                "card": self.card,
+            }
+        )
+        evaluation = self._evaluation_id(content)
+        beside = tables_of(path)
+        _write_parquet(beside["instances.parquet"], self.per_instance, evaluation)
+        _write_parquet(beside["keypoints.parquet"], self.keypoints, evaluation)
+        self.per_image.assign(evaluation=evaluation).to_csv(beside["images.csv"], index=False)
+        np.savez_compressed(beside["matches.npz"], **vars(self.matches), evaluation=np.array(evaluation))
+        path.write_text(json.dumps({"evaluation": evaluation, **content}, indent=1))
         return path
+
+    def _evaluation_id(self, content: dict[str, Any]) -> str:
+        """16 hex digits of a hash over all content: equal for equal scores, whenever they are written."""
+        digest = hashlib.sha256(json.dumps(content).encode())
+        for table in (self.per_instance, self.keypoints, self.per_image):
+            digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
+        for array in vars(self.matches).values():
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
 
     @classmethod
     def read(cls, path: Path) -> Scores:
         """Read what ``write`` wrote; neither model nor data is needed.
 
         Raises:
-            ScoreError: the JSON or one of the files beside it is missing, or can't be read.
+            ScoreError: the JSON or a file beside it is missing, can't be read, or is of another evaluation.
         """
         path = Path(path)
-        beside = {e: path.with_name(f"{path.stem}.{e}") for e in _FILES}
+        beside = tables_of(path)
         for file in (path, *beside.values()):
             if not file.exists():
                 raise ScoreError(
@@ -180,7 +132,9 @@ class Scores:
                 )
         try:
             return cls._read(path, beside)
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile, EOFError) as error:
+        except ScoreError:
+            raise
+        except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile, EOFError) as error:
             raise ScoreError(
                 f"scores {path}: half written or damaged ({error}). Evaluate the predictions again."
             ) from error
@@ -188,8 +142,24 @@ class Scores:
     @classmethod
     def _read(cls, path: Path, beside: Mapping[str, Path]) -> Scores:
         content = json.loads(path.read_text())
-        with np.load(beside["matches.npz"]) as arrays:
-            matches = Matches(**{key: arrays[key] for key in arrays.files})
+        instances, keypoints = (pq.read_table(beside[name]) for name in _FILES[:2])
+        images = pd.read_csv(
+            beside["images.csv"], dtype={"file": str, "group": str, "evaluation": str}, keep_default_na=True
+        )
+        with np.load(beside["matches.npz"]) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+        found = {
+            "instances.parquet": instances.schema.metadata[b"evaluation"].decode(),
+            "keypoints.parquet": keypoints.schema.metadata[b"evaluation"].decode(),
+            "images.csv": "/".join(sorted(set(images.pop("evaluation")))),
+            "matches.npz": str(arrays.pop("evaluation")),
+        }
+        for name, evaluation in found.items():
+            if evaluation != content["evaluation"]:
+                raise ScoreError(
+                    f"scores {path}: {beside[name].name} is of evaluation {evaluation}, but {path.name} of "
+                    f"{content['evaluation']}. Evaluate the predictions again, or keep the files of one evaluation together."
+                )
         per_keypoint = pd.DataFrame(content["per_keypoint"])
         numbers = [c for c in per_keypoint if c != "keypoint"]
         per_keypoint[numbers] = per_keypoint[numbers].apply(pd.to_numeric)
@@ -198,15 +168,20 @@ class Scores:
             content["name"],
             summary,
             per_keypoint,
-            pd.read_csv(beside["images.csv"], dtype={"file": str, "group": str}, keep_default_na=True),
-            pd.read_parquet(beside["instances.parquet"]),
-            pd.read_parquet(beside["keypoints.parquet"]),
-            matches,
+            images,
+            instances.to_pandas(),
+            keypoints.to_pandas(),
+            Matches(**arrays),
             content["card"],
         )
 
 
 _FILES = ("instances.parquet", "keypoints.parquet", "images.csv", "matches.npz")
+
+
+def tables_of(path: Path) -> dict[str, Path]:
+    """The files beside a score's JSON: tables of instances, keypoints and images, and COCO's matches."""
+    return {ending: path.with_name(f"{path.stem}.{ending}") for ending in _FILES}
 
 
 def score(
@@ -221,18 +196,18 @@ def score(
     groups: Mapping[int, str] | None = None,
     crowd: Mapping[int, np.ndarray] | None = None,
 ) -> Scores:
-    """Score predictions of a dataset.
+    """Compute the scores of predictions of a dataset.
 
     Args:
-        truth: image id to true poses, source pixels (``Labels.by_image()``); an image without predictions is missed.
+        truth: image id to true poses, source pixels (``Labels.by_image()``); all of an image without predictions are missed.
         predictions: predicted poses, source pixels.
         skeleton: names and sigmas.
         files: image id to file name.
         settings: how to score.
-        sources: lines of the card that only the caller knows: dataset, split, area_source, box_source, truth_hash,
-            predictions_hash (else predictions.card['sha256']); others are kept too.
-        name: what the scores are called in tables.
-        groups: image id to video or subject; the bootstrap then draws groups and not images.
+        sources: lines of the card that the caller knows: dataset, split, area_source, box_source, truth_hash,
+            predictions_hash (else predictions.card['sha256']); others are added.
+        name: of the scores in tables.
+        groups: image id to video or subject; the bootstrap then draws groups instead of images.
         crowd: image id to (M,) bool, see ``coco_ap``.
 
     Raises:
@@ -252,16 +227,17 @@ def score(
     )
     ap = coco_ap(truth, predictions, skeleton.sigma_array, max_dets=settings.max_dets, crowd=crowd)
     table = with_relative_errors(matching.keypoints, settings.pck_normalizer, settings.nme_pair)
-    rules = (settings.pck_thresholds, settings.auc_range)
-    per_keypoint = by_keypoint(table, *rules)
+    rules = asdict(settings)
+    per_keypoint = by_keypoint(table, rules)
     images = matching.images
     if groups is not None:
         images = images.assign(group=[str(groups[i]) for i in images["image_id"]])
     counts = {key: int(images[key].sum()) for key in ("n_instances", "n_matched", "n_missed", "n_extra")}
+    evidence = Evidence.of(table, ap.matches.image_id, ap.matches)
     summary = {
-        **ap.stats,
-        **errors_of(table, *rules),
-        **macro(per_keypoint),
+        **{m.name: m.compute(evidence) for m in metrics_of(rules) if m.level == "set"},
+        **errors_of(table, rules),
+        **macro(per_keypoint, rules),
         "n_images": len(images),
         **counts,
     }
@@ -270,17 +246,12 @@ def score(
         name,
         summary,
         per_keypoint,
-        _per_image(images, table, per_instance, settings.pck_thresholds),
+        _per_image(images, table, per_instance, rules),
         per_instance,
         table,
         ap.matches,
         _card(predictions, skeleton, settings, dict(sources or {}), len(images)),
     )
-
-
-def shown(value: float) -> str:
-    """A figure for a table; '-' for NaN and for COCO's -1, "nothing to find"."""
-    return "-" if value is None or math.isnan(value) or value == -1 else f"{value:.3f}"
 
 
 def _only_seen(poses: Poses) -> Poses:
@@ -317,22 +288,28 @@ def _per_instance(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _per_image(
-    images: pd.DataFrame, table: pd.DataFrame, per_instance: pd.DataFrame, thresholds: tuple[float, ...]
+    images: pd.DataFrame, table: pd.DataFrame, per_instance: pd.DataFrame, settings: Mapping[str, Any]
 ) -> pd.DataFrame:
     labelled = table[table["visible"] > 0]
     by = labelled.groupby("image_id", sort=False)["error_px"]
     parts = {"n_keypoints": by.size(), "mean_px": by.mean(), "max_px": by.max()}
     parts["oks"] = per_instance.groupby("image_id", sort=False)["oks"].mean()
     counted = labelled[labelled["pck_error"].notna()]
-    for t in thresholds:
-        hits = counted["pck_error"] <= t
-        parts[pck_key(t)] = hits.groupby(counted["image_id"], sort=False).mean()
+    for threshold in settings["pck_thresholds"]:
+        hits = counted["pck_error"] <= threshold
+        parts[f"pck@{threshold:g}"] = hits.groupby(counted["image_id"], sort=False).mean()
     joined = images.join(pd.DataFrame(parts), on="image_id")
     return joined.assign(n_keypoints=joined["n_keypoints"].fillna(0).astype(np.int64))
 
 
+def _write_parquet(path: Path, table: pd.DataFrame, evaluation: str) -> None:
+    """Write a table with the id of its evaluation in the metadata."""
+    content = pa.Table.from_pandas(table, preserve_index=False)
+    pq.write_table(content.replace_schema_metadata({**content.schema.metadata, "evaluation": evaluation}), path)
+
+
 def _without_nan(value: Any) -> Any:
-    """The same with None for NaN, which JSON does not have, and plain Python numbers."""
+    """Replace NaN, which JSON lacks, by None, and NumPy's numbers by Python's."""
     if isinstance(value, dict):
         return {str(key): _without_nan(v) for key, v in value.items()}
     if isinstance(value, list | tuple):

@@ -46,7 +46,8 @@ class PoseModel(Model):
                 f"size {list(size)} doesn't go into backbone '{backbone.name}', "
                 f"which wants sides that are multiples of {step}. Use size={near}, for example."
             )
-        self.size, self.skeleton, self.max_poses = size, head.skeleton, head.max_poses
+        self.size, self.skeleton = size, head.skeleton
+        self.max_poses, self.fixed_size = head.max_poses, head.fixed_size
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone, self.neck, self.head = backbone, neck, head
         self.to(memory_format=self.layout)

@@ -1,4 +1,4 @@
-"""What a run was made from: code, environment, machine."""
+"""Provenance: hashes, and the code, packages and hardware of this process."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ PACKAGES = (
 
 
 def sha256(data: bytes | str) -> str:
-    """Hex digest."""
+    """SHA-256 of bytes or text, as hex digits."""
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in pieces."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def git(folder: Path, *args: str) -> str | None:
-    """Output of a git command in a folder; None where there is no git or no repository."""
+    """Output of a git command in a folder; None without git or without a repository."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *args], capture_output=True, text=True, timeout=30, check=False
@@ -34,7 +40,7 @@ def git(folder: Path, *args: str) -> str | None:
 
 
 def code(folder: Path) -> tuple[dict[str, Any], str]:
-    """Commit and uncommitted changes of the code.
+    """Return the commit of the code, and its uncommitted changes.
 
     Returns:
         {"commit", "dirty", "patch_sha256"}, and the patch itself (tracked changes and untracked sources).
@@ -53,7 +59,7 @@ def code(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def packages() -> dict[str, str]:
-    """Versions of what matters for numbers."""
+    """Versions of Python and of the packages that results depend on."""
     out = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -86,6 +92,6 @@ def cpu_name() -> str:
 
 
 def lock_hash(folder: Path) -> str | None:
-    """SHA-256 of requirements.lock, where there is one."""
+    """SHA-256 of requirements.lock; None without one."""
     lock = folder / "requirements.lock"
-    return sha256(lock.read_bytes()) if lock.is_file() else None
+    return file_sha256(lock) if lock.is_file() else None

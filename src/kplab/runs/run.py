@@ -1,4 +1,4 @@
-"""The run record: a folder that says what was done, from what, and how it ended."""
+"""A run: the folder of one training, with ``run.json``, the record of how it was made and how it ended."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import os
 import platform
 import re
 import secrets
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kplab.errors import RunError
-from kplab.runs import provenance
+from kplab.runs import provenance, records
 
 
 class Run:
-    """One folder under ``runs/``. ``record`` is what ``run.json`` holds."""
+    """A folder under ``runs/``; ``record`` is the content of its ``run.json``."""
 
     def __init__(self, folder: Path, record: dict[str, Any]) -> None:
         self.folder, self.record = folder, record
@@ -28,14 +27,17 @@ class Run:
 
     @classmethod
     def create(cls, root: Path, experiment: str, config_yaml: str, workspace: Path, **more: Any) -> Run:
-        """Make the folder and write the record, with status running.
+        """Create the folder of a run and write its record, with status running.
 
         Args:
             root: the folder of all runs.
-            experiment: goes into the folder's name.
+            experiment: part of the folder's name.
             config_yaml: the composed configuration, as text.
-            workspace: where the code's repository and the lock file are looked for.
+            workspace: the folder of the code's repository and of the lock file.
             more: further entries of the record: seeds, hashes of dataset and split, parent run.
+
+        Raises:
+            RunError: the folder can't be made.
         """
         now = datetime.now().astimezone()
         safe = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment)
@@ -51,9 +53,10 @@ class Run:
         run = cls(
             folder,
             {
+                "schema": records.SCHEMA,
                 "status": "running",
                 "experiment": experiment,
-                "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+                "command": records.command(),
                 "started": now.isoformat(timespec="seconds"),
                 "process": process_identity(),
                 "code": code,
@@ -83,23 +86,21 @@ class Run:
         except FileNotFoundError:
             raise RunError(f"{folder}: not a run: it has no run.json. Name a folder that `kplab train` made.") from None
         except json.JSONDecodeError as error:
-            raise RunError(
-                f"{path}: half written ({error}). The run can't be used: train it again, or restore the file."
-            ) from None
+            raise RunError(f"{path}: half written ({error}). Train the run again, or restore the file.") from None
         return cls(folder, record)
 
     @classmethod
     def find(cls, name: str, root: Path) -> Run:
-        """A run by path, by folder name, by a unique part of its name, or ``latest``.
+        """Find a run by path, by folder name, by a unique part of its name, or as ``latest``.
 
         Raises:
-            RunError: none or several fit.
+            RunError: no run matches, or several do.
         """
         if os.sep in name or (Path(name).is_dir() and (Path(name) / "config.yaml").is_file()):
             return cls.open(Path(name))
         folders = sorted((p for p in Path(root).glob("*_*") if p.is_dir()), reverse=True)
         if not folders:
-            raise RunError(f"{root}: holds no runs yet. Make one with `kplab train` or `make demo`.")
+            raise RunError(f"{root}: has no runs yet. Make one with `kplab train` or `make demo`.")
         if name == "latest":
             return cls.open(folders[0])
         exact = [p for p in folders if p.name == name]
@@ -108,7 +109,7 @@ class Run:
             raise RunError(f"no run in {root} is called '{name}'. `kplab runs` lists those there are.")
         if len(fits) > 1:
             raise RunError(
-                f"'{name}' fits {len(fits)} runs: {', '.join(p.name for p in fits[:4])}. Give more of the name."
+                f"'{name}' matches {len(fits)} runs: {', '.join(p.name for p in fits[:4])}. Give more of the name."
             )
         return cls.open(fits[0])
 
@@ -119,7 +120,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """running, finished or failed; a record that says running while its process is gone is failed."""
+        """running, finished or failed; a run whose process has ended while its record has status running is failed."""
         status = str(self.record.get("status", "failed"))
         if status == "running" and not alive(self.record.get("process", {})):
             return "failed"
@@ -127,25 +128,25 @@ class Run:
 
     @property
     def error(self) -> str | None:
-        """Why it failed, if it did."""
+        """Why the run failed; None if it did not."""
         if self.status == "failed" and self.record.get("status") == "running":
             return "the process ended without closing the record (killed, or out of memory)"
         return self.record.get("error")
 
     def save(self) -> None:
-        """Write run.json whole or not at all."""
+        """Write run.json atomically."""
         path = self.folder / "run.json"
         scratch = path.with_suffix(".tmp")
         scratch.write_text(json.dumps(self.record, indent=1))
         scratch.replace(path)
 
     def update(self, **entries: Any) -> None:
-        """Add to the record."""
+        """Add entries to the record and save it."""
         self.record.update(entries)
         self.save()
 
     def close(self, status: str, error: str | None = None) -> None:
-        """Write how it ended: finished or failed."""
+        """Record the final status, finished or failed, and the duration."""
         started = datetime.fromisoformat(self.record["started"])
         ended = datetime.now().astimezone()
         more = {"error": error} if error else {}
@@ -157,28 +158,13 @@ class Run:
         )
 
 
-def write_record(folder: Path, workspace: Path, **entries: Any) -> None:
-    """Put ``record.json`` beside what a later verb made: command, code, packages, machine."""
-    code, _ = provenance.code(workspace)
-    record = {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "made": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "code": code,
-        "packages": provenance.packages(),
-        "hardware": provenance.hardware(),
-        **entries,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "record.json").write_text(json.dumps(record, indent=1))
-
-
 def process_identity() -> dict[str, Any]:
-    """What tells this process from a later one with the same number."""
+    """What identifies this process: a later one may have the same number, but not the same start."""
     return {"pid": os.getpid(), "host": platform.node(), "started": start_time(os.getpid()), "written": time.time()}
 
 
 def start_time(pid: int) -> str | None:
-    """When a process of this machine started, in the kernel's ticks; None where that can't be read."""
+    """Start time of a process of this machine in kernel ticks; None where it can't be read."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
     except (OSError, IndexError):
@@ -186,7 +172,7 @@ def start_time(pid: int) -> str | None:
 
 
 def alive(process: dict[str, Any]) -> bool:
-    """Whether the process that wrote a record still runs. A record of another machine is believed for a week."""
+    """Whether the process that wrote a record still runs; one of another machine is assumed to, for a week."""
     if process.get("host") != platform.node():
         return time.time() - float(process.get("written", 0)) < 7 * 86400
     pid = int(process.get("pid", -1))

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from kplab.errors import RunError
+from kplab.runs.records import list_artefacts, read_record
 from kplab.runs.run import Run
 
 
 def rows(root: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """One row a run, newest first: name, status, duration, and the main scores of its newest score file.
+    """One row per run, newest first: name, status, duration, error and the summaries of its scores.
 
-    A folder that can't be read is a row too, with status "unreadable" and the reason.
+    A folder that can't be read has status "unreadable" and the reason as its error.
     """
     folders = sorted((p for p in Path(root).glob("*_*") if p.is_dir()), key=lambda p: p.name, reverse=True)
     return [row(folder) for folder in folders[:limit]]
@@ -25,32 +26,40 @@ def row(folder: Path) -> dict[str, Any]:
         run = Run.open(folder)
     except RunError as error:
         return {"run": folder.name, "status": "unreadable", "error": str(error), "scores": {}}
+    found, faults = scores(folder)
     return {
         "run": run.name,
         "status": run.status,
         "experiment": run.record.get("experiment", ""),
         "started": run.record.get("started", ""),
         "seconds": run.record.get("seconds"),
-        "error": run.error,
-        "scores": scores(folder),
+        "error": run.error or next(iter(faults), None),
+        "scores": found,
     }
 
 
-def scores(folder: Path) -> dict[str, dict[str, Any]]:
-    """Score file name to its summary, for every score file of a run."""
-    out = {}
-    for path in sorted((folder / "scores").glob("*.json")):
-        if path.name == "record.json":
-            continue
-        try:
-            out[path.stem] = json.loads(path.read_text()).get("summary", {})
-        except (json.JSONDecodeError, OSError):
-            out[path.stem] = {}
-    return out
+def scores(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Summaries of the scores of a run.
+
+    Returns:
+        name of each score file to its summary; and why others can't be read.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    faults = []
+    try:
+        for path in list_artefacts(folder / "scores"):
+            try:
+                read_record(path)
+                found[path.stem] = json.loads(path.read_text())["summary"]
+            except RunError as error:
+                faults.append(str(error))
+    except RunError as error:
+        faults.append(str(error))
+    return found, faults
 
 
 def clock(seconds: float) -> str:
-    """Seconds as people say them."""
+    """A duration as text, in the two largest units."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

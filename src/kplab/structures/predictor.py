@@ -53,6 +53,9 @@ class Model(nn.Module, ABC):
     size: tuple[int, int]
     max_poses: int | None = None
 
+    #: Whether the model works with views of ``size`` only, and not with windows of them.
+    fixed_size: bool = False
+
     #: Whether ``fit`` takes the place of ``losses``.
     one_pass: bool = False
 

@@ -3,7 +3,8 @@
 A verb is a module ``tasks/<verb>.py``. Its docstring starts with "``kplab <verb>``: what it does.", and it defines
 ``EXAMPLE``, a dataclass ``Options`` (the top-level keys of ``conf/<verb>.yaml``) and ``main(args)``. Optional are
 ``check(config) -> list[str]``, the faults of a config, and ``complete(config, choices)``, which fills in what depends on the
-chosen groups. The module imports no large package at its top, because ``--help`` and ``--cfg`` read all verbs.
+chosen groups, and ``rebase(overrides) -> (config or None, overrides)``, a config to apply the overrides to in place of
+``conf/<verb>.yaml``. The module imports no large package at its top, because ``--help`` and ``--cfg`` read all verbs.
 """
 
 from __future__ import annotations
@@ -81,6 +82,6 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
     from kplab.config import compose as compose_config
 
     module = load_verb(verb)
-    return compose_config(
-        verb, overrides, module.Options, getattr(module, "check", None), getattr(module, "complete", None)
-    )
+    base, overrides = module.rebase(overrides) if hasattr(module, "rebase") else (None, overrides)
+    check, complete = getattr(module, "check", None), getattr(module, "complete", None)
+    return compose_config(verb, overrides, module.Options, check, complete, base)

@@ -1,4 +1,4 @@
-"""``kplab compare``: set runs side by side, with intervals."""
+"""``kplab compare``: compare runs, with paired intervals."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def main(args: list[str]) -> None:
 
     config = compose("compare", args)
     if len(config.runs) < 2:
-        raise ConfigError("kplab compare wants two runs or more: runs=[A,B]. `kplab runs` lists them.")
+        raise ConfigError("kplab compare needs two runs or more: runs=[A,B]. `kplab runs` lists them.")
     if config.resamples < 1:
         raise ConfigError(f"resamples is {config.resamples}, but must be at least 1.")
     runs = [Run.find(str(name), Path(config.runs_dir)) for name in config.runs]
     if len({run.folder for run in runs}) < len(runs):
-        raise ConfigError(f"runs_dir={list(config.runs)} names the same run twice. Name different ones.")
+        raise ConfigError(f"runs={list(config.runs)} names the same run twice. Name different ones.")
     out = Path(config.out) if config.out else None
     compare_runs(runs, config.split, out, config.resamples, config.seed, config.force)

@@ -25,7 +25,7 @@ class Options:
 
 
 def main(args: list[str]) -> None:
-    """Make data, train two models that differ in one option, score and compare them, and say what to do next."""
+    """Make data, train two models that differ in one option, score and compare them, and print next steps."""
     from kplab.runs.run import Run
     from kplab.runs.table import clock
     from kplab.tasks.evaluation.comparison import compare_runs
@@ -35,18 +35,17 @@ def main(args: list[str]) -> None:
     begun = time.perf_counter()
     options = compose("demo", args)
     more = [*map(str, options.overrides), f"runs_dir={options.runs_dir}"]
-    runs: list[Run] = []
+    runs: dict[str, Run] = {}
     for choice in CHOICES:
-        config = compose(
-            "train", ["experiment=demo", f"{DIFFERENCE}={choice}", f"name=demo_{DIFFERENCE}-{choice}", *more]
-        )
+        name = f"demo_{DIFFERENCE}-{choice}"
+        config = compose("train", ["experiment=heatmap_demo", f"{DIFFERENCE}={choice}", f"name={name}", *more])
         print(f"\n=== {len(runs) + 1}/{len(CHOICES)}: {DIFFERENCE}={choice}", flush=True)
-        runs.append(trained(config))
+        runs[name] = trained(config)
     pictures = Path(config.runs_dir).parent / "demo"
-    for run in runs:
-        see_predictions(run, config.test_on[0], pictures)
+    for name, run in runs.items():
+        see_predictions(run, config.test_on[0], pictures, label=name)
     print("\n=== comparison\n")
-    compare_runs(runs, config.test_on[0], pictures / "comparison")
+    compare_runs(list(runs.values()), config.test_on[0], pictures / "comparison", labels=list(runs))
     print(
         f"""
 pictures: {pictures}
@@ -54,6 +53,6 @@ took:     {clock(time.perf_counter() - begun)}
 
 Next, try:
   make notebooks                                           the notebooks: data, ceilings, training, predictions, comparison
-  kplab train experiment=demo head=simcc                   the same with another head; then: kplab compare runs=[A,B]
+  kplab train experiment=heatmap_demo head=simcc           the same with another head; then: kplab compare runs=[A,B]
   kplab train dataset=coco dataset.folder=PATH             your own data: any folder in COCO's layout (README, "Your own data")"""
     )

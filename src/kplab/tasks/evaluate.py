@@ -34,18 +34,18 @@ def main(args: list[str]) -> None:
     """Score a run's predictions, or a results file of any system. No model is loaded."""
     from kplab.runs.run import Run
     from kplab.tasks.evaluation.pictures import see_predictions
-    from kplab.tasks.evaluation.scoring import evaluate_file, evaluate_run
+    from kplab.tasks.evaluation.scoring import evaluate_file, evaluate_run, write_scores
     from kplab.tasks.wiring.datasets import read_split
     from kplab.tasks.wiring.nodes import load_config
 
     config = compose("evaluate", args)
     settings = {key: value for key, value in configs.plain(config.settings).items() if value is not None}
-    # what the other way of asking would pass over in silence
+    # keys of the other form of the command would be ignored silently
     beside = ("predictions", "out") if config.run is not None else ("regions", "pictures")
-    passed = [key for key in beside if config[key]]
-    if passed:
+    ignored = [key for key in beside if config[key]]
+    if ignored:
         way = "run=RUN" if config.run is not None else "predictions=FILE"
-        raise ConfigError(f"{passed[0]}=… has no meaning with {way}. Leave it out.")
+        raise ConfigError(f"{ignored[0]}=… has no meaning with {way}. Leave it out.")
     if config.run is not None:
         run = Run.find(config.run, Path(config.runs_dir))
         own = load_config(run)
@@ -58,12 +58,12 @@ def main(args: list[str]) -> None:
                     print(f"pictures: {path}")
         return
     if config.predictions is None or config.dataset is None or config.split is None:
-        raise ConfigError("kplab evaluate wants run=RUN, or predictions=FILE dataset=NAME split=NAME.")
+        raise ConfigError("kplab evaluate needs run=RUN, or predictions=FILE dataset=NAME split=NAME.")
     path = Path(config.predictions)
     if not path.is_file():
         raise ConfigError(f"{path}: no such predictions file. `kplab predict` writes one.")
     labels = read_split(config.dataset, config.split)
     scores = evaluate_file(path, labels, config.dataset, config.split, settings)
     out = Path(config.out) if config.out else path.parent
-    written = scores.write(out, f"{path.stem}.scores")
+    written = write_scores(scores, out, f"{path.stem}.scores", path, split=config.split)
     print(scores.text() + f"\nscores: {written}")

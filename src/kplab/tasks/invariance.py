@@ -26,7 +26,7 @@ class Options:
     count: int | None = 500
     radius: float = 3.0
     margin: float = 8.0
-    max_side: int | None = None
+    max_side: int | None = 640
     ransac: float = 3.0
     checkpoint: str = "auto"
     device: str = "auto"

@@ -23,10 +23,11 @@ class Options:
 
 
 def main(args: list[str]) -> None:
-    """Print all runs, newest first, with status and main scores."""
+    """Print all runs, newest first, with status and main metrics."""
     from rich.console import Console
     from rich.table import Table
 
+    from kplab.metrics.metric import rows_of
     from kplab.runs.table import clock, rows
 
     config = compose("runs", args)
@@ -37,14 +38,14 @@ def main(args: list[str]) -> None:
         print(f"no runs in {config.runs_dir}. Make one with `kplab train` or `make demo`.")
         return
     table = Table(box=None, pad_edge=False)
-    for heading in ("run", "status", "time", "scored on", "AP", "mean px", "PCK"):
-        table.add_column(
-            heading, no_wrap=heading == "run", justify="right" if heading in ("AP", "mean px", "PCK") else "left"
-        )
+    for heading in ("run", "status", "time", "scored on"):
+        table.add_column(heading, no_wrap=heading == "run")
+    for metric in rows_of("runs"):
+        table.add_column(metric.label, justify="right")
     for row in found:
         colour = {"finished": "green", "running": "cyan"}.get(row["status"], "red")
         head = [row["run"], f"[{colour}]{row['status']}[/]", clock(row["seconds"]) if row.get("seconds") else ""]
-        lines = [[name, *figures(summary)] for name, summary in row["scores"].items()] or [["", "", "", ""]]
+        lines = [[name, *figures(summary)] for name, summary in row["scores"].items()] or [[""]]
         table.add_row(*head, *lines[0])
         for line in lines[1:]:
             table.add_row("", "", "", *line)
@@ -55,10 +56,12 @@ def main(args: list[str]) -> None:
 
 
 def figures(summary: dict[str, Any]) -> list[str]:
-    """AP never without the pixel error beside it."""
+    """The metrics of a summary as cells; of a family its last member, after the member's value: '0.2 0.934'."""
+    from kplab.metrics.metric import rows_of
 
-    def shown(value: Any, digits: int) -> str:
-        return "-" if value is None or value == -1 else f"{value:.{digits}f}"
-
-    pck = next((f"{key[3:]} {shown(v, 3)}" for key, v in summary.items() if key.startswith("pck@0.2")), "")
-    return [shown(summary.get("AP"), 3), shown(summary.get("mean_px"), 2), pck]
+    cells = []
+    for row in rows_of("runs"):
+        keys = row.keys(summary)
+        cell = row.text(summary[keys[-1]]) if keys else ""
+        cells.append(f"{keys[-1].rpartition('@')[2]} {cell}" if keys and row.each else cell)
+    return cells

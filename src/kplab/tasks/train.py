@@ -2,79 +2,76 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from kplab.tasks import compose
 
-EXAMPLE = "kplab train experiment=mouse_heatmap"
-
-#: What a validation logs, see ``tasks.training.pose_module``.
-MONITORED = ("val/px", "val/AP", "val/loss")
+EXAMPLE = "kplab train experiment=heatmap_mouse"
 
 
 @dataclass
 class Options:
-    """Top-level keys of ``kplab train``; the groups' own keys are the constructors' arguments."""
+    """Types of the top-level keys of ``conf/train.yaml``, which states their defaults; groups are typed by their constructors."""
 
-    dataset: dict[str, Any] = field(default_factory=dict)
-    model: dict[str, Any] = field(default_factory=dict)
-    backbone: dict[str, Any] | None = None
-    neck: dict[str, Any] | None = None
-    head: dict[str, Any] | None = None
-    detector: dict[str, Any] | None = None
-    augment: dict[str, Any] = field(default_factory=dict)
-    optimizer: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
-    logger: dict[str, Any] = field(default_factory=dict)
-    name: str = MISSING
-    seed: int = 0
-    size: list[int] = field(default_factory=list)
-    window: list[int] | None = None
-    window_anywhere: float = 0.0
-    regions: str = "annotated"
-    detector_run: str | None = None
-    padding: float = 1.25
-    batch_size: int = 32
-    workers: int | None = None
-    ema: float | None = 0.999
-    monitor: str = "val/px"
-    patience: int | None = None
-    validate_every: int = 1
-    flip_test: bool = True
-    rescore: float | None = None
-    oks_nms: float | None = None
-    oks_nms_soft: bool = False
-    test_on: list[str] = field(default_factory=list)
-    weights: str | None = None
-    resume: str | None = None
-    parent: str | None = None
-    runs_dir: str = MISSING
+    dataset: dict[str, Any]
+    model: dict[str, Any]
+    backbone: dict[str, Any] | None
+    neck: dict[str, Any] | None
+    head: dict[str, Any] | None
+    detector: dict[str, Any] | None
+    augment: dict[str, Any]
+    optimizer: dict[str, Any]
+    trainer: dict[str, Any]
+    logger: dict[str, Any]
+    name: str
+    seed: int
+    size: list[int]
+    window: list[int] | None
+    window_anywhere: float
+    regions: str
+    detector_run: str | None
+    padding: float
+    batch_size: int
+    workers: int | None
+    ema: float | None
+    monitor: str
+    patience: int | None
+    validate_every: int
+    flip_test: bool
+    rescore: float | None
+    oks_nms: float | None
+    oks_nms_soft: bool
+    test_on: list[str]
+    weights: str | None
+    resume: str | None
+    parent: str | None
+    runs_dir: str
 
 
 def check(config: DictConfig) -> list[str]:
     """Contradictions inside a training config that show without any data."""
     faults = []
     if len(config.size) != 2 or min(config.size) < 32:
-        faults.append(f"size is {list(config.size)}, but wants [width, height] in pixels, 32 or more each.")
+        faults.append(f"size is {list(config.size)}, but must be [width, height] in pixels, 32 or more each.")
     if config.window is not None and (len(config.window) != 2 or min(config.window) < 32):
         faults.append(
-            f"window is {list(config.window)}, but wants [width, height] in pixels, 32 or more each, or null."
+            f"window is {list(config.window)}, but must be [width, height] in pixels, 32 or more each, or null."
         )
     if config.regions not in ("image", "annotated", "detected"):
         faults.append(f"regions is '{config.regions}'. Use image, annotated or detected.")
     if (config.regions == "detected") != (config.detector_run is not None):
         faults.append(
-            f"regions is '{config.regions}' and detector_run is {config.detector_run}. Boxes of an earlier run want both "
+            f"regions is '{config.regions}' and detector_run is {config.detector_run}. Boxes of an earlier run need both "
             "regions=detected and detector_run=RUN."
         )
     if config.get("detector") is not None:
         if config.regions != "image":
-            faults.append(f"a detector looks at whole images, but regions is '{config.regions}'. Use regions=image.")
+            faults.append(f"a detector takes whole images, but regions is '{config.regions}'. Use regions=image.")
         if config.window is not None:
-            faults.append("a detector's cascade takes whole views in training. Use window=null.")
+            faults.append("a cascade is trained on whole views. Use window=null.")
     for key in ("rescore", "oks_nms"):
         if config[key] is not None and not 0 <= config[key] <= 1:
             faults.append(f"{key} is {config[key]}, but must lie between 0 and 1, or be null.")
@@ -82,13 +79,12 @@ def check(config: DictConfig) -> list[str]:
         if config[key] is not None and config[key] < low:
             faults.append(f"{key} is {config[key]}, but must be at least {low}.")
     epochs = config.trainer.get("max_epochs")
-    # weights that are given are a model without any epoch
+    # 0 epochs are a model with the weights that are given
     if epochs is not None and (not isinstance(epochs, int) or (epochs == 0 and config.weights is None)):
-        faults.append(f"trainer.max_epochs is {epochs}, but wants a whole number, 1 or more; -1 for any number.")
-    if config.monitor not in MONITORED:
-        faults.append(f"monitor is '{config.monitor}'. Use one of: {', '.join(MONITORED)}.")
+        faults.append(f"trainer.max_epochs is {epochs}, but must be a whole number, 1 or more; -1 for any number.")
+    faults += check_monitor(str(config.monitor))
     if not 0 <= config.window_anywhere <= 1:
-        faults.append(f"window_anywhere is {config.window_anywhere}, but is a share between 0 and 1.")
+        faults.append(f"window_anywhere is {config.window_anywhere}, but must lie between 0 and 1.")
     if config.ema is not None and not 0 < config.ema < 1:
         faults.append(f"ema is {config.ema}, but must lie between 0 and 1, or be null.")
     skeleton = config.dataset.get("skeleton") or {}
@@ -97,6 +93,26 @@ def check(config: DictConfig) -> list[str]:
             f"dataset '{config.dataset.get('name')}' has no skeleton. Name one in its defaults: /skeleton@skeleton: NAME."
         )
     return faults
+
+
+def check_monitor(name: str) -> list[str]:
+    """Check that a validation logs a metric of this name; whether its threshold is scored is checked with the dataset."""
+    from kplab.metrics.metric import rows_of
+
+    rows = rows_of("validation")
+    if name.partition("@")[0] in ("val/loss", *(f"val/{row.name}" for row in rows)):
+        return []
+    known = ["val/loss", *(f"val/{row.name}{'@THRESHOLD' if row.each else ''}" for row in rows)]
+    return [f"monitor is '{name}'. Use one of: {', '.join(known)}."]
+
+
+def rebase(overrides: list[str]) -> tuple[DictConfig | None, list[str]]:
+    """With ``resume=RUN``, the config of that run, which the other overrides are applied to."""
+    if not any("resume" in override for override in overrides):
+        return None, overrides
+    from kplab.tasks.training.resume import stored_config
+
+    return stored_config(overrides)
 
 
 def complete(config: DictConfig, choices: dict[str, str]) -> None:

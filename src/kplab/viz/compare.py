@@ -1,4 +1,4 @@
-"""Runs side by side: values with their intervals, errors by keypoint, and the whole distribution of errors."""
+"""Figures that compare runs: metrics with intervals, errors by keypoint, and distributions of errors."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ def write_all(
     per_keypoint_px: pd.DataFrame,
     keypoints: Mapping[str, pd.DataFrame],
     folder: Path,
+    titles: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write every figure of a comparison as a PNG: intervals, differences, errors by keypoint, and all errors.
 
     Args:
-        values: one row a run and metric: run, metric, value, low, high.
-        differences: one row a pair of runs and metric: a, b, metric, difference, low, high; empty for one run.
-        per_keypoint_px: one row a keypoint: its name in column keypoint, and a column of mean errors for each run.
-        keypoints: name of a run to one row a keypoint of each true instance: visible, error_px (NaN: missed).
-        folder: where the figures go.
+        values: one row per run and metric: run, metric, value, low, high.
+        differences: one row per pair of runs and metric: a, b, metric, difference, low, high; empty for one run.
+        per_keypoint_px: one row per keypoint: its name in column keypoint, and a column of mean errors for each run.
+        keypoints: name of a run to one row per keypoint of each true instance: visible, error_px (NaN: missed).
+        folder: of the figures.
+        titles: name of a metric to the title of its panel; without one, the name.
 
     Returns:
         The files written.
@@ -35,23 +37,23 @@ def write_all(
     names = per_keypoint_px["keypoint"].tolist()
     errors = {str(run): per_keypoint_px[run].to_numpy() for run in per_keypoint_px.columns.drop("keypoint")}
     labelled = {run: table.loc[table["visible"] > 0, "error_px"].fillna(np.inf) for run, table in keypoints.items()}
-    figures = {"intervals": _of_table(values, "value", None)}
+    figures = {"intervals": _of_table(values, "value", None, titles or {})}
     if len(pairs):
-        figures["differences"] = _of_table(pairs, "difference", 0.0)
+        figures["differences"] = _of_table(pairs, "difference", 0.0, titles or {})
     figures["per_keypoint"] = per_keypoint(names, errors)
     figures["error_cdf"] = error_cdf({run: column.to_numpy() for run, column in labelled.items()})
     return [look.write_png(Path(folder) / f"{name}.png", figure) for name, figure in figures.items()]
 
 
-def _of_table(table: pd.DataFrame, column: str, reference: float | None) -> Figure:
-    """Intervals of a table with one row a run and metric."""
+def _of_table(table: pd.DataFrame, column: str, reference: float | None, titles: Mapping[str, str]) -> Figure:
+    """Intervals of a table with one row per run and metric."""
     runs, metrics = list(dict.fromkeys(table["run"])), list(dict.fromkeys(table["metric"]))
     grids = [
         table.pivot_table(index="run", columns="metric", values=c, dropna=False).reindex(index=runs, columns=metrics)
         for c in (column, "low", "high")
     ]
     middle, low, high = (grid.to_numpy() for grid in grids)
-    return intervals(runs, middle, low, high, metrics, reference=reference)
+    return intervals(runs, middle, low, high, [titles.get(m, m) for m in metrics], reference=reference)
 
 
 def intervals(
@@ -63,15 +65,15 @@ def intervals(
     *,
     reference: float | None = None,
 ) -> Figure:
-    """Dots with whiskers: one panel a metric, one row a run.
+    """Draw values with intervals: one panel per metric, one row per run.
 
     Args:
         labels: R names of runs, drawn from the top.
         values: (R, M) values; NaN where a run has none.
         low: (R, M) lower ends of the intervals.
         high: (R, M) upper ends.
-        metrics: M names.
-        reference: a value that is marked by a line, e.g. 0 for differences.
+        metrics: M titles of panels.
+        reference: a value to mark by a line, e.g. 0 for differences.
 
     Raises:
         ValueError: the arrays are not (R, M).
@@ -102,15 +104,15 @@ def intervals(
 
 
 def per_keypoint(names: Sequence[str], errors: Mapping[str, np.ndarray], *, unit: str = "mean error, pixels") -> Figure:
-    """The error of each keypoint in each run, as dots on one line a keypoint.
+    """Draw the error of each keypoint in each run, as dots on one line per keypoint.
 
     Args:
         names: K keypoints, drawn from the top.
-        errors: name of a run to its (K,) errors; NaN where a keypoint was never seen.
-        unit: what the errors are and are measured in.
+        errors: name of a run to its (K,) errors; NaN where a keypoint was never labelled.
+        unit: label of the axis.
 
     Raises:
-        ValueError: a run does not have one error a keypoint.
+        ValueError: a run does not have one error per keypoint.
     """
     for run, values in errors.items():
         if np.shape(values) != (len(names),):
@@ -138,13 +140,13 @@ def per_keypoint(names: Sequence[str], errors: Mapping[str, np.ndarray], *, unit
 def error_cdf(
     errors: Mapping[str, np.ndarray], *, unit: str = "error, pixels", limit: float | None = None, log: bool = False
 ) -> Figure:
-    """The share of keypoints whose error is at most x, for each run; the legend tells the medians of those found.
+    """Draw the fraction of keypoints whose error is at most x, for each run; the legend shows medians of those predicted.
 
     Args:
-        errors: name of a run to its errors, one a labelled keypoint, any shape. Infinity is a keypoint that was missed:
-            it counts, and the curve ends below 1 for it. NaN is left out.
-        unit: what the errors are and are measured in.
-        limit: where the x axis ends; None shows 98 of 100 errors of the run that has the largest.
+        errors: name of a run to its errors, one per labelled keypoint, any shape. Infinity is a missed keypoint: it counts,
+            so the curve ends below 1. NaN is left out.
+        unit: label of the axis.
+        limit: end of the x axis; None shows 98 % of the errors of the run with the largest.
         log: whether x is logarithmic, for errors that spread over decades.
     """
     plot, (panel,) = look.figure(size=(5.0, 3.5))

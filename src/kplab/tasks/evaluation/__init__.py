@@ -1,1 +1,1 @@
-"""Scores of predictions, comparisons of runs, and pictures of both."""
+"""Evaluation: scores of predictions, comparisons of runs, benchmarks and pictures."""

@@ -1,4 +1,4 @@
-"""``kplab benchmark``: families of detector side by side on one dataset. What is done already is not done again."""
+"""Benchmarks: one training per family of detectors on one dataset, and one table. Finished trainings are not repeated."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from kplab import config as configs
 from kplab.errors import ConfigError
-from kplab.runs.run import Run, write_record
-from kplab.runs.table import clock, rows
+from kplab.metrics.metric import metrics_of, row_of
+from kplab.runs.records import write_record
+from kplab.runs.run import Run
+from kplab.runs.table import clock
 from kplab.structures.predictions import card_path
 from kplab.tasks import compose
 from kplab.tasks.evaluation.comparison import compare_runs
+from kplab.tasks.evaluation.files import score_files
+from kplab.tasks.wiring.identity import find_run
 from kplab.tasks.wiring.nodes import load_config
-
-#: Keys that say how a training went on and not what it is.
-PASSING = ("resume", "parent")
 
 
 def benchmark(config: DictConfig) -> None:
-    """Train what is missing, then write one table.
+    """Train the families that are not trained yet, then write one table of all.
 
     Raises:
-        ConfigError: a family has no experiment, or some trainings failed; the others are done and compared all the same.
+        ConfigError: a family has no experiment, or trainings failed; the others are trained and compared nevertheless.
     """
     plans = {str(family): overrides_of(str(family), config) for family in config.families}
-    # every one of them composes before the first is trained
+    # all configs are checked before the first training
     wanted = {family: compose("train", overrides) for family, overrides in plans.items()}
     failed = []
     for number, (family, overrides) in enumerate(plans.items(), 1):
         title = f"--- {number}/{len(plans)} {family}"
-        run = run_of(wanted[family])
+        run = find_run(wanted[family])
         if run is not None and run.status == "finished":
             print(f"{title}: done already, {run.name}", flush=True)
             continue
@@ -48,7 +49,9 @@ def benchmark(config: DictConfig) -> None:
             raise KeyboardInterrupt
         if done.returncode != 0:
             failed.append(f"{family} (exit {done.returncode})")
-    runs = {family: run for family, c in wanted.items() if (run := run_of(c)) is not None and run.status == "finished"}
+    runs = {
+        family: run for family, c in wanted.items() if (run := find_run(c)) is not None and run.status == "finished"
+    }
     if runs:
         print(f"table: {write(runs, config)}")
     if failed:
@@ -56,17 +59,17 @@ def benchmark(config: DictConfig) -> None:
 
 
 def overrides_of(family: str, config: DictConfig) -> list[str]:
-    """What to train: the family's experiment for this dataset, or its general one with the dataset put in.
+    """Overrides of a family's training: its experiment for this dataset, or its general one with this dataset.
 
     Raises:
-        ConfigError: there is neither.
+        ConfigError: it has neither.
     """
     folder = configs.conf_dir() / "experiment"
     general = f"{family}_{config.general}"
     more = [str(o) for o in config.overrides] + [f"runs_dir={config.runs_dir}"]
-    for own in (f"{family}_{config.data}", f"{config.data}_{family}"):
-        if (folder / f"{own}.yaml").is_file():
-            return [f"experiment={own}", *more]
+    own = f"{family}_{config.data}"
+    if (folder / f"{own}.yaml").is_file():
+        return [f"experiment={own}", *more]
     if not (folder / f"{general}.yaml").is_file():
         known = sorted(p.stem.removesuffix(f"_{config.general}") for p in folder.glob(f"*_{config.general}.yaml"))
         raise ConfigError(
@@ -75,31 +78,8 @@ def overrides_of(family: str, config: DictConfig) -> list[str]:
     return [f"experiment={general}", f"dataset={config.data}", f"name={family}_{config.data}", *more]
 
 
-def run_of(wanted: DictConfig) -> Run | None:
-    """The newest finished run of a config, else the newest one that ended early, else None."""
-    early = None
-    for row in rows(Path(wanted.runs_dir)):
-        if row["status"] not in ("finished", "failed"):
-            continue
-        run = Run.open(Path(wanted.runs_dir) / row["run"])
-        if (run.folder / "config.yaml").is_file() and same(load_config(run), wanted):
-            if row["status"] == "finished":
-                return run
-            early = early or run
-    return early
-
-
-def same(one: DictConfig, other: DictConfig) -> bool:
-    """Whether two configs describe one training."""
-    a, b = (OmegaConf.to_container(c, resolve=True) for c in (one, other))
-    assert isinstance(a, dict) and isinstance(b, dict)  # noqa: PT018
-    # a run that was made before a key existed is one that left it null
-    said = [{k: v for k, v in c.items() if k not in PASSING and v is not None} for c in (a, b)]
-    return said[0] == said[1]
-
-
 def write(runs: dict[str, Run], config: DictConfig) -> Path:
-    """Compare the runs, and write ``table.csv`` and ``table.md`` beside the comparison; prints both.
+    """Compare the runs, and write ``table.csv``, ``table.md`` and their record beside the comparison; prints both.
 
     Returns:
         Path of the markdown.
@@ -107,37 +87,44 @@ def write(runs: dict[str, Run], config: DictConfig) -> Path:
     out = Path(config.out) if config.out else Path(config.runs_dir).parent / "benchmarks" / str(config.data)
     out.mkdir(parents=True, exist_ok=True)
     name = f"{load_config(next(iter(runs.values()))).dataset.name}-{config.split}"
-    comparison, _ = compare_runs(list(runs.values()), name, out)
-    labels = dict(zip(runs, dict.fromkeys(comparison.values["run"]), strict=True))
+    comparison, _ = compare_runs(list(runs.values()), name, out, labels=list(runs))
     values = comparison.values.set_index(["run", "metric"])
-    table = pd.DataFrame([row_of(family, run, name, values.loc[labels[family]]) for family, run in runs.items()])
+    table = pd.DataFrame([line_of(family, run, name, values.loc[family]) for family, run in runs.items()])
     table.to_csv(out / "table.csv", index=False)
     path = out / "table.md"
     path.write_text(markdown(table))
-    write_record(out, configs.workspace(), runs={family: run.name for family, run in runs.items()}, scores=name)
+    made_from = {"comparison": out / "comparison.json"}
+    made = {family: run.name for family, run in runs.items()}
+    write_record(path, configs.workspace(), made_from, [out / "table.csv"], runs=made, scores=name)
     print("\n" + table.to_string(index=False))
     return path
 
 
-def row_of(family: str, run: Run, name: str, values: pd.DataFrame) -> dict[str, Any]:
-    """One family's line: how good, how sure, how fast, how large."""
-    scores = json.loads((run.folder / "scores" / f"{name}.json").read_text())
+def line_of(family: str, run: Run, name: str, values: pd.DataFrame) -> dict[str, Any]:
+    """The line of one family: metrics with intervals (families of thresholds without), counts, size and speed.
+
+    Args:
+        family: of detectors.
+        run: its run.
+        name: of the scores, ``<dataset>-<split>``.
+        values: metric name to value, low and high.
+    """
+    scores = json.loads(score_files(run)[name].read_text())
     s, card = scores["summary"], scores["card"]
     made = json.loads(card_path(run.folder / "predictions" / f"{name}.json").read_text())
-    figures = {}
-    for metric, digits in (("AP", 3), ("mean_px", 2), ("median_px", 2)):
-        v = values.loc[metric]
-        figures[metric] = f"{v['value']:.{digits}f} [{v['low']:.{digits}f}, {v['high']:.{digits}f}]"
-    figures |= {metric: f"{values.loc[metric, 'value']:.3f}" for metric in values.index if metric.startswith("pck@")}
-    given = json.loads(path.read_text())["summary"] if (path := annotated(run, name)).is_file() else None
+    metrics = {}
+    for metric in metrics_of(card, "benchmark"):
+        v = values.loc[metric.name]
+        interval = "" if metric.each else f" [{metric.text(v['low'])}, {metric.text(v['high'])}]"
+        metrics[metric.name] = metric.text(v["value"]) + interval
     return {
         "family": family,
-        **figures,
+        **metrics,
         "found": s["n_matched"],
         "missed": s["n_missed"],
         "extra": s["n_extra"],
         "boxes": card["boxes"],
-        "median_px on annotated boxes": f"{given['median_px']:.2f}" if given else "-",
+        "median_px on annotated boxes": on_annotated_boxes(run, name),
         "M parameters": round(run.record["parameters"] / 1e6, 1),
         "training": clock(run.record["fit_seconds"]),
         "images/s trained": run.record["images_per_s"],
@@ -146,9 +133,10 @@ def row_of(family: str, run: Run, name: str, values: pd.DataFrame) -> dict[str, 
     }
 
 
-def annotated(run: Run, name: str) -> Path:
-    """Where the scores of a cascade on annotated boxes lie."""
-    return run.folder / "scores" / f"{name}-annotated.json"
+def on_annotated_boxes(run: Run, name: str) -> str:
+    """The median error of a cascade on annotated boxes; '-' where it was not scored on them."""
+    path, metric = score_files(run).get(f"{name}-annotated"), row_of("median_px")
+    return "-" if path is None or metric is None else metric.text(json.loads(path.read_text())["summary"]["median_px"])
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -1,24 +1,26 @@
-"""``kplab compare``: runs side by side with paired intervals. Neither model nor data is loaded."""
+"""Comparison of runs with paired intervals, from their score files alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from kplab import config as configs
 from kplab.errors import RunError
 from kplab.metrics.compare import Comparison, compare
-from kplab.metrics.score import Scores
-from kplab.runs.run import Run, write_record
+from kplab.runs.records import write_record
+from kplab.runs.run import Run
+from kplab.tasks.evaluation.files import read_scores, score_files
 from kplab.viz import compare as figures
 
 
-def score_file(runs: list[Run], split: str | None) -> str:
-    """The one score file that all runs have, or that of a split.
+def score_name(runs: list[Run], split: str | None) -> str:
+    """The name of the one score file that all runs have, or of that of a split.
 
     Raises:
         RunError: they share none, or several.
     """
-    have = [{p.stem for p in (run.folder / "scores").glob("*.json")} - {"record"} for run in runs]
+    have = [set(score_files(run)) for run in runs]
     shared = set.intersection(*have)
     if split is not None:
         shared = {name for name in shared if name == split or name.endswith(f"-{split}")}
@@ -41,29 +43,35 @@ def compare_runs(
     resamples: int = 2000,
     seed: int = 0,
     force: bool = False,
+    labels: Sequence[str] | None = None,
 ) -> tuple[Comparison, Path]:
-    """Compare runs; writes comparison.json, csv tables and figures.
+    """Compare runs; writes comparison.json, tables, figures and their record.
+
+    Args:
+        labels: names of the runs in tables and figures; None chooses short ones.
+
+    Returns:
+        the comparison, and its folder.
 
     Raises:
         CardMismatch: the scores were not made in the same way, and ``force`` is not set.
+        RunError: the runs share no scores, or a score file is not what its record names.
     """
-    name = score_file(runs, split)
-    scores = {
-        label: Scores.read(run.folder / "scores" / f"{name}.json")
-        for label, run in zip(labels_of(runs), runs, strict=True)
-    }
+    name = score_name(runs, split)
+    paths = dict(zip(labels or labels_of(runs), (score_files(run)[name] for run in runs), strict=True))
+    scores = {label: read_scores(path) for label, path in paths.items()}
     result = compare(scores, resamples, seed, force)
     out = out or runs[0].folder / "comparisons" / f"{name}_{len(runs)}_runs_{runs[-1].name}"
-    result.write(out)
-    figures.write_all(
-        result.values, result.differences, result.per_keypoint, {k: s.keypoints for k, s in scores.items()}, out
-    )
-    write_record(out, configs.workspace(), runs=[run.name for run in runs], scores=name)
+    path = result.write(out)
+    keypoints = {label: s.keypoints for label, s in scores.items()}
+    drawn = figures.write_all(result.values, result.differences, result.per_keypoint, keypoints, out, result.titles)
+    beside = [*(out / file for file in result.files[1:]), *drawn]
+    write_record(path, configs.workspace(), paths, beside, runs=[run.name for run in runs], scores=name)
     print(result.text() + f"\ncomparison: {out}", flush=True)
     return result, out
 
 
 def labels_of(runs: list[Run]) -> list[str]:
-    """Short names: the experiment where it tells the runs apart, else the folder's name."""
+    """Short names: the runs' experiments if they differ, else the names of their folders."""
     short = [str(run.record.get("experiment", run.name)) for run in runs]
     return short if len(set(short)) == len(short) else [run.name for run in runs]

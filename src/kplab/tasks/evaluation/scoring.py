@@ -1,4 +1,4 @@
-"""``kplab evaluate``: predictions against truth. No model is loaded."""
+"""Scores of predictions against the truth. No model is loaded."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from omegaconf import DictConfig
 
 from kplab import config as configs
 from kplab.errors import ConfigError, DataError, RunError, ScoreError
-from kplab.metrics.score import Scores, ScoreSettings, score
-from kplab.runs.run import Run, write_record
+from kplab.metrics.score import Scores, score, tables_of
+from kplab.metrics.settings import ScoreSettings
+from kplab.runs.provenance import file_sha256
+from kplab.runs.records import read_record, record_path, write_record
+from kplab.runs.run import Run
 from kplab.structures.labels import Labels
 from kplab.structures.predictions import Predictions
 from kplab.tasks.inference.assembly import files_of, set_name
@@ -19,10 +22,10 @@ from kplab.tasks.wiring.nodes import load_config
 
 
 def settings_of(dataset: DictConfig, overrides: dict[str, Any] | None = None) -> ScoreSettings:
-    """The dataset's evaluation settings.
+    """Evaluation settings of a dataset.
 
     Raises:
-        ConfigError: an unknown setting, or a value that can't be.
+        ConfigError: a setting is unknown or has an invalid value.
     """
     try:
         settings = ScoreSettings(**{**configs.plain(dataset.get("evaluation")), **(overrides or {})})
@@ -37,12 +40,22 @@ def settings_of(dataset: DictConfig, overrides: dict[str, Any] | None = None) ->
 def evaluate_file(
     path: Path, labels: Labels, dataset: DictConfig, split: str, overrides: dict[str, Any] | None = None, name: str = ""
 ) -> Scores:
-    """Score a COCO results file against a split.
+    """Score a COCO results file, of kplab or of another system, against a split.
 
     Raises:
-        DataError: the file is no results file, or is not of this split.
+        DataError: the file is no results file, is not of this split, or is not the one that its card describes.
+        RunError: the file has a record and has changed since.
     """
+    if record_path(path).is_file():
+        read_record(path)
     predictions = Predictions.read(path, labels.skeleton)
+    digest = file_sha256(path)
+    stated = predictions.card.get("sha256", digest)
+    if stated != digest:
+        raise DataError(
+            f"{path}: is not the file that its card describes (sha256 {digest[:12]}…, the card has {stated[:12]}…). "
+            "Predict again, or delete the card if the file was changed on purpose."
+        )
     rules = settings_of(dataset, overrides)
     groups = {int(i): str(g) for i, g in zip(labels.image_id, labels.group, strict=True)}
     try:
@@ -58,14 +71,23 @@ def evaluate_file(
                 "area_source": labels.area_source,
                 "box_source": labels.box_source,
                 "truth_hash": labels.digest(),
+                "predictions_hash": digest,
             },
             name=name or path.stem,
             crowd=labels.crowd_by_image(),
-            # where every image is its own group there is nothing to keep together; where all are one, nothing to draw
+            # groups of one image each, or one group of all images, allow no resampling of groups
             groups=groups if 1 < len(set(groups.values())) < len(groups) else None,
         )
     except ScoreError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def write_scores(scores: Scores, folder: Path, name: str, predictions: Path, **entries: Any) -> Path:
+    """Write ``<name>.json``, the tables beside it and their record; returns the path of the JSON."""
+    path = scores.write(folder, name)
+    made_from = {"predictions": predictions, "truth": str(scores.card["truth_hash"])}
+    write_record(path, configs.workspace(), made_from, list(tables_of(path).values()), **entries)
+    return path
 
 
 def evaluate_run(
@@ -78,10 +100,13 @@ def evaluate_run(
     quiet: bool = False,
     regions: str | None = None,
 ) -> Scores:
-    """Score a run's predictions of a split into ``scores/<set>-<split>.json`` and the tables beside it.
+    """Score a run's predictions of a split; writes ``scores/<dataset>-<split>.json`` with tables and a record.
 
     Args:
-        regions: that were predicted, where they are not the run's own.
+        regions: of the predictions, if they are not the run's own.
+
+    Raises:
+        RunError: the split was not predicted, or the predictions are not those of their record.
     """
     own = load_config(run)
     dataset = dataset if dataset is not None else own.dataset
@@ -89,10 +114,10 @@ def evaluate_run(
     if not path.is_file():
         also = f" regions={regions}" if regions else ""
         raise RunError(f"{path}: not predicted yet. Run: kplab predict run={run.name} split={split}{also}")
+    read_record(path)
     labels = labels if labels is not None else read_split(dataset, split)
     scores = evaluate_file(path, labels, dataset, split, settings, name=run.name)
-    out = scores.write(run.folder / "scores", path.stem)
-    write_record(out.parent, configs.workspace(), run=run.name, predictions=path.name, split=split)
+    out = write_scores(scores, run.folder / "scores", path.stem, path, run=run.name, split=split)
     if not quiet:
         print(scores.text() + f"\nscores: {out}", flush=True)
     return scores

@@ -84,7 +84,7 @@ class Assembly:
 
 def files_of(labels: Labels) -> dict[int, str]:
     """Image id to file name."""
-    return {int(i): str(name) for i, name in zip(labels.image_id, labels.files, strict=True)}
+    return {int(i): str(name) for i, name in zip(labels.image_id, labels.names, strict=True)}
 
 
 def set_name(config: DictConfig, dataset: DictConfig, split: str, regions: str | None = None) -> str:

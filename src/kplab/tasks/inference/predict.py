@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,10 +16,12 @@ from omegaconf import DictConfig
 
 from kplab import config as configs
 from kplab.data.datamodule import EpochSampler, PoseDataset, loader, usual_workers
-from kplab.data.images import check_whole, find_images, read_header, read_image
+from kplab.data.images import check_whole, find_images, read_header
 from kplab.data.regions import Regions, detected_regions, image_regions
+from kplab.data.sources.files import FileSource
 from kplab.errors import ConfigError, DataError, RunError
-from kplab.runs.run import Run, write_record
+from kplab.runs.records import write_record
+from kplab.runs.run import Run
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions, card_path
@@ -148,7 +149,8 @@ def predict_split(
     card |= {"dataset": str(source.name), "split": split, **speed}
     predictions = Predictions(labels.skeleton, found, card, files_of(labels))
     out = predictions.write(run.folder / "predictions" / f"{set_name(config, source, split, regions)}.json")
-    write_record(out.parent, configs.workspace(), run=run.name, checkpoint=path.name, split=split)
+    made_from = {"checkpoint": path, "config": run.folder / "config.yaml", "truth": labels.digest()}
+    write_record(out, configs.workspace(), made_from, [card_path(out)], run=run.name, split=split)
     return out
 
 
@@ -184,12 +186,10 @@ def unlabelled(files: list[Path], skeleton: Skeleton) -> Labels:
     if faults:
         more = f"\n… and {len(faults) - 10} more" if len(faults) > 10 else ""
         raise DataError("\n".join(faults[:10]) + more)
-    root = Path(os.path.commonpath([p.parent.absolute() for p in files]))
-    names = [p.absolute().relative_to(root).as_posix() for p in files]
     none = np.zeros(0, dtype=np.int64)
     ids = np.arange(1, len(files) + 1)
     return make_labels(
-        skeleton, root, names, ids, np.array(sizes), names, Poses.empty(len(skeleton)), none, none,
+        skeleton, FileSource.of(files), ids, np.array(sizes), None, Poses.empty(len(skeleton)), none, none,
         box_source="none", area_source="none",
     )  # fmt: skip
 
@@ -237,11 +237,13 @@ def predict_images(
     result = predictions.write(out / "predictions.json")
     table(predictions, labels).to_csv(out / "keypoints.csv", index=False)
     count = len(files) if overlays < 0 else min(overlays, len(files))
-    names = overlay_names([str(name) for name in labels.files])
+    names = overlay_names([str(name) for name in labels.names])
     for i in range(count):
-        picture = drawing.draw(read_image(labels.path(i)), found[int(labels.image_id[i])], skeleton)
+        picture = drawing.draw(labels.read(i), found[int(labels.image_id[i])], skeleton)
         drawing.write_png(out / "overlays" / names[i], picture)
-    write_record(out, configs.workspace(), run=run.name, checkpoint=path.name, images=len(files))
+    made_from = {"checkpoint": path, "config": run.folder / "config.yaml"}
+    beside = [card_path(result), out / "keypoints.csv"]
+    write_record(result, configs.workspace(), made_from, beside, run=run.name, images=len(files))
     print(f"{len(files)} images, {sum(map(len, found.values()))} poses, {count} overlays in {out / 'overlays'}")
     return result
 
@@ -269,5 +271,5 @@ def table(predictions: Predictions, labels: Labels) -> pd.DataFrame:
         for n in range(len(p)):
             for k, keypoint in enumerate(predictions.skeleton.keypoints):
                 x, y = p.xy[n, k]
-                rows.append((str(labels.files[i]), n, keypoint, x, y, p.keypoint_score[n, k], p.score[n]))
+                rows.append((str(labels.names[i]), n, keypoint, x, y, p.keypoint_score[n, k], p.score[n]))
     return pd.DataFrame(rows, columns=["file", "instance", "keypoint", "x", "y", "keypoint_score", "instance_score"])

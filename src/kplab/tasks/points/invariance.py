@@ -17,11 +17,14 @@ from omegaconf import DictConfig
 from kplab import config as configs
 from kplab.classical.changes import CHANGES
 from kplab.classical.points import Detector, Points
-from kplab.data.images import find_images, read_image
+from kplab.data.images import find_images
+from kplab.data.sources.files import FileSource
 from kplab.errors import ConfigError, DataError
 from kplab.metrics import repeatability as metrics
 from kplab.ops import affine
-from kplab.runs.run import Run, write_record
+from kplab.runs.provenance import sha256
+from kplab.runs.records import write_record
+from kplab.runs.run import Run
 from kplab.tasks.wiring.nodes import build_node
 from kplab.viz import invariance as figures
 from kplab.viz import look, tables
@@ -85,8 +88,10 @@ def invariance(config: DictConfig) -> None:
     out = Path(config.out)
     path = write(rows, grid, units, out)
     write_record(
-        out,
+        path,
         configs.workspace(),
+        {name: sha256(image.tobytes()) for name, image in zip(names, images, strict=True)},
+        [out / f"{name}.csv" for name in ("table", "curves", "pairs", "uniqueness")],
         images=names,
         opencv=cv2.__version__,
         **{k: config[k] for k in ("count", "radius", "margin", "max_side", "ransac")},
@@ -138,11 +143,13 @@ def sources(config: DictConfig) -> tuple[list[str], list[np.ndarray], dict[str, 
     """Names and pixels of the unchanged images, and the unit of each property's strength."""
     if config.sequence is not None:
         folder = Path(config.sequence)
-        return [str(folder.name)], [shrunk(read_image(views(folder)[0][1]), config.max_side)[0]], {folder.name: "image"}
-    files = photographs() if config.images is None else find_images(config.images)[0]
-    names = [p.name for p in files]
-    images = [shrunk(read_image(p), config.max_side)[0] for p in files]
-    print(f"{len(files)} images: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}", flush=True)
+        (_, first, _), *_ = views(folder)
+        image = FileSource.of([first]).read(0)
+        return [str(folder.name)], [shrunk(image, config.max_side)[0]], {folder.name: "image"}
+    source = FileSource.of(photographs()) if config.images is None else FileSource.find(config.images)
+    names = [source.path(i).name for i in range(len(source))]
+    images = [shrunk(source.read(i), config.max_side)[0] for i in range(len(source))]
+    print(f"{len(source)} images: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}", flush=True)
     return names, images, {name: unit for name, (_, unit) in CHANGES.items()}
 
 
@@ -191,10 +198,11 @@ def pairs(images: list[np.ndarray], config: DictConfig) -> Iterator[Pair]:
     """Yield every changed image."""
     if config.sequence is not None:
         folder = Path(config.sequence)
-        (_, first, _), *rest = views(folder)
-        to_first = shrunk(read_image(first), config.max_side)[1]
-        for number, path, matrix in rest:
-            image, to_image = shrunk(read_image(path), config.max_side)
+        seen = views(folder)
+        source = FileSource.of([path for _, path, _ in seen])
+        to_first = shrunk(source.read(0), config.max_side)[1]
+        for i, (number, _, matrix) in enumerate(seen[1:], 1):
+            image, to_image = shrunk(source.read(i), config.max_side)
             yield Pair(0, image, to_image @ matrix @ np.linalg.inv(to_first), folder.name, float(number))
         return
     for i, image in enumerate(images):

@@ -1,4 +1,4 @@
-"""What watches a training: a progress bar, averaged weights, and the room left on the disk."""
+"""Callbacks of a training: progress, checkpoints, averaged weights; and the check for space on the disk."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, WeightAveraging
 
 from kplab.errors import ConfigError
+from kplab.metrics.metric import rows_of
 from kplab.runs.table import clock
 
 
 def quiet() -> None:
-    """Silence what Lightning says of itself; what a user needs to know is said by kplab."""
+    """Silence messages and warnings of Lightning that a user of kplab can't act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     for text in (
         ".*Experiment logs directory.*", ".*isinstance.treespec.*", ".*Total length of .* across ranks is zero.*",
@@ -32,7 +33,7 @@ def quiet() -> None:
 
 
 def warmed_average(decay: float) -> Any:
-    """Exponential average whose decay rises as (1 + t) / (10 + t) to ``decay``, so that the start weighs nothing."""
+    """Exponential average whose decay rises as (1 + t) / (10 + t) up to ``decay``, so that initial weights soon vanish."""
 
     def average(mean: torch.Tensor, current: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
         if not mean.is_floating_point():
@@ -44,18 +45,18 @@ def warmed_average(decay: float) -> Any:
 
 
 def averaged_weights(decay: float) -> WeightAveraging:
-    """Lightning's weight averaging: validates and saves the averaged weights, trains on with the plain ones."""
+    """Lightning's weight averaging: averaged weights are validated and saved, plain ones are trained."""
     return WeightAveraging(use_buffers=True, avg_fn=warmed_average(decay))
 
 
 def time_left(trainer: pl.Trainer, first: int, spent: float) -> float:
-    """Seconds that the rest of the training will take, judged by the steps since ``first``, which took ``spent``."""
+    """Estimate the remaining seconds of a training from the steps since ``first``, which took ``spent`` seconds."""
     steps = max(1, trainer.global_step - first)
     return spent / steps * max(0, int(trainer.estimated_stepping_batches) - trainer.global_step)
 
 
 class Bar(RichProgressBar):
-    """Lightning's bar, which tells the time left of an epoch, with that of the whole training beside it."""
+    """Lightning's progress bar with the remaining time of the whole training, in addition to that of the epoch."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -63,7 +64,7 @@ class Bar(RichProgressBar):
         self.begun, self.first = time.perf_counter(), trainer.global_step
 
     def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
-        """What stands beside the bar."""
+        """Values beside the bar."""
         metrics = dict(super().get_metrics(trainer, module))
         metrics.pop("v_num", None)
         metrics["left"] = clock(time_left(trainer, self.first, time.perf_counter() - self.begun))
@@ -71,20 +72,20 @@ class Bar(RichProgressBar):
 
 
 class Lines(pl.Callback):
-    """One line now and then: epoch, loss, validation, speed, time left. For logs, notebooks and pipes.
+    """Prints a line at intervals: epoch, loss, validation, speed, time left. For logs, notebooks and pipes.
 
     Args:
-        every: seconds between lines at least; the last epoch is always told.
+        every: minimum seconds between lines; the last epoch always has one.
     """
 
     def __init__(self, every: float = 5.0) -> None:
         self.every = every
-        self.begun = self.told = 0.0
+        self.begun = self.printed = 0.0
         self.images = 0
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock."""
-        self.begun, self.told, self.images, self.first = time.perf_counter(), 0.0, 0, trainer.global_step
+        self.begun, self.printed, self.images, self.first = time.perf_counter(), 0.0, 0, trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
@@ -93,12 +94,12 @@ class Lines(pl.Callback):
         self.images += len(batch) * trainer.world_size
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Tell."""
+        """Print a line."""
         now = time.perf_counter()
         last = trainer.current_epoch + 1 == trainer.max_epochs
-        if not trainer.is_global_zero or (now - self.told < self.every and not last):
+        if not trainer.is_global_zero or (now - self.printed < self.every and not last):
             return
-        self.told = now
+        self.printed = now
         metrics = trainer.callback_metrics
         spent = now - self.begun
         left = time_left(trainer, self.first, spent)
@@ -106,19 +107,20 @@ class Lines(pl.Callback):
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
             f"loss {float(metrics['train/loss_epoch']):.4g}",
         ]
-        parts += [f"{name} {float(metrics[name]):.4g}" for name in ("val/AP", "val/px") if name in metrics]
+        logged = [f"val/{row.name}" for row in rows_of("runs")]
+        parts += [f"{name} {float(metrics[name]):.4g}" for name in logged if name in metrics]
         parts += [f"{self.images / spent:.1f} images/s", f"{clock(left)} left"]
         print("  ".join(parts), flush=True)
 
 
 class Checkpoint(ModelCheckpoint):
-    """Knows the score to beat in a resumed run too, whose folder is another one and holds copies of its parent's files.
+    """Lightning's checkpoints, which keep the best score of a resumed run although its folder is a new one.
 
-    Lightning's own forgets it where the folder has changed: whatever came first after the stop would count as the best.
+    Lightning's own class drops it if the folder has changed, and the first epoch after the stop would count as the best.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the state, with paths of this run's folder."""
+        """Load the state, with paths changed to this run's folder."""
         folder = str(self.dirpath)
 
         def here(path: str) -> str:
@@ -130,10 +132,10 @@ class Checkpoint(ModelCheckpoint):
 
 
 class SaveFirst(pl.Callback):
-    """Leave a checkpoint even of a training that is stopped in its first epoch; later ones have the last epoch's.
+    """Saves a checkpoint of a training that is stopped in its first epoch; later ones have that of the last epoch.
 
     Args:
-        path: where the last checkpoint belongs.
+        path: of the last checkpoint.
     """
 
     def __init__(self, path: Path) -> None:
@@ -146,15 +148,15 @@ class SaveFirst(pl.Callback):
 
 
 def progress() -> pl.Callback:
-    """A bar where somebody watches a terminal, lines elsewhere."""
+    """A progress bar at a terminal, lines elsewhere."""
     return Bar() if sys.stdout.isatty() else Lines()
 
 
 def check_disk(folder: Path, model: torch.nn.Module) -> None:
-    """Refuse to train where the checkpoints won't fit: weights, their average and two moments, best and last.
+    """Check that the checkpoints fit on the disk: weights, their average and two moments; best and last.
 
     Raises:
-        ConfigError: naming the folder, what is needed and what is free.
+        ConfigError: names the folder, and the space needed and free.
     """
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     needed = 2 * 4 * weights + 50 * 2**20
@@ -167,7 +169,7 @@ def check_disk(folder: Path, model: torch.nn.Module) -> None:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is a full disk; torch.save hides it in a RuntimeError."""
+    """Whether an error or its cause is a full disk; torch.save wraps it in a RuntimeError."""
     while error is not None:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return True

@@ -20,7 +20,7 @@ def fit_one_pass(
     """Fit a gradient-free model in one pass over the training views, in order; writes a checkpoint and an empty
     ``curves.csv``.
 
-    Resuming is doing it again, which gives the same memory. It is one process's work: others have none.
+    A resumed run is fitted again, which gives the same memory. Only the first process of a distributed training works.
     """
     if run is None:
         return

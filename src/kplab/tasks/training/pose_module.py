@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,7 +13,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from kplab.errors import RunError
-from kplab.metrics.score import ScoreSettings, score
+from kplab.metrics.metric import metrics_of, rows_of
+from kplab.metrics.score import score
+from kplab.metrics.settings import ScoreSettings
 from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
@@ -105,10 +108,13 @@ class PoseModule(pl.LightningModule):
             settings=self.settings,
             crowd=self.val.crowd_by_image(),
         )
-        worst = float(np.hypot(*self.val.size.max(0)))
-        px = scores.summary["mean_px"]
-        for name, value in (("AP", scores.summary["AP"]), ("px", worst if px is None or not np.isfinite(px) else px)):
-            self.log(f"val/{name}", float(value), prog_bar=True)
+        # a metric that does not exist, since nothing was predicted, is as bad as it can be: an error of the image's diagonal
+        largest = float(np.hypot(*self.val.size.max(0)))
+        main = {row.name for row in rows_of("runs")}
+        for metric in metrics_of(asdict(self.settings), "validation"):
+            value = scores.summary[metric.name]
+            worst = 0.0 if metric.higher_is_better else largest
+            self.log(f"val/{metric.name}", float(value) if np.isfinite(value) else worst, prog_bar=metric.name in main)
 
     def configure_optimizers(self) -> Any:
         """Optimiser, and a schedule that steps every batch."""

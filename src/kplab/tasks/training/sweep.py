@@ -1,4 +1,4 @@
-"""``kplab train --multirun``: one process a combination, so that one that crashes leaves the others alone."""
+"""``kplab train --multirun``: one process per combination, so that a crash of one does not stop the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kplab.tasks import compose
 
 
 def sweep(args: list[str]) -> None:
-    """Run all combinations of ``a=1,2 b=range(3)`` one after the other, and say at the end how each went.
+    """Train all combinations of ``a=1,2 b=range(3)`` one after the other, and print how many finished.
 
     Raises:
         ConfigError: an override can't be parsed, a combination doesn't compose, or some runs failed.
@@ -34,7 +34,7 @@ def sweep(args: list[str]) -> None:
             raise KeyboardInterrupt
         if done.returncode != 0:
             failed.append(f"{' '.join(job)} (exit {done.returncode})")
-            print(f"--- {number}/{len(jobs)} failed with exit status {done.returncode}; going on", flush=True)
+            print(f"--- {number}/{len(jobs)} failed with exit status {done.returncode}; continuing", flush=True)
     print(f"--- {len(jobs) - len(failed)} of {len(jobs)} runs finished. `kplab runs` lists them.")
     if failed:
         raise ConfigError("these runs failed:\n  " + "\n  ".join(failed))

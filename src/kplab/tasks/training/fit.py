@@ -1,0 +1,114 @@
+"""Training by gradient descent: Lightning's loop over one PoseModule."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
+from lightning.pytorch.loggers import CSVLogger
+from omegaconf import DictConfig
+
+from kplab.metrics.metric import row_of
+from kplab.runs.run import Run
+from kplab.structures.predictor import Model
+from kplab.tasks.evaluation import scoring
+from kplab.tasks.inference.assembly import Assembly
+from kplab.tasks.training import callbacks
+from kplab.tasks.training.pose_module import PoseModule
+from kplab.tasks.wiring.datasets import TrainingData
+from kplab.tasks.wiring.training import build_loggers, build_trainer, optimizer_factory
+
+
+def fit(
+    config: DictConfig, model: Model, data: TrainingData, folder: Path, run: Run | None, resumed: Path | None
+) -> None:
+    """Train a model; writes checkpoints and ``curves.csv``.
+
+    Args:
+        config: of ``kplab train``.
+        model: trained in place.
+        data: views and labels.
+        folder: of the run.
+        run: the run to record precision, device and speed in; None in the further processes of a distributed training.
+        resumed: the checkpoint to go on from.
+    """
+    settings = scoring.settings_of(config.dataset)
+    val = data.splits.get("val") if data.val is not None else None
+    module = PoseModule(model, optimizer_factory(config, model), val, settings, Assembly.of(config), config.seed)
+    checkpoints = folder / "checkpoints"
+    if resumed is not None and run is not None:
+        # the best checkpoint so far may stay the best, and no epoch may be left to train
+        shutil.copytree(resumed.parent, checkpoints, dirs_exist_ok=True)
+    loggers: list[Any] = []
+    watching = watchers(config, checkpoints, validated=val is not None)
+    if run is not None:
+        curves = CSVLogger(folder, name="", version="")
+        curves.experiment.metrics_file_path = str(folder / "curves.csv")
+        loggers = [curves, *build_loggers(config, folder, run.name)]
+        watching.append(LearningRateMonitor("step"))
+    trainer = build_trainer(config, folder, watching, loggers)
+    if run is not None:
+        run.update(
+            precision=str(trainer.precision),
+            device=str(trainer.strategy.root_device),
+            processes=trainer.world_size,
+            threads=torch.get_num_threads(),
+        )
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    begun = time.perf_counter()
+    try:
+        trainer.fit(module, data.datamodule, ckpt_path=resumed, weights_only=False)
+    except SystemExit:
+        # Lightning ends the process on Ctrl-C and ignores further ones, but the record has to be closed
+        signal.signal(signal.SIGINT, on_ctrl_c)
+        raise KeyboardInterrupt from None
+    if trainer.max_epochs == 0:
+        # without training, the run predicts with the weights that it was given
+        trainer.save_checkpoint(checkpoints / "last.ckpt")
+    if run is not None:
+        seconds = time.perf_counter() - begun
+        views = (trainer.current_epoch - module.first_epoch) * len(data.train)
+        speed = {"fit_seconds": round(seconds, 3), "images_per_s": round(views / seconds, 2)}
+        run.update(epochs=trainer.current_epoch, steps=trainer.global_step, **speed)
+        for logger in loggers:
+            logger.finalize("success")
+
+
+def watchers(config: DictConfig, checkpoints: Path, validated: bool) -> list[pl.Callback]:
+    """Callbacks of a training: progress, checkpoints, early stopping, averaged weights.
+
+    Args:
+        config: of ``kplab train``.
+        checkpoints: folder of the checkpoints.
+        validated: whether there is a validation, whose best epoch is kept.
+    """
+    metric = row_of(config.monitor.removeprefix("val/"))
+    mode = "max" if metric is not None and metric.higher_is_better else "min"
+    found: list[pl.Callback] = [callbacks.progress()]
+    # last.ckpt is written first: if the disk fills up, the newer state is the complete one
+    found.append(
+        callbacks.Checkpoint(
+            checkpoints,
+            filename="last",
+            save_top_k=1,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,  # also in epochs without a validation
+        )
+    )
+    if validated:
+        best = {"monitor": config.monitor, "mode": mode}
+        found.append(
+            callbacks.Checkpoint(checkpoints, filename="best", save_top_k=1, enable_version_counter=False, **best)
+        )
+        if config.patience is not None:
+            found.append(EarlyStopping(**best, patience=config.patience))
+    found.append(callbacks.SaveFirst(checkpoints / "last.ckpt"))
+    if config.ema is not None:
+        found.append(callbacks.averaged_weights(config.ema))
+    return found
