@@ -263,8 +263,8 @@ def test_datasets_that_lack_a_part(overrides: list[str], capsys: pytest.CaptureF
         ("~dataset.skeleton", "dataset 'dots' has no skeleton"),
         ("+dataset.split.gaps=3", "split: got an unexpected keyword argument 'gaps'"),
         ("~dataset.split.manifest", "split: missing a required argument: 'manifest'"),
-        ("dataset.split.manifest=/proc/here/mine.json", "/proc/here/mine.json: the split can't be written down"),
-        ("+dataset.sources.all.colour=3", "unexpected keyword argument 'colour'"),
+        ("dataset.split.manifest=/proc/here/mine.json", "/proc/here/mine.json: the split cannot be written"),
+        ("+dataset.sources.all.colour=3", "kplab.data.formats.coco.read has no key 'colour'. Its keys:"),
     ):
         assert main(["data", *overrides[:2], change, f"out={tmp_path}"]) == 2
         assert message in capsys.readouterr().err

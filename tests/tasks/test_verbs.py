@@ -148,7 +148,7 @@ def test_invalid_predictions_are_refused(
         (lambda r: r[0].update(score="high"), r"score holds a value that is not a finite number"),
         (lambda r: r[0].pop("score"), "result 0 lacks score"),
         (lambda r: r[0].pop("keypoints"), "result 0 lacks keypoints"),
-        (lambda r: r[0].update(keypoints=[1, 2, 2]), "has 3 keypoint numbers, but skeleton 'dots' wants 9"),
+        (lambda r: r[0].update(keypoints=[1, 2, 2]), "has 3 keypoint numbers, but skeleton 'dots' needs 9"),
         (lambda r: r[0].update(image_id=999), "1 of . predicted images are not in the truth"),
         (lambda r: r[0].update(image_id="1.jpg"), "has image_id '1.jpg'"),
         (lambda r: r[0].update(bbox=[1, 2]), "bbox has 2 numbers"),
