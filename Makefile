@@ -1,11 +1,11 @@
-# kplab: every target prepares what it needs by itself. `make help` lists them.
+# kplab: every target prepares what it needs. `make help` lists them.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
 VENV ?= .venv
-# auto: the torch of the ordinary index (CUDA builds on Linux; they run without a GPU too). cpu, cu128, …: that build.
+# auto: torch of the default index (CUDA builds on Linux, which run without a GPU too). cpu, cu128, …: that build.
 TORCH ?= auto
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
@@ -14,11 +14,13 @@ READY := $(VENV)/.ready-$(TORCH)
 
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE ?= copy
-# trust what the machine trusts: networks with a certificate authority of their own are common
+# use the certificates of the system: many networks have their own certificate authority
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),)
 export UV_SYSTEM_CERTS ?= 1
 endif
 export NO_ALBUMENTATIONS_UPDATE := 1
+# Python keeps what it compiles: without it, each of the many processes of the tests compiles all packages again
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(abspath $(BIN)):$(PATH)
 
 # ---------------------------------------------------------------- set-up
@@ -39,7 +41,7 @@ $(READY): requirements.lock pyproject.toml | $(filter .tools/bin/uv,$(UV))
 ifeq ($(TORCH),auto)
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 else
-	# another build of torch has other hashes than the locked one: everything else stays pinned by hash
+	# another build of torch has other hashes than the locked one; everything else stays pinned by hash
 	$(BIN)/python .ci/without_torch.py requirements.lock > $(VENV)/requirements.txt
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r $(VENV)/requirements.txt
 	$(UV) pip install --quiet --python $(BIN)/python --torch-backend=$(TORCH) $$($(BIN)/python .ci/without_torch.py --dropped requirements.lock)
@@ -48,13 +50,15 @@ endif
 	rm -f $(VENV)/.ready-*
 	touch $@
 
-lock: | $(filter .tools/bin/uv,$(UV)) ## resolve pyproject.toml anew into requirements.lock
+lock: | $(filter .tools/bin/uv,$(UV)) ## resolve pyproject.toml into requirements.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
 # ---------------------------------------------------------------- tests and checks
 
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
+# processes that share the tests; each takes one core and about 2 GB
+WORKERS ?= 2
 
 .PHONY: check test test-quick fmt
 check: $(READY) ## style, notebooks without outputs, layers and types
@@ -64,8 +68,8 @@ check: $(READY) ## style, notebooks without outputs, layers and types
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
-test: check ## check, then every test, doctest and notebook (KPLAB_DATA=folder adds the tests on real images)
-	$(BIN)/pytest -p no:cacheprovider --nbmake tests src $(wildcard notebooks)
+test: check ## check, then every test, doctest and notebook (KPLAB_DATA=folder adds tests on real images; WORKERS=4)
+	$(BIN)/pytest -p no:cacheprovider -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --nbmake tests src $(wildcard notebooks)
 
 test-quick: $(READY) ## the tests without the slow ones and the notebooks, up to the first failure
 	$(BIN)/pytest -x -m "not slow" tests src
@@ -78,17 +82,17 @@ fmt: $(READY) ## format the code, strip the notebooks
 # ---------------------------------------------------------------- work
 
 .PHONY: demo bench benchmark runs notebooks clean
-demo: $(READY) ## make data, train two models, evaluate and compare them, in a few minutes
+demo: $(READY) ## generate data, train two models, evaluate and compare them, in a few minutes
 	$(BIN)/kplab demo
 
 runs: $(READY) ## list the runs
 	$(BIN)/kplab runs
 
-bench: $(READY) ## measure speed: every bench/bench_*.py
+bench: $(READY) ## measure speed: all of bench/bench_*.py
 	for file in $(wildcard bench/bench_*.py); do $(BIN)/python $$file; done
 
 DATASET ?= synthetic_person
-benchmark: $(READY) ## families of detector side by side: DATASET=flies FAMILIES=openpose,yolo (all), goes on where it stopped
+benchmark: $(READY) ## compare families on one dataset: DATASET=flies FAMILIES=openpose,yolo (default: all); resumes
 	$(BIN)/kplab benchmark data=$(DATASET) $(if $(FAMILIES),families=[$(FAMILIES)])
 
 notebooks: $(READY) ## open the notebooks in JupyterLab

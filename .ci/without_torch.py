@@ -1,9 +1,9 @@
-"""Print a hash-pinned lock file without torch, so that another build of torch can be installed beside everything else.
+"""Print a hash-pinned lock file without torch, so that another build of torch can be installed with everything else.
 
 A CPU or an older CUDA build of torch and torchvision has other hashes than the locked one, and needs none of the
-``nvidia-*``, ``cuda-*`` and ``triton`` pins. It runs before anything is installed: standard library only.
+``nvidia-*``, ``cuda-*`` and ``triton`` pins. This script runs before anything is installed: standard library only.
 
-    python .ci/without_torch.py requirements.lock              the pins that stay, each with its hashes
+    python .ci/without_torch.py requirements.lock              the pins that are kept, each with its hashes
     python .ci/without_torch.py --dropped requirements.lock    torch==X torchvision==Y
 """
 
@@ -26,12 +26,12 @@ def pins(lock: str) -> list[tuple[str, str]]:
 
 
 def kept(lock: str) -> str:
-    """The lock without torch, torchvision and what only CUDA builds of them need."""
+    """The lock file without torch, torchvision, and the packages that only their CUDA builds need."""
     return "".join(block for name, block in pins(lock) if not DROPPED.fullmatch(name))
 
 
 def replaced(lock: str) -> str:
-    """The versions of torch and torchvision that the lock holds, without hashes: ``torch==X torchvision==Y``.
+    """The locked versions of torch and torchvision, without hashes: ``torch==X torchvision==Y``.
 
     Raises:
         ValueError: one of them is missing, or is pinned to several versions.
@@ -41,7 +41,7 @@ def replaced(lock: str) -> str:
         versions = [block.split()[0] for name, block in pins(lock) if name == package]
         if len(versions) != 1:
             raise ValueError(
-                f"the lock file pins {package} {len(versions)} times, but one version is wanted. Run make lock."
+                f"the lock file pins {package} {len(versions)} times, but must pin it once. Run make lock."
             )
         found.append(versions[0])
     return " ".join(found)

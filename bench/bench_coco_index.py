@@ -1,9 +1,9 @@
-"""How long a COCO-size annotation file takes to read, against pycocotools, and how much memory.
+"""Time and memory to read an annotation file of the size of COCO, compared with pycocotools.
 
     python bench/bench_coco_index.py
 
-Makes a file of 118,000 images and 150,000 instances in a temporary folder and reads it in fresh processes, so that each
-peak is its own. kplab must take under half of pycocotools' processor time, and under 2 GiB; the exit status says so.
+Makes a file of 118,000 images and 150,000 instances in a temporary folder and reads it in new processes, so that peaks of
+memory are independent. The exit status is 1 unless kplab takes under half of the CPU time of pycocotools, and under 2 GiB.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ print(seconds, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 
 
 
 def make_file(path: Path, skeleton: Path) -> None:
-    """A file as large as person_keypoints_train2017.json, with segments of 20 to 150 corners."""
+    """Write a file of the size of person_keypoints_train2017.json, with segments of 20 to 150 corners."""
     import numpy as np
     import yaml
 
@@ -87,7 +87,7 @@ def make_file(path: Path, skeleton: Path) -> None:
 
 
 def measure(script: str, *arguments: str) -> tuple[float, float, float]:
-    """Seconds, seconds of processor time and peak GiB of a script in a process of its own."""
+    """Seconds, CPU seconds and peak GiB of a script in a new process."""
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
     seconds, cpu, gib, images, instances = (float(v) for v in done.stdout.split())
     if (images, instances) != (IMAGES, INSTANCES):
@@ -96,11 +96,11 @@ def measure(script: str, *arguments: str) -> tuple[float, float, float]:
 
 
 def main() -> int:
-    """Make the file, time both readers three times, print the best of each, and say whether the bar is met."""
+    """Make the file, time both readers three times, print the best of each, and return the exit status."""
     skeleton = Path(__file__).parents[1] / "conf" / "skeleton" / "coco17.yaml"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "person_keypoints.json"
-        # a child inherits its parent's peak, so the file is made in a process of its own
+        # a child process inherits its parent's peak, so the file is made in a new process
         subprocess.run([sys.executable, __file__, "make", str(path), str(skeleton)], check=True)
         print(f"{path.stat().st_size / 1e6:.0f} MB, {IMAGES} images, {INSTANCES} instances")
         ours = [measure(KPLAB, str(path), str(skeleton)) for _ in range(3)]
@@ -108,10 +108,10 @@ def main() -> int:
     best = {"kplab": min(ours, key=lambda r: r[1]), "pycocotools": min(theirs, key=lambda r: r[1])}
     peak = {"kplab": max(r[2] for r in ours), "pycocotools": max(r[2] for r in theirs)}
     for name, (seconds, cpu, _) in best.items():
-        print(f"{name:<11} {seconds:6.2f} s ({cpu:.2f} s of processor)  peak {peak[name]:.2f} GiB")
-    # processor time, as both read in one thread: what else the machine does then matters little
+        print(f"{name:<11} {seconds:6.2f} s ({cpu:.2f} s of CPU time)  peak {peak[name]:.2f} GiB")
+    # CPU time, because both read in one thread: other processes on the machine have little influence
     ratio = best["kplab"][1] / best["pycocotools"][1]
-    print(f"ratio of processor time {ratio:.2f} (wanted under {WANTED_RATIO}), memory wanted under {WANTED_GIB:g} GiB")
+    print(f"ratio of CPU time {ratio:.2f} (required: under {WANTED_RATIO}), memory required: under {WANTED_GIB:g} GiB")
     return int(ratio > WANTED_RATIO or peak["kplab"] > WANTED_GIB)
 
 

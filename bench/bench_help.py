@@ -1,4 +1,4 @@
-"""How long ``kplab --help`` takes, and that it imports nothing heavy."""
+"""Time of ``kplab --help``, and a check that it imports no large package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main() -> None:
     code = f"import sys; from kplab.cli import main; main(['--help']); sys.exit(any(m in sys.modules for m in {HEAVY}))"
     light = subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
     print(
-        f"kplab --help: {statistics.median(seconds):.2f} s (wanted: under {WANTED}), heavy imports: {'none' if light else 'SOME'}"
+        f"kplab --help: {statistics.median(seconds):.2f} s (required: under {WANTED}), large imports: {'none' if light else 'SOME'}"
     )
 
 

@@ -1,6 +1,6 @@
-"""How much of the speed of a step on a batch in memory is left when batches come from files on disk.
+"""Speed of training from files, relative to training on one batch in memory.
 
-Both are measured in one process, turn by turn, so that whatever else the machine does hits both alike.
+Both are measured in one process, alternately, so that other processes on the machine affect both alike.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def step(model: PoseModel, optimizer: torch.optim.Optimizer, batch: Batch) -> No
 
 
 def main() -> None:
-    """Print seconds a step from memory and from files, and their ratio."""
+    """Print seconds per step from memory and from files, and their ratio."""
     config = compose(
         "train",
         ["dataset=synthetic_hand", "dataset.images=300", "dataset.max_subjects=1", "logger=csv", "batch_size=8"],
@@ -51,7 +51,7 @@ def main() -> None:
         for _ in range(STEPS):
             step(model, optimizer, first)
         seconds["memory"].append((time.perf_counter() - begun) / STEPS)
-        for _ in range(2):  # the queue that filled up meanwhile is not to be counted
+        for _ in range(2):  # batches that the loaders prepared in the meantime are not counted
             step(model, optimizer, next(stream))
         begun = time.perf_counter()
         done = 0
@@ -65,8 +65,8 @@ def main() -> None:
         seconds["files"].append((time.perf_counter() - begun) / STEPS)
     ratio = statistics.median(m / f for m, f in zip(seconds["memory"], seconds["files"], strict=True))
     for name, values in seconds.items():
-        print(f"{name:>7}: {statistics.median(values):.3f} s a step of {len(first)} views")
-    print(f"training from files runs at {ratio:.2f} of the speed from memory (wanted: {WANTED} or more)")
+        print(f"{name:>7}: {statistics.median(values):.3f} s per step of {len(first)} views")
+    print(f"training from files runs at {ratio:.2f} of the speed from memory (required: {WANTED} or more)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How fast the embedded dataset is made."""
+"""Time to generate the embedded datasets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WANTED = 60.0
 
 
 def main() -> None:
-    """Print seconds for 2,000 images of each subject, by the clock and by the processors."""
+    """Print seconds for 2,000 images of each subject, as elapsed time and CPU time."""
     for subject in subjects():
         with tempfile.TemporaryDirectory() as folder:
             begun, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -25,7 +25,7 @@ def main() -> None:
         processor = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
         print(
             f"{subject:>10}: {IMAGES} images of 256x256 in {wall:.0f} s on {os.cpu_count()} cores "
-            f"({1000 * processor / IMAGES:.0f} ms of processor an image; wanted: under {WANTED:.0f} s)"
+            f"({1000 * processor / IMAGES:.0f} ms of CPU time per image; required: under {WANTED:.0f} s)"
         )
 
 

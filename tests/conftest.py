@@ -1,4 +1,4 @@
-"""What every test shares: no network, no surprises from thread counts, and the folder of real images."""
+"""What every test shares: no network, one thread, the folder of real images, and the order of a run on several workers."""
 
 import os
 import signal
@@ -11,7 +11,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+# one thread per process: the same bits on every machine, and one worker of pytest-xdist per core
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import settings
 
@@ -38,3 +39,17 @@ def real_data() -> Path:
 def root() -> Path:
     """The top folder of the working copy."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests for several workers: the long ones first, so that all workers end at nearly the same time.
+
+    Notebooks that train use one another's runs, so one worker runs them all.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    for item in items:
+        if item.path.suffix == ".ipynb" and "trained(" in item.path.read_text():
+            item.add_marker(pytest.mark.xdist_group("notebooks that train"))
+    items.sort(key=lambda item: (item.path.suffix != ".ipynb", item.get_closest_marker("slow") is None))

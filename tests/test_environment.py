@@ -1,4 +1,4 @@
-"""pyproject.toml, requirements.lock, environment.yml and what is installed say the same."""
+"""pyproject.toml, requirements.lock, environment.yml and the installed packages agree."""
 
 import importlib.metadata
 import platform
@@ -41,7 +41,7 @@ def environment(python: str) -> dict[str, str]:
 
 
 def pin_of(requirement: Requirement, pinned: list[Requirement], python: str) -> Version:
-    """The one version that the lock gives a requirement under a Python."""
+    """The version to which the lock pins a requirement under a Python."""
     name = canonicalize_name(requirement.name)
     fitting = [
         p
@@ -61,7 +61,7 @@ def test_every_direct_dependency_is_locked_within_its_range(
             assert requirement.specifier.contains(version), f"{requirement} is locked to {version}"
 
 
-def test_the_lock_names_versions_and_hashes_but_no_address(lock: str, pinned: list[Requirement]) -> None:
+def test_the_lock_has_versions_and_hashes_but_no_address(lock: str, pinned: list[Requirement]) -> None:
     assert all(re.fullmatch(r"==[^,*]+", str(p.specifier)) and p.url is None for p in pinned)
     blocks = re.split(r"\n(?=\S)", lock.strip())
     assert len(blocks) == len(pinned)
@@ -69,7 +69,7 @@ def test_the_lock_names_versions_and_hashes_but_no_address(lock: str, pinned: li
     assert not re.search(r"https?:|git\+|file:|index-url|find-links", lock)
 
 
-def test_what_is_installed_is_what_is_locked(direct: list[Requirement], pinned: list[Requirement]) -> None:
+def test_installed_versions_are_the_locked_ones(direct: list[Requirement], pinned: list[Requirement]) -> None:
     python = ".".join(platform.python_version_tuple()[:2])
     for requirement in direct:
         installed = Version(importlib.metadata.version(requirement.name))
@@ -93,7 +93,7 @@ def test_conda_gets_the_locked_environment(root: Path, project: dict, pinned: li
     assert all(v in allowed for v in minors if v in python)
 
 
-def test_make_asks_for_the_same_pythons_as_the_project(root: Path, project: dict) -> None:
+def test_make_requires_the_same_pythons_as_the_project(root: Path, project: dict) -> None:
     found = re.search(r"\((\d+), (\d+)\) <= v < \((\d+), (\d+)\)", (root / "Makefile").read_text())
     assert found is not None
     a, b, c, d = found.groups()

@@ -1,4 +1,4 @@
-"""The skeleton files: mirror images against their names, and names, pairs, edges and sigmas against mmpose's."""
+"""The skeleton files: flip pairs against the names, and names, pairs, edges and sigmas against mmpose."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def mirrored(name: str) -> str:
     return re.sub(r"^(left|right)|(?<=[a-z])([LR])(?=\d?$)", lambda m: swap[m.group()], name)
 
 
-def test_mirrored_knows_the_ways_of_naming_sides() -> None:
+def test_mirrored_handles_all_naming_styles() -> None:
     names = ["left_eye", "rightear", "eyeL", "hindlegR4", "nose", "root_of_tail", "head_top"]
     assert [mirrored(n) for n in names] == ["right_eye", "leftear", "eyeR", "hindlegL4", *names[4:]]
 
@@ -33,7 +33,7 @@ def test_flip_is_an_involution_that_swaps_left_and_right_in_the_names(path: Path
     skeleton = load(path.stem)
     assert skeleton.name == path.stem
     assert [skeleton.flip[j] for j in skeleton.flip] == list(range(len(skeleton)))
-    if skeleton.name != "face68":  # it numbers its points: its pairs are held against mmpose's
+    if skeleton.name != "face68":  # its points are numbered: its pairs are compared with mmpose's
         assert [skeleton.keypoints[j] for j in skeleton.flip] == [mirrored(n) for n in skeleton.keypoints]
 
 
@@ -70,8 +70,10 @@ def test_face_pairs_mirror_the_mean_of_the_outer_corners() -> None:
         ("crowdpose14", "crowdpose", "crowdpose", True),
     ],
 )
-def test_mmpose_has_the_same(real_data: Path, ours: str, theirs: str, sigmas_of: str, same_edges: bool) -> None:
-    """Oracle: the dataset definitions of mmpose, order by order; names may be spelled otherwise."""
+def test_skeletons_equal_those_of_mmpose(
+    real_data: Path, ours: str, theirs: str, sigmas_of: str, same_edges: bool
+) -> None:
+    """Oracle: the dataset definitions of mmpose, order by order; names may be spelled differently."""
     meta = json.loads((real_data / "mmpose_samples" / "keypoint_meta.json").read_text())
     skeleton, names = load(ours), meta[theirs]["keypoints"]
     flip = [names.index(other) if other else i for i, other in enumerate(meta[theirs]["swap"])]

@@ -1,4 +1,4 @@
-"""The command ``kplab <verb> [overrides…]``. Nothing heavy is imported before a verb is chosen."""
+"""The command ``kplab <verb> [overrides…]``. No large package is imported before a verb is chosen."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from kplab.tasks import find_verbs, load_verb
 
 
 def usage() -> str:
-    """What ``kplab --help`` prints."""
+    """The text of ``kplab --help``."""
     verbs = find_verbs()
     width = max(map(len, verbs))
-    lines = ["kplab: a keypoint-detection research workspace", "", "usage: kplab <verb> [key=value …]", ""]
+    lines = ["kplab: a workspace for research on keypoint detection", "", "usage: kplab <verb> [key=value …]", ""]
     lines += [f"  {v.name:<{width}}  {v.summary}\n  {'':<{width}}    {v.example}" for v in verbs.values()]
     lines += [
         "",
         "kplab <verb> --cfg          print the composed configuration and stop",
-        "kplab train --multirun …    one run for each combination of comma-separated values",
-        "Every key and group lies in conf/; overrides are Hydra's: head=simcc optimizer.lr=3e-4",
+        "kplab train --multirun …    one run per combination of comma-separated values",
+        "All keys and groups are in conf/; overrides have Hydra's syntax: head=simcc optimizer.lr=3e-4",
     ]
     return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb; mistakes of the user end in one clear message, never in a traceback."""
+    """Run a verb and return the exit status; a mistake of the user ends in one message without a traceback."""
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help", "help"):
         print(usage())

@@ -1,7 +1,7 @@
-"""The errors that a user can correct, and how a verb ends.
+"""The errors that a user can correct, and the exit status of a verb.
 
-Whatever a user can correct is a ``KplabError``: its message says what was got, what was wanted and what to do. Every other
-exception is a bug and keeps its traceback.
+An error that a user can correct is a ``KplabError``: its message states what was found, what was expected and what to do.
+Every other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from dataclasses import dataclass
 
 
 class KplabError(ValueError):
-    """Base of the errors that a user can correct."""
+    """Base class of the errors that a user can correct."""
 
 
 class ConfigError(KplabError):
-    """A configuration contradicts itself, or names what does not exist."""
+    """A configuration contradicts itself, or names something that does not exist."""
 
 
 class DataError(KplabError):
-    """A dataset, an image, a label file or a results file is not valid."""
+    """A dataset, an image, a label file or a results file is invalid."""
 
 
 class ModelError(KplabError):
@@ -31,22 +31,22 @@ class ModelError(KplabError):
 
 
 class RunError(KplabError):
-    """A run folder is missing, incomplete or ambiguous, or a training can't go on."""
+    """A run folder is missing, incomplete or ambiguous, or a training can't be resumed."""
 
 
 class ScoreError(KplabError):
-    """Scores are missing, damaged, or can't be compared."""
+    """Scores are missing, damaged or not comparable."""
 
 
 @dataclass
 class Outcome:
-    """The exit status of a verb."""
+    """The exit status of a verb, set when ``exit_code`` ends."""
 
     code: int = 0
 
 
 def describe(error: BaseException) -> str:
-    """One message for the record and the terminal."""
+    """The message of an exception, for the run record and the terminal."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = f" ({error.filename})" if error.filename else ""
         return f"no space left on the disk{where}. Free some, or put runs elsewhere: runs_dir=DIR. The last complete checkpoint is kept."
@@ -54,14 +54,14 @@ def describe(error: BaseException) -> str:
         return "stopped by Ctrl-C"
     message = str(error)
     if message.startswith("Caught ") and "Original Traceback" in message:
-        # an error of a loader process: torch puts the whole traceback into the message
+        # the message of an error in a loader process contains torch's whole traceback
         message = message.rpartition(f"{type(error).__name__}: ")[2].strip()
     return message if isinstance(error, KplabError) else f"{type(error).__name__}: {message}"
 
 
 @contextmanager
 def exit_code(verb: str) -> Iterator[Outcome]:
-    """Turn exceptions into exit codes: 2 for a user's mistake, 130 for Ctrl-C; others keep their traceback."""
+    """Turn exceptions into exit codes: 2 for a mistake of the user, 130 for Ctrl-C. Others keep their traceback."""
     outcome = Outcome()
     try:
         yield outcome

@@ -1,4 +1,4 @@
-"""Changes do to pixels what their homographies say."""
+"""The pixels of changed images agree with their homographies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GEOMETRIC += [("perspective", s) for s in (15, 50, -40)]
 
 
 @pytest.mark.parametrize(("name", "strength"), GEOMETRIC)
-def test_a_lit_spot_lands_where_the_homography_says(name: str, strength: float) -> None:
+def test_a_bright_spot_moves_by_the_homography(name: str, strength: float) -> None:
     """Its centre of mass is that of the spot evaluated at every changed pixel's place of origin, to 0.03 px."""
     rows, columns = np.mgrid[:150, :200] + 0.5
     for at in ((90.3, 60.8), (120.0, 85.0)):
@@ -26,7 +26,7 @@ def test_a_lit_spot_lands_where_the_homography_says(name: str, strength: float) 
         y, x = np.mgrid[: changed.shape[0], : changed.shape[1]] + 0.5
         origin = project(np.linalg.inv(matrix), np.column_stack([x.ravel(), y.ravel()]))
         wanted = spot(origin[:, 0], origin[:, 1]).reshape(x.shape)
-        # what lies beyond the image is its mirror image, spot and all
+        # beyond the border is the mirror image, including the spot
         inner = ((origin >= 0) & (origin <= [200, 150])).all(1).reshape(x.shape)
         changed, wanted = changed * inner, wanted * inner
         centres = [np.array([(x * w).sum(), (y * w).sum()]) / w.sum() for w in (changed.astype(float), wanted)]
@@ -35,18 +35,18 @@ def test_a_lit_spot_lands_where_the_homography_says(name: str, strength: float) 
         np.testing.assert_allclose(centres[0], project(matrix, np.array([at]))[0], atol=0.5)
 
 
-def test_a_wall_turns_away_on_its_right() -> None:
-    """At 60 degrees the right edge stands further off and is the shorter one; the middle stays."""
+def test_perspective_rotates_the_right_side_away() -> None:
+    """At 60 degrees the right edge is further away and shorter; the middle does not move."""
     _, matrix = perspective(np.zeros((100, 100), np.uint8), 60)
     corners = project(matrix, np.array([[0, 0], [0, 100], [100, 0], [100, 100], [50, 50]], dtype=float))
     left, right = corners[1, 1] - corners[0, 1], corners[3, 1] - corners[2, 1]
-    # seen from a picture's width away, its ends are at 1 -+ sin(60) / 2
+    # seen from the distance of an image's width, its ends are at 1 -+ sin(60) / 2
     assert left == pytest.approx(100 / (1 - np.sin(np.pi / 3) / 2))
     assert right == pytest.approx(100 / (1 + np.sin(np.pi / 3) / 2))
     np.testing.assert_allclose(corners[4], 50)
 
 
-def test_light_and_noise_are_as_strong_as_asked() -> None:
+def test_light_and_noise_have_the_requested_strength() -> None:
     """Without a wrap at 0 and 255; noise of the same seed is the same."""
     image = np.full((200, 200, 3), 100, np.uint8)
     assert CHANGES["gain"][0](image, 0.5)[0].mean() == 50
@@ -62,8 +62,8 @@ def test_light_and_noise_are_as_strong_as_asked() -> None:
         assert (matrix == np.eye(3)).all()
 
 
-def test_worse_jpeg_is_worse() -> None:
-    """Error against the picture grows as the quality falls."""
+def test_the_error_grows_as_jpeg_quality_falls() -> None:
+    """Mean error against the unchanged image."""
     image = np.random.default_rng(1).integers(0, 255, (64, 64, 3)).astype(np.uint8)
     errors = [np.abs(CHANGES["jpeg"][0](image, q)[0].astype(int) - image).mean() for q in (95, 50, 10)]
     assert errors == sorted(errors)
@@ -71,7 +71,7 @@ def test_worse_jpeg_is_worse() -> None:
 
 
 @pytest.mark.parametrize(("name", "strength"), [("perspective", 90), ("jpeg", 0)])
-def test_what_can_not_be_is_refused(name: str, strength: float) -> None:
-    """With the range that can."""
+def test_impossible_strengths_are_refused(name: str, strength: float) -> None:
+    """The message gives the valid range."""
     with pytest.raises(ConfigError, match="Use "):
         CHANGES[name][0](np.zeros((8, 8), np.uint8), strength)

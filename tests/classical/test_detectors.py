@@ -1,4 +1,4 @@
-"""Harris, Shi-Tomasi, SIFT and ORB against independent arithmetic, exact symmetries, and OpenCV itself."""
+"""Harris, Shi-Tomasi, SIFT, ORB and AKAZE against independent formulas, exact symmetries, and OpenCV itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kplab.ops import affine
 
 
 def texture(low: int = 40, high: int = 210, size: tuple[int, int] = (320, 240), sigma: float = 2.0) -> np.ndarray:
-    """Blurred noise over a range of grey levels: everywhere corners and blobs, nowhere the same."""
+    """Blurred noise over a range of grey levels: many distinct corners and blobs."""
     grain = cv2.GaussianBlur(np.random.default_rng(0).normal(size=size[::-1]), (0, 0), sigma)
     return np.round(np.interp(grain, (grain.min(), grain.max()), (low, high))).astype(np.uint8)
 
@@ -25,15 +25,15 @@ IMAGE = texture()
 
 
 def tensor(image: np.ndarray, block: int) -> tuple[np.ndarray, ...]:
-    """Sums of products of SciPy's Sobel gradients over a square window, in OpenCV's units: 1 / (4 block) a gradient."""
+    """Sums of products of SciPy's Sobel gradients over a square window, in OpenCV's units: 1 / (4 block) per gradient."""
     grey = image.astype(np.float64) / 255
     gx, gy = (ndimage.sobel(grey, axis=axis, mode="mirror") / (4 * block) for axis in (1, 0))
     return tuple(ndimage.uniform_filter(p, block, mode="mirror") * block**2 for p in (gx * gx, gy * gy, gx * gy))
 
 
 @pytest.mark.parametrize("block", [3, 5])
-def test_responses_are_those_of_the_formulas(block: int) -> None:
-    """det - k trace**2 and the smaller eigenvalue, by SciPy and NumPy; 1e-5 of the highest is float32's share."""
+def test_responses_equal_their_formulas(block: int) -> None:
+    """det - k trace**2 and the smaller eigenvalue, by SciPy and NumPy; 1e-5 of the maximum is the precision of float32."""
     xx, yy, xy = tensor(IMAGE, block)
     k = 0.05
     for found, wanted in (
@@ -49,7 +49,7 @@ def test_responses_are_those_of_the_formulas(block: int) -> None:
 
 
 def test_harris_agrees_with_scikit_image() -> None:
-    """Its window is a Gaussian and ours a box, so responses differ and corners hardly: 45 of the best 50 within 2 px."""
+    """scikit-image's window is a Gaussian and ours a box: responses differ, but 45 of the best 50 corners are within 2 px."""
     from skimage import feature
 
     response = feature.corner_harris(IMAGE / 255.0, method="k", k=0.04, sigma=1)
@@ -57,7 +57,7 @@ def test_harris_agrees_with_scikit_image() -> None:
 
 
 def agreement(response: np.ndarray) -> int:
-    """How many of the 50 best corners of a response lie within 2 px of one of Harris's best 60, border left out."""
+    """Number of the 50 best corners of a response within 2 px of one of Harris's best 60, without the border."""
     inner = np.zeros_like(response)
     inner[8:-8, 8:-8] = response[8:-8, 8:-8]
     top = (inner == ndimage.maximum_filter(inner, 9)) & (inner > 0)
@@ -71,7 +71,7 @@ def agreement(response: np.ndarray) -> int:
 
 @pytest.mark.parametrize("detector", [Harris(), ShiTomasi(), Harris(sigma=1, block=5)], ids=["harris", "shi", "smooth"])
 def test_quarter_turns_and_mirrors_give_the_same_corners(detector: Corners) -> None:
-    """Every one, to 0.01 px: the arithmetic is the same in another order."""
+    """All corners, to 0.01 px: the arithmetic is the same in another order."""
     height, width = IMAGE.shape
     best = detector.detect(IMAGE).strongest(300)
     turn = np.array([[0, -1, height], [1, 0, 0], [0, 0, 1.0]])
@@ -86,7 +86,7 @@ def test_quarter_turns_and_mirrors_give_the_same_corners(detector: Corners) -> N
 
 @pytest.mark.parametrize("detector", [Harris(quality=1e-4), ShiTomasi(quality=1e-3)], ids=["harris", "shi"])
 def test_whole_pixel_shifts_give_the_same_corners(detector: Corners) -> None:
-    """Those that are out of reach of the border and of corners there."""
+    """Corners whose windows don't touch the border or corners there."""
     dx, dy = 7, 4
     crop = np.ascontiguousarray(IMAGE[dy:-5, dx:-3])
     a, b = detector.detect(IMAGE), detector.detect(crop)
@@ -98,8 +98,8 @@ def test_whole_pixel_shifts_give_the_same_corners(detector: Corners) -> None:
     assert repeatability(a.xy - [dx, dy], b.xy, 0.01)["repeatability"] == 1
 
 
-def test_light_changes_nothing_about_corners() -> None:
-    """R(a I + b) = a**4 R(I), and thresholds are relative; in float, to its last digits."""
+def test_corners_are_invariant_to_gain_and_offset() -> None:
+    """R(a I + b) = a**4 R(I), and thresholds are relative; to the precision of floats."""
     harris = Harris()
     r = harris.response(IMAGE)
     brighter = harris.response(IMAGE.astype(np.float32) * 0.5 + 30)
@@ -107,7 +107,7 @@ def test_light_changes_nothing_about_corners() -> None:
 
 
 def test_signs_of_the_response() -> None:
-    """Below 0 on an edge, 0 where it is flat, highest in the corner."""
+    """Negative on an edge, 0 in flat regions, maximal at the corner."""
     edge, corner = np.zeros((40, 40), np.uint8), np.zeros((40, 40), np.uint8)
     edge[:, 20:] = 200
     corner[20:, 20:] = 200
@@ -121,8 +121,8 @@ def test_signs_of_the_response() -> None:
     assert np.abs(best - 20).max() < 1.5
 
 
-def test_corners_of_a_checkerboard_are_perfect() -> None:
-    """All inner corners and nothing else, between the pixels where they are, and found again however it is turned."""
+def test_corners_of_a_checkerboard_are_exact() -> None:
+    """All inner corners and no others, at their positions between pixels, in every orientation."""
     square, n = 24, 8
     board = np.kron(np.indices((n, n)).sum(0) % 2, np.ones((square, square))) * 180 + 40
     board = board.astype(np.uint8)
@@ -163,7 +163,7 @@ def blob(centre: float, sigma: float, size: int = 129) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sigma", [4.0, 8.0, 12.0])
-def test_sift_finds_a_blob_where_it_is_and_as_large(sigma: float) -> None:
+def test_sift_finds_position_and_size_of_a_blob(sigma: float) -> None:
     """Centre to 0.02 px and diameter 2 sigma 2**(-1/6) to 1 %; OpenCV's default upscaling would shift it by .23 px."""
     image = blob(64.5, sigma)
     points = SIFT().detect(image)
@@ -175,13 +175,13 @@ def test_sift_finds_a_blob_where_it_is_and_as_large(sigma: float) -> None:
 
 
 def test_sift_sizes_double_with_the_image() -> None:
-    """To 3 %, as interpolation changes the spot a little."""
+    """To 3 %, as interpolation changes the blob a little."""
     small, large = (SIFT().detect(blob(64.5 * s, 5.0 * s, 129 * s)).strongest(1) for s in (1, 2))
     assert large.size[0] / small.size[0] == pytest.approx(2, rel=0.03)
 
 
-def test_sift_descriptors_are_those_of_opencv() -> None:
-    """Octave and layer are read back from the size alone; not one number differs from detecting and describing at once."""
+def test_sift_descriptors_equal_opencv() -> None:
+    """Octave and layer are derived from the size; descriptors equal those of joint detection and description exactly."""
     sift = cv2.SIFT.create(enable_precise_upscale=True)
     keypoints, wanted = sift.detectAndCompute(IMAGE, None)
     ours = SIFT()
@@ -203,8 +203,8 @@ def test_sift_descriptors_are_those_of_opencv() -> None:
 
 
 @pytest.mark.parametrize("detector", [SIFT(), ORB()], ids=["sift", "orb"])
-def test_angles_turn_with_the_image(detector: Detector) -> None:
-    """Median difference under 2 degrees (ORB: 4, its levels are sampled anew); descriptors of a place stay alike."""
+def test_angles_rotate_with_the_image(detector: Detector) -> None:
+    """Median difference under 2 degrees (ORB: 4, as its levels are resampled); descriptors stay similar."""
     turned, matrix = changes.rotation(IMAGE, 35)
     a, b = detector.detect(IMAGE), detector.detect(turned)
     da, db = detector.describe(IMAGE, a), detector.describe(turned, b)
@@ -217,8 +217,8 @@ def test_angles_turn_with_the_image(detector: Detector) -> None:
     assert np.median(distance[i, j][right]) < 0.7 * np.median(distance)
 
 
-def test_descriptors_do_not_see_light() -> None:
-    """SIFT's at the same points of a darker image: nearer to themselves than a tenth of what strangers are apart."""
+def test_descriptors_are_invariant_to_gain() -> None:
+    """SIFT at the same points of a darker image: distances are below a tenth of those between different points."""
     sift = SIFT()
     points = sift.detect(IMAGE)
     a, b = sift.describe(IMAGE, points), sift.describe(changes.gain(IMAGE, 0.6)[0], points)
@@ -226,8 +226,8 @@ def test_descriptors_do_not_see_light() -> None:
     assert np.median(own) < 0.1 * np.median(descriptor_distances(a, b))
 
 
-def test_orb_stands_where_its_levels_cells_are() -> None:
-    """Turned upside down an image gives the same points to 1e-3 px, on every level; OpenCV's own positions are off."""
+def test_orb_points_are_at_the_centres_of_their_cells() -> None:
+    """An image rotated by 180 degrees gives the same points to 1e-3 px, on every level; OpenCV's own positions differ."""
     image = texture(0, 255, size=(331, 257), sigma=1.5)
     turned = np.ascontiguousarray(image[::-1, ::-1])
     orb = ORB()
@@ -238,8 +238,8 @@ def test_orb_stands_where_its_levels_cells_are() -> None:
     assert repeatability(np.array([331, 257]) - coarse[0], coarse[1], 1.0)["repeatability"] < 0.5
 
 
-def test_orb_descriptors_are_those_of_opencv() -> None:
-    """Positions are turned back into OpenCV's own before it describes them."""
+def test_orb_descriptors_equal_opencv() -> None:
+    """Positions are converted to OpenCV's convention before it describes them."""
     orb = ORB()
     keypoints, wanted = orb.orb.detectAndCompute(IMAGE, None)
     points = orb.detect(IMAGE)
@@ -253,15 +253,15 @@ def test_orb_descriptors_are_those_of_opencv() -> None:
     np.testing.assert_array_equal(found, wanted[order])
 
 
-def test_points_that_can_not_be_described_are_told() -> None:
-    """ORB drops those near the border, which would put descriptors beside the wrong points."""
+def test_points_that_cannot_be_described_are_an_error() -> None:
+    """ORB drops points near the border, which would assign descriptors to the wrong points."""
     points = Points.make(np.array([[3.0, 3.0], [100, 100]]), [1, 2], [31, 31], [0, 0])
     with pytest.raises(ValueError, match="describes 1 of 2 points"):
         ORB().describe(IMAGE, points)
 
 
-def test_akazes_descriptors_are_opencvs() -> None:
-    """Those of detecting and describing at once."""
+def test_akaze_descriptors_equal_opencv() -> None:
+    """Equal to those of joint detection and description."""
     detector = AKAZE()
     points = detector.detect(IMAGE)
     _, wanted = detector.akaze.detectAndCompute(IMAGE, None)
@@ -271,7 +271,7 @@ def test_akazes_descriptors_are_opencvs() -> None:
 def seen(
     detector: Detector, image: np.ndarray, changed: np.ndarray, matrix: np.ndarray, count: int | None, radius: float
 ):
-    """Figures and numbers of points of what both see."""
+    """Measures and numbers of points in the region that both images show."""
     sizes = [(i.shape[1], i.shape[0]) for i in (image, changed)]
     a, b = (detector.detect(i).distinct() for i in (image, changed))
     a = a[common(a.xy, matrix, *sizes)].strongest(count)
@@ -298,7 +298,7 @@ TURN = (np.ascontiguousarray(np.rot90(IMAGE, -1)), np.array([[0, -1, 240], [1, 0
     ids=["identity", "quarter turn", "bias", "0.5", "0.75", "1.5", "2", "gain"],
 )
 def test_measured_invariances(change, radius: float, sift: float, harris: float | None, tolerance: float) -> None:
-    """Figures measured beforehand with OpenCV on another draw of such noise, in the symmetric form; hence the tolerance."""
+    """Symmetric repeatability, measured before with OpenCV on another sample of such noise; hence the tolerance."""
     figures, _, _ = seen(SIFT(), IMAGE, *change, None, radius)
     assert figures["repeatability_symmetric"] == pytest.approx(sift, abs=tolerance)
     if harris is not None:
@@ -306,8 +306,8 @@ def test_measured_invariances(change, radius: float, sift: float, harris: float 
         assert figures["repeatability"] == pytest.approx(harris, abs=tolerance)
 
 
-def test_only_harris_bears_a_darker_image() -> None:
-    """SIFT's contrast is absolute: most points are lost, and the lost ones are all that it fails by."""
+def test_harris_is_invariant_to_a_darker_image_and_sift_is_not() -> None:
+    """SIFT's contrast threshold is absolute: most points are lost, and the others are found again."""
     dark = changes.gain(IMAGE, 0.5)
     figures, n, m = seen(SIFT(), IMAGE, *dark, None, 1)
     assert m < 0.5 * n
@@ -316,8 +316,8 @@ def test_only_harris_bears_a_darker_image() -> None:
     assert seen(Harris(), IMAGE, *dark, 300, 1)[0]["repeatability"] > 0.9
 
 
-def test_harris_is_of_one_scale() -> None:
-    """Equal numbers of points on images twice as large: SIFT finds more of them again."""
+def test_harris_is_not_invariant_to_scale() -> None:
+    """At equal numbers of points on images twice as large, SIFT finds more of them again."""
     twice = changes.scale(IMAGE, 2)
     harris, sift = (seen(d, IMAGE, *twice, 300, 3)[0]["repeatability"] for d in (Harris(), SIFT()))
     assert harris < sift - 0.1

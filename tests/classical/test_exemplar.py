@@ -1,4 +1,4 @@
-"""What was seen is found again to a pixel: as it was, turned, scaled, shifted, twice, and from a file; what was not is not."""
+"""Stored subjects are found to a pixel: unchanged, rotated, scaled, shifted, twice, and after loading; others are not."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ XY = np.array([[[160.0, 85.0], [120.0, 125.0], [205.0, 130.0], [165.0, 160.0]]])
 
 
 def blurred(seed: int, size: tuple[int, int], sigma: float) -> np.ndarray:
-    """Grey noise of one roughness, from 0 to 255."""
+    """Blurred grey noise from 0 to 255."""
     noise = cv2.GaussianBlur(np.random.default_rng(seed).uniform(0, 255, size[::-1]), (0, 0), sigma)
     return (noise - noise.min()) / np.ptp(noise) * 255
 
 
 def scene(seed: int, *places: np.ndarray, background: int = 99) -> tuple[np.ndarray, Poses]:
-    """A textured disc that holds its four keypoints, once for each map of its own picture, on a background of its own.
+    """A textured disc that holds its four keypoints, once for each map, on its own background.
 
     Returns:
         (240, 320, 3) uint8, and the mapped poses.
@@ -44,7 +44,7 @@ def scene(seed: int, *places: np.ndarray, background: int = 99) -> tuple[np.ndar
     disc = np.zeros(SIZE[::-1], np.float32)
     cv2.circle(disc, (163, 124), 72, 1.0, -1, cv2.LINE_AA)
     texture = blurred(seed, SIZE, 2.5).astype(np.float32)
-    # half the contrast of the subject, so that there is background to be told from it
+    # half the contrast of the subject, so that there is background to separate it from
     image = 64 + blurred(background, SIZE, 4) / 2
     poses = []
     for m in places or (np.eye(3),):
@@ -55,7 +55,7 @@ def scene(seed: int, *places: np.ndarray, background: int = 99) -> tuple[np.ndar
 
 
 def batch(*scenes: tuple[np.ndarray, Poses]) -> Batch:
-    """Whole pictures as views."""
+    """Whole images as views."""
     n = len(scenes)
     images = torch.from_numpy(np.stack([image for image, _ in scenes]).transpose(0, 3, 1, 2).copy())
     box = np.tile(np.array([0.0, 0.0, *SIZE]), (n, 1))
@@ -63,21 +63,21 @@ def batch(*scenes: tuple[np.ndarray, Poses]) -> Batch:
 
 
 def about(degrees: float, scale: float, dx: float, dy: float) -> np.ndarray:
-    """Turn and scale about the disc's centre, then shift."""
+    """Rotate and scale about the disc's centre, then shift."""
     turn = affine.rotation(degrees) @ affine.scaling(scale, scale)
     return affine.translation(163 + dx, 124 + dy) @ turn @ affine.translation(-163, -124)
 
 
 @pytest.fixture(scope="module")
 def model() -> Exemplar:
-    """Knows three discs, each before its own background."""
+    """Fitted to three discs, each in front of its own background."""
     made = Exemplar(SIZE, SKELETON)
     made.fit([batch(scene(1, background=11)), batch(scene(2, background=12), scene(3, background=13))])
     return made
 
 
 def same(one: list[Poses], other: list[Poses]) -> bool:
-    """Equal to the bit."""
+    """Equal bit for bit."""
     return len(one) == len(other) and all(
         np.array_equal(getattr(a, name), getattr(b, name))
         for a, b in zip(one, other, strict=True)
@@ -85,8 +85,8 @@ def same(one: list[Poses], other: list[Poses]) -> bool:
     )
 
 
-def test_what_was_seen_is_found_where_it_was(model: Exemplar) -> None:
-    """Within 1 px, every point of every subject; and nothing else scores half as much."""
+def test_stored_subjects_are_found_at_their_positions(model: Exemplar) -> None:
+    """Within 1 px, every point of every subject; and no other detection has half the score."""
     seen = batch(scene(1, background=11), scene(2, background=12), scene(3, background=13))
     for found, true in zip(model.predict(seen), seen.poses, strict=True):
         assert np.linalg.norm(found.xy[0] - true.xy[0], axis=-1).max() < 1
@@ -98,7 +98,7 @@ def test_what_was_seen_is_found_where_it_was(model: Exemplar) -> None:
     ("degrees", "scale", "dx", "dy"),
     [(90, 1, 0, 0), (180, 1, 20, -15), (37, 1, 0, 0), (-120, 1.25, 10, 5), (10, 0.8, -50, 25)],
 )
-def test_turned_scaled_and_shifted(model: Exemplar, degrees: float, scale: float, dx: float, dy: float) -> None:
+def test_rotated_scaled_and_shifted(model: Exemplar, degrees: float, scale: float, dx: float, dy: float) -> None:
     """Within 3 px, 4 % of the subject's width: SIFT's angles err by a degree or two, and shrinking changes its points."""
     seen = batch(scene(2, about(degrees, scale, dx, dy), background=77))
     (found,) = model.predict(seen)
@@ -107,7 +107,7 @@ def test_turned_scaled_and_shifted(model: Exemplar, degrees: float, scale: float
 
 
 def test_two_copies_are_two_poses(model: Exemplar) -> None:
-    """One upright and one upside down, in one view: one pose each, and no third that is as sure."""
+    """One upright and one upside down, in one view: one pose each, and no third pose of similar score."""
     maps = about(0, 0.8, -85, 40), about(180, 0.8, 80, -35)
     seen = batch(scene(1, *maps, background=78))
     (found,) = model.predict(seen)
@@ -121,17 +121,17 @@ def test_two_copies_are_two_poses(model: Exemplar) -> None:
     assert np.array_equal(single.predict(seen)[0].xy, found.xy[:1])
 
 
-def test_nobody_in_a_blank_picture_and_nobody_sure_in_a_strange_one(model: Exemplar) -> None:
-    """No point, no vote; and what looks like nothing that was memorised is at most a ghost."""
+def test_no_subject_in_a_blank_image_and_no_confident_one_in_a_random_image(model: Exemplar) -> None:
+    """A blank image has no points and no votes; an image without similarity to the memory has low scores at most."""
     blank = np.full((*SIZE[::-1], 3), 128, np.uint8), Poses.empty(4)
     strange = np.repeat(blurred(500, SIZE, 3).astype(np.uint8)[..., None], 3, axis=2), Poses.empty(4)
-    nobody, ghosts = model.predict(batch(blank, strange))
-    assert len(nobody) == 0
-    assert (ghosts.score < 0.5).all()
+    empty, unlike = model.predict(batch(blank, strange))
+    assert len(empty) == 0
+    assert (unlike.score < 0.5).all()
 
 
-def test_places_are_expected_where_that_is_asked_for() -> None:
-    """With a prior, a blank view has one subject, where subjects lay, and it scores 0; one that is seen scores as ever."""
+def test_prior_votes_place_a_subject_in_a_blank_view() -> None:
+    """With a prior, a blank view has one subject, at the training poses, with score 0; a visible subject scores as before."""
     made = Exemplar(SIZE, SKELETON, max_poses=1, prior=0.3)
     made.fit([batch(scene(1, background=11), scene(2, background=12))])
     blank = np.full((*SIZE[::-1], 3), 128, np.uint8), Poses.empty(4)
@@ -143,8 +143,8 @@ def test_places_are_expected_where_that_is_asked_for() -> None:
     assert sure.score[0] > 0.9
 
 
-def test_truth_never_leaks(model: Exemplar) -> None:
-    """Without poses, with others, alone or among others: the same bits."""
+def test_predictions_do_not_depend_on_the_truth(model: Exemplar) -> None:
+    """Without poses, with other poses, alone or in a batch: the same bits."""
     one, two = scene(1, about(20, 1, 5, 5)), scene(3, background=13)
     with_truth = model.predict(batch(one, two))
     for poses in ([], [Poses.empty(4), Poses.make(XY + 50)]):
@@ -153,7 +153,7 @@ def test_truth_never_leaks(model: Exemplar) -> None:
 
 
 def test_the_same_memory_and_the_same_poses_from_a_file(model: Exemplar, tmp_path: object) -> None:
-    """Memorised again it is the same to the bit, however batches are cut; so it is when read back."""
+    """A second fit gives the same bits for any batch size; so does loading from a file."""
     again = Exemplar(SIZE, SKELETON)
     again.fit([batch(scene(1, background=11), scene(2, background=12)), batch(scene(3, background=13))])
     state = model.state_dict()
@@ -170,8 +170,8 @@ def test_the_same_memory_and_the_same_poses_from_a_file(model: Exemplar, tmp_pat
     assert same(read.predict(seen), model.predict(seen))
 
 
-def test_unlabelled_points_are_told_by_the_others() -> None:
-    """A subject without a tail in one view and without a head in the other still has both, and a lone point is no crash."""
+def test_unlabelled_points_are_predicted_from_other_exemplars() -> None:
+    """Labels without tail in one view and without head in the other give poses with both; one labelled point is enough."""
     first, second = scene(1, background=11), scene(1, background=12)
     first[1].xy[0, 3], first[1].visible[0, 3] = np.nan, 0
     second[1].xy[0, 0], second[1].visible[0, 0] = np.nan, 0
@@ -183,21 +183,21 @@ def test_unlabelled_points_are_told_by_the_others() -> None:
     assert np.linalg.norm(found.xy - XY, axis=-1).max() < 2
 
 
-def test_nobody_to_remember_is_told() -> None:
-    """In the terminal's words, not in NumPy's."""
+def test_views_without_a_labelled_keypoint_are_refused() -> None:
+    """The message is kplab's, not NumPy's."""
     image, _ = scene(1)
-    with pytest.raises(ModelError, match="nobody has a labelled keypoint"):
+    with pytest.raises(ModelError, match="no subject of the training views has a labelled keypoint"):
         Exemplar(SIZE, SKELETON).fit([batch((image, Poses.empty(4)))])
 
 
 def test_memory_is_bounded() -> None:
-    """Every 2**j-th is kept, with the least j that will do; so it is with subjects and both kinds of features."""
+    """Every 2**j-th item is kept, with the smallest sufficient j; for subjects and both kinds of features."""
     thinned: Thinned[int] = Thinned(10)
     thinned.add(range(35))
     assert thinned.kept == [0, 4, 8, 12, 16, 20, 24, 28, 32]
     made = Exemplar(SIZE, SKELETON, exemplars=2, memory=50, background=60)
     made.fit([batch(*(scene(i, background=i + 10) for i in range(5)))])
-    counts = made.remembered()
+    counts = made.counts()
     assert counts["subjects"] == 2
     assert 25 <= counts["features of subjects"] <= 50
     assert 30 <= counts["features of the background"] <= 60
@@ -221,12 +221,12 @@ def test_similarities() -> None:
     assert abs(shape.mean()) < 1e-12
     assert np.mean(np.abs(shape) ** 2) == pytest.approx(1)
     drawn = [m[0] * shape + m[1] for m in pairs]
-    apart = np.sqrt(np.mean(np.abs(drawn[0] - drawn[1]) ** 2))
-    assert apart == pytest.approx(np.linalg.norm(pairs[0] - pairs[1]))
+    distance = np.sqrt(np.mean(np.abs(drawn[0] - drawn[1]) ** 2))
+    assert distance == pytest.approx(np.linalg.norm(pairs[0] - pairs[1]))
 
 
-def test_votes_that_agree_outweigh_strong_ones_that_do_not() -> None:
-    """Ten weak votes for nearly one map against twenty for anything; then ten points about a place and three far off."""
+def test_agreeing_votes_outweigh_strong_votes_that_disagree() -> None:
+    """Ten weak votes for nearly one map against twenty for anything; then ten points around a position and three outliers."""
     random = np.random.default_rng(1)
     noise = random.normal(0, 0.3, (10, 4)) @ np.array([[1, 0], [1j, 0], [0, 1], [0, 1j]])
     right = np.array([20 + 5j, 100 + 60j])
@@ -246,7 +246,7 @@ def test_votes_that_agree_outweigh_strong_ones_that_do_not() -> None:
     assert 8 < total[0] < 11
 
 
-def test_points_are_sift_s_own() -> None:
+def test_features_are_those_of_sift() -> None:
     """A blob of deviation s is found at its place with a radius of 0.89 s; descriptors of found frames are SIFT's own.
 
     0.89 is 2**(-1/6), where the difference of two Gaussians 2**(1/3) apart answers a Gaussian most.

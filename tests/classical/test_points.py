@@ -1,4 +1,4 @@
-"""Points in order, places with several orientations, peaks to a fraction of a cell, directions of brightness."""
+"""Sorted points, locations with several orientations, subpixel peaks, directions of the brightness centroid."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from kplab.classical.points import Points, centroid_angles, peaks
 
 
-def test_a_place_with_two_orientations_is_one_point() -> None:
-    """Counted once, kept whole, told from a place of another size at the same spot."""
+def test_a_location_with_two_orientations_is_one_point() -> None:
+    """Counted once, kept with all its rows, and separate from a location of another size at the same position."""
     xy = np.array([[5, 5], [9, 9], [5, 5], [5, 5], [20, 1]])
     points = Points.make(xy, [0.5, 0.9, 0.5, 0.5, 0.1], [4, 4, 4, 8, 4], [10, 0, 200, 10, 0])
     assert points.score.tolist() == [0.9, 0.5, 0.5, 0.5, 0.1]
@@ -21,7 +21,7 @@ def test_a_place_with_two_orientations_is_one_point() -> None:
 
 
 def test_suppression_is_greedy() -> None:
-    """A point that falls to a stronger one no longer suppresses a third (on a line: 0, 3, 6 with radius 4)."""
+    """A point suppressed by a stronger one does not suppress a third (on a line: 0, 3, 6 with radius 4)."""
     points = Points.make(np.array([[0, 0], [3, 0], [6, 0], [30, 0]]), [3.0, 2.0, 1.0, 0.5], np.full(4, 8.0))
     assert points.strongest(radius=4).xy[:, 0].tolist() == [0, 6, 30]
     assert points.strongest(count=2, radius=4).xy[:, 0].tolist() == [0, 6]
@@ -38,7 +38,7 @@ def test_peaks_of_a_quadratic_are_exact() -> None:
         assert value[0] > 99
 
 
-def test_ties_are_one_peak_half_way() -> None:
+def test_equal_cells_are_one_peak_half_way() -> None:
     """Two equal cells side by side; a plateau gives one point, flat ground and the border none."""
     response = np.zeros((9, 9))
     response[4, 4] = response[4, 5] = 1
@@ -50,7 +50,7 @@ def test_ties_are_one_peak_half_way() -> None:
 
 
 @pytest.mark.parametrize("degrees", [0, 37, 90, 200, 315])
-def test_brightness_that_grows_one_way_points_there(degrees: float) -> None:
+def test_the_angle_is_the_direction_of_increasing_brightness(degrees: float) -> None:
     """A ramp's centroid lies up the ramp; half a degree is the rounding to grey levels."""
     rows, columns = np.mgrid[:61, :61] - 30.0
     a = np.deg2rad(degrees)

@@ -2,74 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from hydra.utils import instantiate
 from torch import Tensor
 
-from kplab.models.heads.base import Head
+from kplab.models.heads.base import Head, HeadInputs
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks import compose
 
 ROOT = Path(__file__).resolve().parents[2]
-#: (width, height): not square, so that a swap of the two shows
+#: (width, height) of the views that heads are built for; not square, so that a swap of the two shows
 SIZE = (128, 192)
+#: (width, height) of other views, smaller one way and larger the other
+OTHER = (160, 96)
 STRIDES = [4, 8, 16, 32]
 CHANNELS = [8, 12, 16, 24]
 
 
-def rcnn_cells(true: Poses) -> np.ndarray:
-    """A heatmap of 56x56 cells fills the box and is resized to its pixels.
-
-    Along each axis half a cell from naming a cell only, or a third more in the cells at the border, where the cubic of the
-    resizing peaks 1/6 of a cell from the box's side; and half a pixel of the resized map.
-    """
-    sides = true.box[:, 2:] - true.box[:, :2]
-    return np.hypot(*(5 / 6 * sides / 56 + 0.5).T)
-
-
-#: Largest error of decode(ideal(encode(poses))), view pixels, or a function of the true instances that says so for each; a
-#: head that is not listed keeps to the first.
-ROUND_TRIP: dict[str, float | Callable[[Poses], np.ndarray]] = {"default": 0.05, "rcnn": rcnn_cells}
-
-#: Options of heads that are too wide for a suite of many small steps.
-NARROW: dict[str, dict[str, Any]] = {
-    "rcnn": {
-        "box_width": 32, "keypoint_layers": 1, "keypoint_width": 16, "samples": 32, "rpn_before": [100, 50],
-        "rpn_after": [50, 20],
-    }
-}  # fmt: skip
-
-
 @dataclass
 class Case:
-    """One head and what the suite knows of it."""
+    """One head at one size of view."""
 
     name: str
     head: Head
-    tolerance: float | Callable[[Poses], np.ndarray]
+    size: tuple[int, int]
 
     @property
     def most(self) -> int:
         """How many instances to draw in one view."""
         return min(self.head.max_poses or 4, 4)
 
-    def allowed(self, true: Poses) -> np.ndarray:
-        """(N,) largest error of each instance after a round trip, view pixels."""
-        return self.tolerance(true) if callable(self.tolerance) else np.full(len(true), self.tolerance)
-
-    def held(self, poses: Poses) -> Poses:
-        """As many of the instances, taken in order, as the head says that it can hold together."""
+    def representable(self, poses: Poses) -> Poses:
+        """As many of the instances, taken in order, as the head can represent together."""
         kept: list[int] = []
         for i in range(len(poses)):
-            if self.head.representable(poses[[*kept, i]]).all():
+            if self.head.representable(poses[[*kept, i]], self.size).all():
                 kept.append(i)
         return poses[kept]
 
@@ -77,9 +50,14 @@ class Case:
         """Random feature maps that take a gradient."""
         random = torch.Generator().manual_seed(seed)
         return [
-            torch.randn(views, c, SIZE[1] // s, SIZE[0] // s, generator=random).requires_grad_()
+            torch.randn(views, c, self.size[1] // s, self.size[0] // s, generator=random).requires_grad_()
             for c, s in zip(CHANNELS, STRIDES, strict=True)
         ]
+
+
+def heads() -> list[str]:
+    """Names of all heads."""
+    return sorted(path.stem for path in (ROOT / "conf" / "head").glob("*.yaml"))
 
 
 def skeleton() -> Skeleton:
@@ -87,8 +65,19 @@ def skeleton() -> Skeleton:
     return Skeleton.from_config(yaml.safe_load((ROOT / "conf" / "skeleton" / "coco17.yaml").read_text()))
 
 
-def make_head(file: Path, **options: Any) -> Head:
-    """The head of a config file."""
+def settings_of(head: str) -> dict[str, Any]:
+    """What ``settings/<head>.yaml`` states for tests of a head; a head without such a file is tested with the defaults.
+
+    Keys: ``options`` of a narrow head for the contract suite; for ``tests/tasks/test_overfit.py`` ``overfit``, overrides, and
+    ``cascade``, whether the head is trained behind a detector.
+    """
+    file = Path(__file__).parent / "settings" / f"{head}.yaml"
+    return yaml.safe_load(file.read_text()) if file.is_file() else {}
+
+
+def make_head(name: str) -> Head:
+    """The head of a config file, with the options of its settings."""
     torch.manual_seed(0)
-    partial = instantiate(compose("train", [f"head={file.stem}"]).head, _convert_="all", **options)
-    return partial(in_channels=CHANNELS, strides=STRIDES, size=SIZE, skeleton=skeleton())
+    config = compose("train", [f"head={name}"]).head
+    partial = instantiate(config, _convert_="all", **settings_of(name).get("options", {}))
+    return partial(inputs=HeadInputs(CHANNELS, STRIDES, SIZE, skeleton()))

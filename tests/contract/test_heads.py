@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from torch.utils import _pytree as pytree
 
-from contract.cases import SIZE, Case
+from contract.cases import OTHER, SIZE, Case
 from kplab.errors import ModelError
 from kplab.models.heads.base import Head
 from kplab.ops import affine
@@ -39,25 +39,25 @@ def matched(predicted: Poses, true: Poses) -> tuple[np.ndarray, Poses]:
     return cost[rows[order], columns[order]], predicted[rows[order]]
 
 
-def mirrored(p: Poses, head: Head) -> Poses:
+def mirrored(p: Poses, head: Head, size: tuple[int, int]) -> Poses:
     """The poses of the mirrored view."""
-    return p.transform(affine.mirror(SIZE[0])).permute_keypoints(head.skeleton.flip_array)
+    return p.transform(affine.mirror(size[0])).permute_keypoints(head.skeleton.flip_array)
 
 
 @few
 @given(data=st.data())
-def test_what_is_encoded_is_decoded(case: Case, data: st.DataObject) -> None:
+def test_what_is_encoded_is_decoded(sized: Case, data: st.DataObject) -> None:
     # a head that holds whole poses only is asked for whole ones half of the time
     whole = data.draw(st.booleans())
-    drawn = [data.draw(poses(K, SIZE, max_instances=case.most, all_labelled=whole)) for _ in range(2)]
-    views = [case.held(view) for view in drawn]
+    drawn = [data.draw(poses(K, sized.size, max_instances=sized.most, all_labelled=whole)) for _ in range(2)]
+    views = [sized.representable(view) for view in drawn]
     if whole:
         assert all(len(view) > 0 or len(all_) == 0 for view, all_ in zip(views, drawn, strict=True))
-    decoded = case.head.decode(case.head.ideal(case.head.encode(views, SIZE)))
+    decoded = sized.head.decode(sized.head.ideal(sized.head.encode(views, sized.size)))
     assert len(decoded) == 2
     for found, true in zip(decoded, views, strict=True):
         error, pairs = matched(found, true)
-        assert (error <= case.allowed(true)).all(), f"off by {error.max():.3f} px"
+        assert (error <= sized.head.round_trip_error(true)).all(), f"off by {error.max():.3f} px"
         assert (pairs.keypoint_score[true.labelled] > 0.5).all()
         assert ((found.score >= 0) & (found.score <= 1)).all()
         assert (found.keypoint_score <= 1).all()
@@ -68,12 +68,15 @@ def test_what_is_encoded_is_decoded(case: Case, data: st.DataObject) -> None:
 
 @few
 @given(data=st.data())
-def test_training_step_has_finite_losses_and_gradients(case: Case, data: st.DataObject) -> None:
-    views = [data.draw(poses(K, SIZE, max_instances=case.most)), data.draw(poses(K, SIZE, 1, case.most))]
-    targets = case.head.encode(views, SIZE)
-    maps = case.maps(2)
-    case.head.zero_grad()
-    losses = case.head.loss(case.head(maps, targets), targets)
+def test_training_step_has_finite_losses_and_gradients(sized: Case, data: st.DataObject) -> None:
+    views = [
+        data.draw(poses(K, sized.size, max_instances=sized.most)),
+        data.draw(poses(K, sized.size, 1, sized.most)),
+    ]
+    targets = sized.head.encode(views, sized.size)
+    maps = sized.maps(2)
+    sized.head.zero_grad()
+    losses = sized.head.loss(sized.head(maps, targets), targets)
     total = torch.stack(list(losses.values())).sum()
     assert torch.isfinite(total)
     total.backward()
@@ -82,14 +85,14 @@ def test_training_step_has_finite_losses_and_gradients(case: Case, data: st.Data
     assert any((g != 0).any() for g in gradients), "something is labelled, so the maps must be asked to change"
 
 
-def test_perfect_outputs_cost_less_than_any_others(case: Case) -> None:
-    true = poses_at_random(3, case.most)
-    targets = case.head.encode(true, SIZE)
-    ideal = case.head.ideal(targets)
+def test_perfect_outputs_cost_less_than_any_others(sized: Case) -> None:
+    true = poses_at_random(3, sized.most, sized.size)
+    targets = sized.head.encode(true, sized.size)
+    ideal = sized.head.ideal(targets)
     random = torch.Generator().manual_seed(1)
 
     def cost(outputs: Any) -> float:
-        return float(torch.stack(list(case.head.loss(outputs, targets).values())).sum().detach())
+        return float(torch.stack(list(sized.head.loss(outputs, targets).values())).sum().detach())
 
     best = cost(ideal)
     for spread in (0.01, 0.3):
@@ -97,7 +100,7 @@ def test_perfect_outputs_cost_less_than_any_others(case: Case) -> None:
             lambda t, s=spread: t + s * torch.randn(t.shape, generator=random) if t.is_floating_point() else t, ideal
         )
         assert cost(other) > best
-    assert cost(case.head(case.maps(3), targets)) > best
+    assert cost(sized.head(sized.maps(3), targets)) > best
 
 
 @pytest.mark.parametrize("nothing", ["no instance", "no keypoint labelled", "ignored"])
@@ -148,22 +151,41 @@ def test_what_is_said_of_an_unlabelled_keypoint_costs_nothing(case: Case, data: 
 
 @few
 @given(data=st.data())
-def test_mirrored_views_mirror_back(case: Case, data: st.DataObject) -> None:
-    if not case.head.flips:
+def test_mirrored_views_mirror_back(sized: Case, data: st.DataObject) -> None:
+    if not sized.head.flips:
         with pytest.raises(ModelError, match="no flip test"):
-            case.head.unflip(None)
+            sized.head.unflip(None)
         return
-    views = [case.held(data.draw(poses(K, SIZE, 1, case.most, all_labelled=True)))]
-    ideal = case.head.ideal(case.head.encode(views, SIZE))
-    back = case.head.unflip(case.head.ideal(case.head.encode([mirrored(views[0], case.head)], SIZE)))
-    for a, b in zip(tensors(case.head.unflip(case.head.unflip(ideal))), tensors(ideal), strict=True):
+    views = [sized.representable(data.draw(poses(K, sized.size, 1, sized.most, all_labelled=True)))]
+    ideal = sized.head.ideal(sized.head.encode(views, sized.size))
+    back = sized.head.unflip(
+        sized.head.ideal(sized.head.encode([mirrored(views[0], sized.head, sized.size)], sized.size))
+    )
+    for a, b in zip(tensors(sized.head.unflip(sized.head.unflip(ideal))), tensors(ideal), strict=True):
         assert torch.equal(a, b)
-    plain, flipped = case.head.decode(ideal)[0], case.head.decode(back)[0]
+    plain, flipped = sized.head.decode(ideal)[0], sized.head.decode(back)[0]
     error, pairs = matched(flipped, views[0])
     reference = matched(plain, views[0])[1]
-    assert (error <= case.allowed(views[0])).all(), f"off by {error.max():.3f} px"
+    assert (error <= sized.head.round_trip_error(views[0])).all(), f"off by {error.max():.3f} px"
     # the flip test averages both, so they must agree far better than the representation is exact
     assert np.abs(pairs.xy - reference.xy).max() < 1e-3
+
+
+def test_heads_of_one_size_refuse_others(case: Case) -> None:
+    """Views and maps of another size end in a message that names both sizes, and never in wrong coordinates."""
+    if not case.head.fixed_size:
+        return
+    with pytest.raises(ModelError, match="128x192 pixels, but got 160x96"):
+        case.head.encode(poses_at_random(1, 1, OTHER), OTHER)
+    with pytest.raises(ModelError, match="views of 128x192 pixels"):
+        case.head(Case(case.name, case.head, OTHER).maps(1))
+
+
+def test_stated_errors_of_the_round_trip_are_small(case: Case) -> None:
+    """A head states its own tolerance, but none that would hide a fault: a fiftieth of the subject's longer side, and a pixel."""
+    for view in poses_at_random(3, case.most):
+        longer = (view.box[:, 2:] - view.box[:, :2]).max(1)
+        assert (case.head.round_trip_error(view) <= longer / 50 + 1).all()
 
 
 def test_targets_lie_where_the_head_lies(case: Case) -> None:
@@ -179,10 +201,10 @@ def test_views_of_a_batch_do_not_mix(case: Case) -> None:
         np.testing.assert_allclose(a.xy, b.xy, atol=1e-4)
 
 
-def poses_at_random(views: int, instances: int) -> list[Poses]:
+def poses_at_random(views: int, instances: int, size: tuple[int, int] = SIZE) -> list[Poses]:
     """Fully labelled poses, each instance in a quarter of its own."""
     random = np.random.default_rng(7)
-    half = np.array(SIZE) / 2
+    half = np.array(size) / 2
     out = []
     for _ in range(views):
         start = np.array([[i % 2, i // 2] * half + half * 0.1 for i in range(instances)])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kplab.data.augment import MIRRORING, Augment
 from kplab.data.datamodule import PoseDataset, cut
 from kplab.data.regions import annotated_regions, image_regions
+from kplab.data.sources.files import FileSource
 from kplab.ops import affine
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
@@ -33,7 +34,7 @@ def lit(folder: Path, xy: np.ndarray) -> Labels:
     cv2.imwrite(str(path), image[..., ::-1].round().astype(np.uint8))
     poses = Poses.make(xy[None], box=np.array([[20.0, 15.0, 140.0, 105.0]]), area=np.array([5000.0]))
     return make_labels(
-        SKELETON, folder, ["spots.png"], np.array([1]), np.array([SIZE]), ["a"], poses, np.zeros(1, int), np.ones(1, int),
+        SKELETON, FileSource(folder, ["spots.png"]), np.array([1]), np.array([SIZE]), None, poses, np.zeros(1, int), np.ones(1, int),
         box_source="test", area_source="test",
     )  # fmt: skip
 
@@ -70,7 +71,7 @@ def test_light_stays_on_its_keypoint(tmp_path: Path, name: str, kind: str) -> No
     seen = 0
     for epoch in range(12):
         sample = dataset[0, epoch]
-        # red is the left eye's light; what is mirrored is the right eye of the mirrored subject, so names tell which
+        # red marks the left eye, which is the right eye of the mirrored subject
         for channel, keypoint in ((0, 0), (1, 1)):
             spot = sample.image[..., channel]
             mirrored = np.linalg.det(sample.view[:2, :2]) < 0
@@ -153,7 +154,7 @@ def test_the_same_seed_gives_the_same_pixels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["image", "annotated"])
 def test_only_whole_images_are_clipped_to_their_view(tmp_path: Path, kind: str) -> None:
-    """The model of a box may point to what lies just outside; whoever looks at an image must not learn to."""
+    """Keypoints just outside a box's view are kept; those outside a whole image are not."""
     labels = lit(tmp_path, np.array([[10.3, 50.7], [90.1, 71.4]]))
     regions = image_regions(labels) if kind == "image" else annotated_regions(labels, 1.25)
     sample = PoseDataset(labels, regions, SIZE, Augment(scale=(1.5, 1.5)), seed=1)[0, 0]
@@ -181,7 +182,7 @@ def test_windows_clip_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("source", [(333, 517), (517, 333), (64, 48), (1023, 7), (641, 1)])
 @pytest.mark.parametrize("view", [(256, 256), (192, 160), (640, 384)])
 def test_letterboxing_and_its_inverse_are_exact_on_odd_sizes(source: tuple[int, int], view: tuple[int, int]) -> None:
-    """One scale for both axes and no rounded sides: corners land where arithmetic says, and come back to 1e-9 px."""
+    """One scale for both axes and no rounded sides: corners land where arithmetic puts them, and come back to 1e-9 px."""
     width, height = source
     matrix = affine.fit_box(np.array([0, 0, width, height]), view)
     scale = min(view[0] / width, view[1] / height)
@@ -196,7 +197,7 @@ def test_letterboxing_and_its_inverse_are_exact_on_odd_sizes(source: tuple[int, 
 
 @pytest.mark.parametrize("size", [(333, 517), (517, 333)])
 def test_pixels_of_odd_sizes_are_letterboxed_as_their_labels(size: tuple[int, int]) -> None:
-    """The same in pixels: light of known place, seen through the letterbox, has come where the map says."""
+    """The same in pixels: a lit spot lands where the map puts it, through the letterbox."""
     rows, columns = np.mgrid[: size[1], : size[0]] + 0.5
     x, y = size[0] - 40.25, size[1] - 31.5
     image = (250 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 4.0**2))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The linter and the image reader: every planted fault is found, whole data is clean."""
+"""Checks of datasets and the image reader: every planted fault is found, intact data has none."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from PIL import Image
 from kplab.data.check import check_labels
 from kplab.data.formats import coco, dlc
 from kplab.data.images import read_header, read_image
+from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
@@ -30,7 +31,7 @@ def dataset(folder: Path, count: int = 3) -> Labels:
     ids = np.arange(1, count + 1)
     how = {"box_source": "annotation", "area_source": "annotation"}
     size = np.tile([60, 40], (count, 1))
-    return make_labels(TWO, folder, names, ids, size, names, poses, np.arange(count), ids, **how)
+    return make_labels(TWO, FileSource(folder, names), ids, size, None, poses, np.arange(count), ids, **how)
 
 
 def test_a_whole_dataset_is_clean(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_the_openfield_mouse_has_no_errors(real_data: Path) -> None:
     assert report.errors == []
 
 
-def test_all_faults_are_said_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     labels = dataset(tmp_path, 12)
     (tmp_path / "0.jpg").unlink()
     whole = (tmp_path / "1.jpg").read_bytes()
@@ -79,7 +80,7 @@ def test_all_faults_are_said_at_once(tmp_path: Path) -> None:
     for words in (
         f"1 missing images: {tmp_path / '0.jpg'}",
         "2 unreadable images",
-        "the JPEG is cut short",
+        "the JPEG is truncated",
         f"1 images of another size: {tmp_path / '3.jpg'} (file (60, 40), labels (61, 40))",
         f"1 turned images: {tmp_path / '5.jpg'}",
         f"1 instances with keypoints outside: {tmp_path / '6.jpg'} instance 7",
@@ -174,7 +175,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, name: str, share: float) ->
     read_image(path)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(DataError, match="cut short") as caught:
+    with pytest.raises(DataError, match="truncated") as caught:
         read_image(path)
     assert str(path) in str(caught.value)
 
@@ -186,7 +187,7 @@ def test_a_thumbnail_does_not_hide_that_a_photograph_is_cut_short(tmp_path: Path
     Image.fromarray(RNG.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path, exif=b"Exif\0\0" + small.read_bytes())
     read_image(path)
     path.write_bytes(path.read_bytes()[:-400])
-    with pytest.raises(DataError, match="cut short"):
+    with pytest.raises(DataError, match="truncated"):
         read_image(path)
 
 
@@ -204,7 +205,7 @@ def test_missing_empty_and_foreign_files_are_named(tmp_path: Path) -> None:
         assert str(tmp_path / name) in str(caught.value)
 
 
-def test_real_files_that_libjpeg_grumbles_at_are_read(real_data: Path) -> None:
+def test_real_files_with_libjpeg_warnings_are_read(real_data: Path) -> None:
     """34 of these JPEGs end a data segment early, yet have their end marker: they decode."""
     files = sorted((real_data / "tiger_pose_val").rglob("*.jpg"))
     assert len(files) == 53

@@ -1,9 +1,10 @@
-"""COCO files: against pycocotools, round trips without loss, and what a broken file says."""
+"""COCO files: against pycocotools, round trips without loss, and messages of broken files."""
 
 import contextlib
 import copy
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from hypothesis.extra import numpy as hnp
 from pycocotools.coco import COCO
 
 from kplab.data.formats import coco
+from kplab.data.sources.files import FileSource
+from kplab.data.split import split
 from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
@@ -161,17 +164,81 @@ def test_round_trip_keeps_every_field_and_number(tmp_path: Path) -> None:
     assert json.loads(coco.write(labels, tmp_path / "out.json").read_text()) == document()
 
 
+def by_id(entries: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    return {entry["id"]: entry for entry in entries}
+
+
+def test_parts_of_a_split_keep_every_field(tmp_path: Path) -> None:
+    """Captions, segments, unknown fields, annotations of other categories: all that belongs to a part's images."""
+    for name in ("a/x.jpg", "b.jpg", "none.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    labels = read(tmp_path, document(), keep_extras=True)
+    parts = split(labels, tmp_path / "split.json", {"train": 0.6, "test": 0.4}, by="image")
+    source, images, annotations = document(), [], []
+    for name, part in parts.items():
+        out = json.loads(coco.write(part, tmp_path / f"{name}.json").read_text())
+        assert {k: v for k, v in out.items() if k not in ("images", "annotations")} == {
+            k: v for k, v in source.items() if k not in ("images", "annotations")
+        }
+        ids = {image["id"] for image in out["images"]}
+        assert by_id(out["images"]) == {i: e for i, e in by_id(source["images"]).items() if i in ids}
+        assert out["annotations"] == [a for a in source["annotations"] if a["image_id"] in ids]
+        images += out["images"]
+        annotations += out["annotations"]
+    assert len(parts) == 2
+    assert by_id(images) == by_id(source["images"])
+    assert by_id(annotations) == by_id(source["annotations"])
+
+
+def test_an_instance_moved_from_another_part_keeps_its_fields(tmp_path: Path) -> None:
+    labels = read(tmp_path, document(), keep_extras=True)
+    cat, extras = labels.select([1]), labels.extras
+    assert extras is not None
+    moved = replace(labels.select([2]), poses=cat.poses, instance_id=cat.instance_id, crowd=cat.crowd)
+    moved.start = np.array([0, 1])
+    moved.extras = extras.select([9], [5])
+    (annotation,) = json.loads(coco.write(moved, tmp_path / "out.json").read_text())["annotations"]
+    assert annotation == {**document()["annotations"][0], "image_id": 9}
+
+
+def test_tracks_are_read_changed_and_taken_away(tmp_path: Path) -> None:
+    labels = read(tmp_path, document(), keep_extras=True)
+    assert labels.poses.track.tolist() == [-1, -1, -1, 3]
+    labels.poses.track[:] = [0, -1, 8, -1]
+    expected = document()
+    expected["annotations"][0]["track_id"] = None
+    expected["annotations"][1]["track_id"] = 0
+    expected["annotations"][4]["track_id"] = 8
+    path = coco.write(labels, tmp_path / "out.json")
+    assert json.loads(path.read_text()) == expected
+    assert coco.read(path, tmp_path, PET).poses.track.tolist() == [0, -1, 8, -1]
+    labels.extras = None
+    fresh = json.loads(coco.write(labels, tmp_path / "fresh.json").read_text())["annotations"]
+    assert [a.get("track_id", "none") for a in fresh] == [0, "none", 8, "none"]
+
+
+def test_track_ids_that_are_no_integers_are_kept_as_extras(tmp_path: Path) -> None:
+    content = document()
+    for annotation, value in zip(content["annotations"], ("a", 1.5, None, [2], -7), strict=True):
+        annotation["track_id"] = value
+    labels = read(tmp_path, content, keep_extras=True)
+    assert labels.poses.track.tolist() == [-1] * 4
+    assert any(n.startswith("2 annotations have a track_id that is not an integer") for n in labels.notes)
+    assert json.loads(coco.write(labels, tmp_path / "out.json").read_text()) == content
+
+
 def test_write_changes_only_what_changed(tmp_path: Path) -> None:
     labels = read(tmp_path, document(), keep_extras=True)
     row = labels.instance_id.tolist().index(5)
-    labels.poses.xy[row, 1] += 1  # left_ear, which stands third in the file
+    labels.poses.xy[row, 1] += 1  # left_ear, third in the file
     labels.poses.area[row] = 31
     labels.poses.ignore[labels.instance_id == 1] = True
-    wanted = document()
-    wanted["annotations"][0]["keypoints"][6:8] = [7.25, 8.1]
-    wanted["annotations"][0]["area"] = 31
-    wanted["annotations"][4]["iscrowd"] = 1
-    assert json.loads(coco.write(labels, tmp_path / "out.json").read_text()) == wanted
+    expected = document()
+    expected["annotations"][0]["keypoints"][6:8] = [7.25, 8.1]
+    expected["annotations"][0]["area"] = 31
+    expected["annotations"][4]["iscrowd"] = 1
+    assert json.loads(coco.write(labels, tmp_path / "out.json").read_text()) == expected
 
 
 def test_write_takes_instances_away_and_adds_new_ones(tmp_path: Path) -> None:
@@ -180,8 +247,7 @@ def test_write_takes_instances_away_and_adds_new_ones(tmp_path: Path) -> None:
     more = Poses.make(np.array([[[2.5, 3.5], [np.nan, np.nan], [4.5, 5.5]]]), box=np.array([[1, 1, 6, 6.0]]))
     labels = make_labels(
         PET,
-        labels.root,
-        list(labels.files),
+        labels.source,
         labels.image_id,
         labels.size,
         list(labels.group),
@@ -216,7 +282,15 @@ def test_fresh_files_read_back_the_same(
     how = {"box_source": "annotation", "area_source": "annotation"}
     image_of = np.array([1, 1])
     labels = make_labels(
-        PET, folder, ["a.png", "b.png"], np.array([1, 2]), size, ["v", "v"], poses, image_of, np.array([4, 9]), **how
+        PET,
+        FileSource(folder, ["a.png", "b.png"]),
+        np.array([1, 2]),
+        size,
+        ["v", "v"],
+        poses,
+        image_of,
+        np.array([4, 9]),
+        **how,
     )
     again = coco.read(coco.write(labels, folder / "out.json"), folder, PET)
     np.testing.assert_allclose(again.poses.xy, labels.poses.xy, atol=1e-9)
@@ -290,7 +364,7 @@ def edited(where: str, key: Any, value: Any) -> dict[str, Any]:
         (json.dumps(edited("annotations", "area", float("nan"))), "NaN and Infinity are not JSON"),
         ([], "not a COCO keypoint file"),
         ({"images": [], "annotations": []}, "missing required field `categories`"),
-        (edited("annotations", "keypoints", [1, 2, 2, 3, 4, 2]), "wanted 9 keypoint numbers .* annotation 5 has 6"),
+        (edited("annotations", "keypoints", [1, 2, 2, 3, 4, 2]), "expected 9 keypoint numbers .* annotation 5 has 6"),
         (edited("annotations", "keypoints", [[1, 2, 2], [3, 4, 2], [1, 2, 2]]), "as one flat list"),
         (edited("annotations", "keypoints", [1, 2, 3, 3, 4, 2, 0, 0, 0]), "visibility other than 0, 1 or 2"),
         (edited("annotations", "id", 0), "takes 0 for 'no match'. Number them from 1: add 1 to every annotation id"),

@@ -1,4 +1,4 @@
-"""DeepLabCut projects: against pandas and the source files themselves, and what a broken table says."""
+"""DeepLabCut projects: against pandas and the source files themselves, and messages of broken tables."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from kplab.data.formats import dlc
+from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
 from kplab.structures.labels import make_labels
 from kplab.structures.poses import Poses
@@ -52,7 +53,7 @@ def project(folder: Path, *tables: str, video: str = "v") -> Path:
 
 def test_single_animal_csv(tmp_path: Path) -> None:
     labels = dlc.read(project(tmp_path, SINGLE), free("a", "b"))
-    assert list(labels.files) == [f"labeled-data/v/{n}.png" for n in ("img2", "img1", "img10")]
+    assert list(labels.names) == [f"labeled-data/v/{n}.png" for n in ("img2", "img1", "img10")]
     assert labels.start.tolist() == [0, 1, 2, 2]
     np.testing.assert_allclose(labels.poses.xy, [[[np.nan] * 2, [2, 2.5]], [[3.75, 4.5], [0.6, 0.7]]])
     assert labels.poses.visible.tolist() == [[0, 2], [2, 2]]
@@ -86,7 +87,7 @@ def test_tables_return_as_they_were(tmp_path: Path, text: str, kind: str) -> Non
 def test_multi_animal_keeps_individuals_and_says_what_it_leaves_out(tmp_path: Path) -> None:
     labels = dlc.read(project(tmp_path, MULTI), free("a", "b"))
     assert labels.start.tolist() == [0, 1, 3]
-    assert [labels.extras.individual[int(i)] for i in labels.instance_id] == ["m2", "m2", "m1"]
+    assert [labels.extras.instance[int(i)] for i in labels.instance_id] == ["m2", "m2", "m1"]
     np.testing.assert_allclose(labels.poses.xy[2], [[5.5, 6.5], [7.5, 8.5]])
     assert labels.notes == ["unique bodyparts that skeleton 'free' lacks are left out: corner"]
 
@@ -122,11 +123,10 @@ def test_fresh_tables_read_back_the_same(
     how = {"box_source": "none", "area_source": "none"}
     labels = make_labels(
         free("a", "b"),
-        folder,
-        files,
+        FileSource(folder, files),
         np.arange(1, 4),
         size,
-        files,
+        None,
         poses,
         np.array([2, 0, 2]),
         np.array([5, 6, 7]),
@@ -137,7 +137,7 @@ def test_fresh_tables_read_back_the_same(
     dlc.write(labels, folder, scorer="me", columns=columns)
     for kind in ("csv", "h5"):
         again = dlc.read(folder, free("a", "b"), labels=kind)
-        assert list(again.files) == files
+        assert list(again.names) == files
         np.testing.assert_array_equal(again.start, labels.start)
         np.testing.assert_allclose(again.poses.xy, labels.poses.xy, atol=1e-9)
 
@@ -169,7 +169,7 @@ def test_lightning_pose_projects_keep_their_table_at_the_top(real_data: Path, tm
 def test_the_multi_animal_sample_of_sleap_returns(real_data: Path, tmp_path: Path) -> None:
     source = real_data / "sleap_videos" / "madlc_format_sample" / "dlc"
     labels = dlc.read(source, free("E", "D", "C", "B", "A"))
-    assert set(labels.extras.individual.values()) == {"Animal1", "Animal2", "single"}
+    assert set(labels.extras.instance.values()) == {"Animal1", "Animal2", "single"}
     out = pd.read_csv(dlc.write(labels, tmp_path, kinds=["csv"])[0], header=None)
     there = pd.read_csv(source / "labeled-data" / "video" / "CollectedData_LM.csv", header=None)
     assert out.iloc[:4].equals(there.iloc[:4])
@@ -187,7 +187,7 @@ def test_the_multi_animal_sample_of_sleap_returns(real_data: Path, tmp_path: Pat
         (SINGLE.replace("img10", "img99"), "1 of 3 labelled images cannot be read"),
         (SINGLE.replace("coords,x,y,x,y", "coords,x,y,likelihood,x"), "'coords' is not x, y"),
         (SINGLE.replace("bodyparts,b,b,a,a", "bodyparts,b,b,b,b"), "has a bodypart twice"),
-        (SINGLE.replace("scorer", "name"), "header rows are name, bodyparts, coords, wanted scorer"),
+        (SINGLE.replace("scorer", "name"), "header rows are name, bodyparts, coords, expected scorer"),
         (SINGLE + "labeled-data/v/img1.png,1,2,3,4,5,6\n", "not a whole DeepLabCut table"),
         ("", "not a whole DeepLabCut table"),
     ],

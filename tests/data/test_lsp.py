@@ -1,4 +1,4 @@
-"""LSPET: its joints against the MATLAB file, and what a wrong file says."""
+"""LSPET: its joints against the MATLAB file, and messages of wrong files."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def test_columns_belong_to_the_images_of_their_number(tmp_path: Path) -> None:
     joints[2, :, 2] = [-7, -9, 0]
     joints[3, :2, 0] = [51.6, 20]
     labels = lsp.read(dataset(tmp_path, joints), LSP)
-    assert list(labels.files) == ["images/im00001.jpg", "images/im00003.jpg"]
+    assert list(labels.names) == ["images/im00001.jpg", "images/im00003.jpg"]
     # MATLAB's pixel 3 (column 2, joint 0) has its centre at 2.5
     assert labels.poses.xy[1, 0].tolist() == [2.5, 19.5]
     assert labels.poses.visible[1].tolist() == [2, 2, 0] + [2] * 11
@@ -66,7 +66,7 @@ def test_the_real_set(real_data: Path) -> None:
     ("joints", "numbers", "words"),
     [
         (np.ones((3, 14, 5)), (1,), "the original LSP set"),
-        (np.ones((14, 2, 5)), (1,), r"is \(14, 2, 5\), wanted \(14, 3, N\)"),
+        (np.ones((14, 2, 5)), (1,), r"is \(14, 2, 5\), expected \(14, 3, N\)"),
         (joints_of(2), (1, 7), "2 columns, but there are images 7"),
         (joints_of(2), (), "no images im<number>.jpg"),
         (joints_of(2) * np.nan, (1,), "not finite, or flags besides 0 and 1"),

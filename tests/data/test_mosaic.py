@@ -13,6 +13,7 @@ from kplab.data.augment import Augment
 from kplab.data.datamodule import PoseDataset
 from kplab.data.mosaic import Tile, mosaic
 from kplab.data.regions import annotated_regions, image_regions
+from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
 from kplab.ops import affine
 from kplab.structures.labels import Labels, make_labels
@@ -46,7 +47,7 @@ def lit(folder: Path, seed: int = 0) -> Labels:
     poses.box = np.concatenate([np.array(points).min(1) - 4, np.array(points).max(1) + 4], axis=1)
     image_of = np.repeat(np.arange(len(SIZES)), 2)
     return make_labels(
-        SKELETON, folder, files, np.arange(1, 6), size, files, poses, image_of, np.arange(1, 11), box_source="t", area_source="t"
+        SKELETON, FileSource(folder, files), np.arange(1, 6), size, None, poses, image_of, np.arange(1, 11), box_source="t", area_source="t"
     )  # fmt: skip
 
 
@@ -105,7 +106,7 @@ def brightest(light: np.ndarray) -> np.ndarray:
 
 
 def whole(image: np.ndarray, xy: np.ndarray) -> bool:
-    """Whether one picture alone (its blue tells which) is all around a point."""
+    """Whether one image alone (identified by its blue) is all around a point."""
     x, y = np.floor(xy).astype(int)
     if min(x, y) < RADIUS or x + RADIUS >= image.shape[1] or y + RADIUS >= image.shape[0]:
         return False
@@ -175,7 +176,7 @@ def test_a_resumed_run_draws_the_same(tmp_path: Path) -> None:
 
 
 def test_the_item_is_one_of_the_four_and_gives_its_name(tmp_path: Path) -> None:
-    """``view`` maps the item's own image, wherever it has come to lie."""
+    """``view`` maps the item's own image, wherever that is placed."""
     labels = lit(tmp_path)
     dataset = PoseDataset(labels, image_regions(labels), (192, 160), GEOMETRY["as YOLO"], seed=1)
     corners = []

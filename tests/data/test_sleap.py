@@ -1,4 +1,4 @@
-"""SLEAP files: frame and point where the file says, the half pixel, and what a broken file says."""
+"""SLEAP files: frames and points at the places that the file states, the half pixel, and messages of broken files."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def get(path: Path, **options: Any) -> Labels:
 
 
 def levels(labels: Labels) -> list[int]:
-    """Numbers of the film's frames, told by their grey."""
-    return [round(float(read_image(labels.path(i)).mean()) / 20) for i in range(len(labels))]
+    """Numbers of the film's frames, recognised by their grey level."""
+    return [round(float(labels.read(i).mean()) / 20) for i in range(len(labels))]
 
 
 def test_points_are_matched_by_name_and_moved_by_half_a_pixel(tmp_path: Path) -> None:
@@ -105,7 +105,8 @@ def test_points_are_matched_by_name_and_moved_by_half_a_pixel(tmp_path: Path) ->
     np.testing.assert_allclose(labels.poses.xy, [[[30.75, 5.5], [10.5, 20.5]], [[np.nan] * 2, [1.5, 2.5]]])
     assert labels.poses.visible.tolist() == [[2, 2], [0, 2]]
     assert labels.size.tolist() == [list(SIZE)]
-    assert labels.extras.individual == {2: "male"}
+    assert labels.poses.track.tolist() == [-1, 1]
+    assert labels.extras.head.tracks == ("female", "male")
     assert labels.notes == []
 
 
@@ -148,11 +149,11 @@ def test_user_instances_supersede_predicted_ones(tmp_path: Path) -> None:
     both = get(path, predicted=True)
     assert both.start.tolist() == [0, 3, 4]
     assert both.poses.xy[:, 1].tolist() == [[9.5, 9.5], [1.5, 2], [5.5, 6], [4.5, 4.5]]
-    assert both.extras.score[int(both.instance_id[0])] == 7.5
+    assert both.extras.instance[int(both.instance_id[0])] == 7.5
     assert [n.split(" predicted")[0] for n in both.notes] == ["2", "2"]
 
 
-def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+def test_missing_points_and_frames_are_noted(tmp_path: Path) -> None:
     film(tmp_path / "film.avi")
     far, hidden, blank = user((99, 1), (2, 2)), user((1, 1), (2, 2, False)), user((NAN, NAN), (NAN, NAN))
     labels = get(slp(tmp_path / "l.slp", [(0, 0, [far, hidden, blank]), (0, 1, []), (0, 2, [blank])]))
@@ -208,8 +209,8 @@ def test_several_videos_are_groups(tmp_path: Path) -> None:
     names = (r"C:\lab\one.avi", "/lab/two.avi")
     path = slp(tmp_path / "l.slp", [(1, 8, [user()]), (0, 4, [user()]), (1, 0, [user()])], videos=names)
     labels = get(path)
-    assert [f.split("-")[0] for f in labels.files] == ["one", "two", "two"]
-    assert [f.split("/")[1] for f in labels.files] == ["000004.png", "000000.png", "000008.png"]
+    assert [f.split("-")[0] for f in labels.names] == ["one", "two", "two"]
+    assert [f.split("/")[1] for f in labels.names] == ["000004.png", "000000.png", "000008.png"]
     assert len(set(labels.group)) == 2
     with pytest.raises(DataError, match=r"has 2 videos, but video= names 1"):
         get(path, video=tmp_path / "one.avi")
@@ -240,7 +241,7 @@ def test_a_split_by_time_leaves_a_gap(tmp_path: Path) -> None:
     parts = split(labels, tmp_path / "split.json", {"train": 0.5, "test": 0.5}, by="time", gap=2)
     assert levels(parts["train"]) == [0, 1, 2, 3, 4, 5]
     assert levels(parts["test"]) == [8, 9, 10, 11]
-    with pytest.raises(DataError, match="1 groups that may be parted"):
+    with pytest.raises(DataError, match="1 groups that can be separated"):
         split(labels, tmp_path / "other.json", {"train": 0.5, "test": 0.5}, by="group")
 
 
@@ -253,7 +254,7 @@ def test_a_video_that_ends_too_soon_or_is_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"film\.avi: (ends after|OpenCV cannot open)"):
         get(path, frames=[0, 20, 1])
     video.write_bytes(b"no film")
-    with pytest.raises(DataError, match=r"film\.avi: OpenCV cannot open the video: it is cut short, no video"):
+    with pytest.raises(DataError, match=r"film\.avi: OpenCV cannot open the video: it is truncated, not a video"):
         get(path)
     assert not list((tmp_path / "frames").rglob(".*png")), "nothing half written is left"
 
@@ -277,7 +278,7 @@ def test_contradictions_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="lacks b, and has unknown c"):
         get(slp(path, [(0, 1, [user()])], nodes=("a", "c")))
     assert len(get(slp(path, [(0, 1, [user()])], nodes=("a", "c")), rename={"c": "b"})) == 1
-    with pytest.raises(DataError, match=r"wants \[start, stop, step\]"):
+    with pytest.raises(DataError, match=r"needs \[start, stop, step\]"):
         get(slp(path, [(0, 1, [user()])]), frames=[5, 5, 1])
     with pytest.raises(DataError, match="no frame from 5 to 6"):
         get(slp(path, [(0, 1, [user()])]), frames=[5, 6, 1])
@@ -316,10 +317,12 @@ def test_the_clip_of_two_flies(real_data: Path, tmp_path: Path) -> None:
     assert round(1 - (visible > 0).mean(), 3) == 0.016
     labels = sleap.read(folder / "clip.slp", free(*CLIP), tmp_path, frames=[0, 1500, 750])
     assert (len(labels), len(labels.poses), labels.size.tolist()) == (2, 4, [[1024, 1024]] * 2)
-    assert sorted(labels.extras.individual.values()) == ["female", "female", "male", "male"]
+    assert [sorted(labels.extras.head.tracks[t] for t in p.track) for p in labels.by_image().values()] == [
+        ["female", "male"]
+    ] * 2
     # the first point in the file is a head, though the file's list of names begins with a leg
     np.testing.assert_allclose(labels.poses.xy[0, CLIP.index("head")], [335.75, 445.25])
-    bright = [read_image(labels.path(i)) for i in range(2)]
+    bright = [labels.read(i) for i in range(2)]
     for i in range(2):
         for x, y in labels.poses_of(i).xy[:, CLIP.index("thorax")]:
             assert bright[i][int(y), int(x)].mean() > 100, "a thorax lies on a fly, which is the brightest thing"
@@ -341,5 +344,5 @@ def test_the_other_files_of_sleap(real_data: Path, tmp_path: Path) -> None:
     assert (len(minimal), len(minimal.poses), minimal.size.tolist()) == (1, 2, [[384, 384]])
     np.testing.assert_allclose(minimal.poses.xy[0, 0], [93.15220773, 203.22597774])
     robot = sleap.read(folder / "small_robot_minimal.slp", free("A", "B"), tmp_path)
-    assert [f.split("/")[1] for f in robot.files] == ["000000.png", "000079.png"]
-    assert read_image(robot.path(0)).std(axis=2).max() > 10, "colour stays colour"
+    assert [f.split("/")[1] for f in robot.names] == ["000000.png", "000079.png"]
+    assert robot.read(0).std(axis=2).max() > 10, "colour stays colour"

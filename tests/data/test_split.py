@@ -1,4 +1,4 @@
-"""Split manifests: nothing on two sides, the same on every machine, and no manifest believed that was tampered with."""
+"""Split manifests: nothing in two parts, the same on every machine, and edited manifests are refused."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kplab.data.sources.files import FileSource
 from kplab.data.split import make_split, read_manifest, split, write_manifest
 from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
@@ -32,7 +33,7 @@ def dataset(folder: Path, groups: list[str] | None = None, names: list[str] | No
     how = {"box_source": "none", "area_source": "none"}
     ids = np.arange(1, n + 1)
     size = np.full((n, 2), 9)
-    return make_labels(ONE, folder, names, ids, size, groups or names, poses, np.arange(n), ids, **how)
+    return make_labels(ONE, FileSource(folder, names), ids, size, groups, poses, np.arange(n), ids, **how)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -49,11 +50,11 @@ def test_groups_and_copies_stay_together(
     try:
         parts = make_split(labels, shares, "group", seed)
     except DataError as error:
-        assert "groups that may be parted" in str(error)  # noqa: PT017
+        assert "groups that can be separated" in str(error)  # noqa: PT017
         return
     part_of = {f: name for name, files in parts.items() for f in files}
     assert len(part_of) == sum(map(len, parts.values())) == len(labels), "each image in one part and no more"
-    assert set(part_of) == set(labels.files)
+    assert set(part_of) == set(labels.names)
     assert all(parts.values())
     for g in set(groups):
         assert len({part_of[f"img{i}.bin"] for i, other in enumerate(groups) if other == g}) == 1
@@ -70,7 +71,7 @@ def test_the_order_is_that_of_the_hash_and_nothing_else(tmp_path: Path) -> None:
     random.Random(1).shuffle(names)
     again = dataset(tmp_path / "shuffled", names=names)
     for i, name in enumerate(sorted(names)):
-        (again.root / name).write_bytes(bytes([i]))
+        (again.source.root / name).write_bytes(bytes([i]))
     assert make_split(again, {"a": 0.5, "b": 0.5}, "image", 3) == parts, "the order of the files does not matter"
 
 
@@ -87,19 +88,19 @@ def test_folds_cover_the_dataset_once(tmp_path: Path) -> None:
     seen: list[str] = []
     for fold in range(5):
         parts = split(labels, path, by="group", folds=5, fold=fold)
-        train, test = set(parts["train"].files), set(parts["test"].files)
+        train, test = set(parts["train"].names), set(parts["test"].names)
         assert not train & test
-        assert train | test == set(labels.files)
+        assert train | test == set(labels.names)
         assert len(test) == 6
         seen += test
-    assert sorted(seen) == sorted(labels.files)
+    assert sorted(seen) == sorted(labels.names)
     assert sorted(split(labels, path, by="group", folds=5)) == [f"fold{i}" for i in range(5)]
 
 
 def test_parts_are_selections_with_their_own_poses(tmp_path: Path) -> None:
     labels = dataset(tmp_path, names=[f"{i}.bin" for i in range(10)])
     for part in split(labels, tmp_path / "s.json", {"train": 0.8, "test": 0.2}, "image").values():
-        for i, name in enumerate(part.files):
+        for i, name in enumerate(part.names):
             np.testing.assert_array_equal(part.poses_of(i).xy, labels.poses_of(int(name[:-4])).xy)
         assert list(part.image_id) == sorted(part.image_id)
 
@@ -111,7 +112,7 @@ def test_a_manifest_is_made_once_and_then_kept(tmp_path: Path) -> None:
     text = path.read_text()
     again = split(labels, path, {"train": 0.5, "test": 0.5}, seed=1)
     assert path.read_text() == text
-    assert {k: list(v.files) for k, v in first.items()} == {k: list(v.files) for k, v in again.items()}
+    assert {k: list(v.names) for k, v in first.items()} == {k: list(v.names) for k, v in again.items()}
     with pytest.raises(DataError, match="made with other parameters: seed is 1, asked for 2"):
         split(labels, path, {"train": 0.5, "test": 0.5}, seed=2)
     with pytest.raises(DataError, match=r"fractions is .* asked for"):
@@ -126,7 +127,7 @@ def test_frames_of_a_video_are_cut_in_blocks_with_a_gap(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     parts = split(labels, path, {"train": 0.6, "val": 0.2, "test": 0.2}, by="time", gap=3)
     for video in "ab":
-        frames = {k: sorted(int(n[2:-4]) for n in p.files if n[0] == video) for k, p in parts.items()}
+        frames = {k: sorted(int(n[2:-4]) for n in p.names if n[0] == video) for k, p in parts.items()}
         assert frames == {"train": list(range(30)), "val": list(range(33, 40)), "test": list(range(43, 50))}
         assert all(b - a == 1 for rows in frames.values() for a, b in pairwise(rows))
     assert len(read_manifest(path, labels).dropped) == 12
@@ -171,7 +172,7 @@ def test_a_manifest_must_fit_the_dataset(tmp_path: Path) -> None:
         read_manifest(path, labels)
     labels, path = written(tmp_path / "again")
     labels.group[:] = "all one"
-    with pytest.raises(DataError, match="groups lie in several parts: all one"):
+    with pytest.raises(DataError, match="groups are in several parts: all one"):
         read_manifest(path, labels)
 
 
@@ -187,19 +188,22 @@ def test_parts_that_overlap_or_are_empty_are_not_written(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"by": "group"}, "1 groups that may be parted, but 2 parts: train, test. Use by=time with a gap, or by=image"),
-        ({"by": "group", "folds": 5}, "1 groups that may be parted, but 5 parts"),
-        ({"by": "image", "folds": 9}, "6 images that may be parted, but 9 parts"),
+        (
+            {"by": "group"},
+            "1 groups that can be separated, but 2 parts: train, test. Use by=time with a gap, or by=image",
+        ),
+        ({"by": "group", "folds": 5}, "1 groups that can be separated, but 5 parts"),
+        ({"by": "image", "folds": 9}, "6 images that can be separated, but 9 parts"),
         ({"by": "subject"}, "by='subject' is unknown"),
         ({"by": "image", "gap": 2}, "gap=2 with by=image"),
         ({"by": "time", "gap": 3}, "leave none for part 'test' with gap=3"),
-        ({"by": "image", "folds": 1}, "folds=1: wanted 2 or more"),
+        ({"by": "image", "folds": 1}, "folds=1: expected 2 or more"),
         ({"by": "image", "fractions": {"train": 0.5, "test": 0.4}}, "add up to 1"),
         ({"by": "image", "fractions": {"train": 1.0, "test": 0.0}}, "add up to 1"),
-        ({"by": "image", "fractions": None}, "wanted two parts or more"),
+        ({"by": "image", "fractions": None}, "expected two parts or more"),
     ],
 )
-def test_what_cannot_be_met_is_said(tmp_path: Path, options: dict, words: str) -> None:
+def test_impossible_parameters_are_reported(tmp_path: Path, options: dict, words: str) -> None:
     labels = dataset(tmp_path, ["one video"] * 6)
     with pytest.raises(DataError, match=words):
         make_split(labels, **{"fractions": {"train": 0.8, "test": 0.2}, **options})
@@ -220,7 +224,7 @@ def test_the_openfield_mouse_is_one_video(real_data: Path, tmp_path: Path) -> No
     names = ("snout", "leftear", "rightear", "tailbase")
     mouse = Skeleton("mouse4", names, (), (0, 2, 1, 3), (0.025,) * 4, "made up")
     labels = dlc.read(real_data / "dlc_openfield_mouse", mouse)
-    with pytest.raises(DataError, match="1 groups that may be parted"):
+    with pytest.raises(DataError, match="1 groups that can be separated"):
         split(labels, tmp_path / "m.json", {"train": 0.95, "test": 0.05})
     parts = split(labels, tmp_path / "m.json", {"train": 0.95, "test": 0.05}, by="image")
     assert (len(parts["train"]), len(parts["test"])) == (110, 6), "as DeepLabCut's own 95/5 split"

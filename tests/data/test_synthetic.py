@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
+from kplab.errors import DataError
 from kplab.structures.skeleton import Skeleton
 from kplab.synthetic import generate, render, subjects
 from kplab.synthetic import scene as scene_module
@@ -272,10 +273,10 @@ def test_a_set_is_made_once_and_never_overwritten(small_set: Path, tmp_path: Pat
     before = (small_set / "annotations.json").stat().st_mtime_ns
     assert generate(small_set, "person", 40, SMALL, seed=7, workers=1) == small_set
     assert (small_set / "annotations.json").stat().st_mtime_ns == before
-    with pytest.raises(FileExistsError, match=r"people.*seed=7 there but 9 wanted.*Delete that folder"):
+    with pytest.raises(DataError, match=r"people.*seed is 7 there, not 9.*Delete that folder"):
         generate(small_set, "person", 40, SMALL, seed=9)
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="Choose another folder"):
+    with pytest.raises(DataError, match="Choose another folder"):
         generate(tmp_path, "person", 2, SMALL)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 

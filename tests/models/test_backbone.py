@@ -11,11 +11,11 @@ import pytest
 import timm
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from kplab.errors import ModelError
 from kplab.models.backbone import Backbone
+from kplab.tasks import compose
 
 PRESETS = Path(__file__).resolve().parents[2] / "conf" / "backbone"
 #: (strides, channels), by the papers; a preset that is not listed is held to its own word
@@ -31,7 +31,7 @@ WIDTHS = {
 
 @pytest.mark.parametrize("file", sorted(PRESETS.glob("*.yaml")), ids=lambda f: f.stem)
 def test_presets_give_the_channels_and_strides_they_promise(file: Path) -> None:
-    config = OmegaConf.load(file)
+    config = compose("train", [f"backbone={file.stem}"]).backbone
     assert config.pretrained is False
     backbone = instantiate(config, size=(64, 96), _convert_="all").eval()
     if file.stem in WIDTHS:
@@ -45,7 +45,7 @@ def test_presets_give_the_channels_and_strides_they_promise(file: Path) -> None:
 
 def test_hrnet_gives_the_branch_of_stage_four() -> None:
     """Not the maps that timm widens to 128 channels for classification."""
-    backbone = instantiate(OmegaConf.load(PRESETS / "hrnet_w32.yaml"), _convert_="all").eval()
+    backbone = instantiate(compose("train", ["backbone=hrnet_w32"]).backbone, _convert_="all").eval()
     seen = []
     backbone.net.stage4.register_forward_hook(lambda module, given, out: seen.append(out))
     with torch.inference_mode():

@@ -15,6 +15,7 @@ from torch import nn
 from kplab.errors import ModelError
 from kplab.models.backbone import Backbone
 from kplab.models.cascade import Cascade
+from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.centernet import CenterNetHead
 from kplab.models.heads.heatmap import HeatmapHead
 from kplab.models.heads.query import QueryHead
@@ -36,7 +37,7 @@ def model(head: Any, size: tuple[int, int], levels: list[int], **options: Any) -
     """A small network with a head."""
     backbone = Backbone("resnet18", False, [1, 2, 3, 4], layers=[1, 1, 1, 1], channels=[16, 16, 16, 16])
     neck = FPN(in_channels=backbone.channels, strides=backbone.strides, channels=16, levels=levels)
-    made = head(in_channels=neck.channels, strides=neck.strides, size=size, skeleton=COCO, **options)
+    made = head(HeadInputs(neck.channels, neck.strides, size, COCO), **options)
     return PoseModel(backbone, neck, made, size)
 
 

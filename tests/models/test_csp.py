@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kplab.errors import ModelError
 from kplab.models.csp import CSP, SPPF, C2f
+from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.yolo import YoloHead
 from kplab.models.pan import PAN
 from kplab.structures.skeleton import Skeleton
@@ -28,7 +29,7 @@ def network(scale: str, skeleton: Skeleton) -> tuple[CSP, PAN, YoloHead]:
     backbone = CSP(scale)
     neck = PAN(backbone.channels, backbone.strides, repeats=REPEATS[scale])
     return backbone, neck, YoloHead(
-        in_channels=neck.channels, strides=neck.strides, size=(640, 640), skeleton=skeleton
+        HeadInputs(neck.channels, neck.strides, (640, 640), skeleton)
     )  # fmt: skip
 
 
@@ -69,8 +70,8 @@ def test_norms_are_yolos(root: Path) -> None:
 
 
 def test_maps_are_as_told() -> None:
-    for indices, strides in ((None, [8, 16, 32]), ([1, 3], [4, 16])):
-        backbone = CSP("n", out_indices=indices)
+    for options, strides in (({}, [8, 16, 32]), ({"out_indices": [1, 3]}, [4, 16])):
+        backbone = CSP("n", **options)
         assert backbone.strides == strides
         assert backbone.stride_multiple == strides[-1]
         maps = backbone(torch.zeros(1, 3, 64, 96))

@@ -13,6 +13,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from kplab.errors import ModelError
 from kplab.models.backbone import Backbone
 from kplab.models.necks import FPN, Neck, Select, SimplePyramid, Upsample
+from kplab.tasks import compose
 
 STRIDES = [4, 8, 16, 32]
 CHANNELS = [8, 12, 16, 24]
@@ -137,11 +138,12 @@ def test_strides_that_a_neck_cannot_use_are_refused(make: object, message: str) 
 
 def test_every_preset_builds() -> None:
     from hydra.utils import instantiate
-    from omegaconf import OmegaConf
 
     folder = Path(__file__).resolve().parents[2] / "conf" / "neck"
     for file in sorted(folder.glob("*.yaml")):
         strides = [16] * 3 if file.stem == "simple_pyramid" else STRIDES
-        neck = instantiate(OmegaConf.load(file), _convert_="all")(in_channels=[16] * len(strides), strides=strides)
+        neck = instantiate(compose("train", [f"neck={file.stem}"]).neck, _convert_="all")(
+            in_channels=[16] * len(strides), strides=strides
+        )
         maps = neck(pyramid(strides, [16] * len(strides), views=2))
         assert [(m.shape[1], 128 // m.shape[2]) for m in maps] == list(zip(neck.channels, neck.strides, strict=True))

@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from kplab.errors import ModelError
 from kplab.models.backbone import Backbone
-from kplab.models.heads.base import Head
+from kplab.models.heads.base import Head, HeadInputs
 from kplab.models.heads.heatmap import HeatmapHead
 from kplab.models.heads.simcc import SimCCHead
 from kplab.models.necks import FPN
@@ -26,7 +26,7 @@ def model(head: type[Head] = HeatmapHead, channels_last: bool = True, name: str 
     torch.manual_seed(0)
     backbone = Backbone(name, False, [1, 2, 3, 4])
     neck = FPN(backbone.channels, backbone.strides, 16)
-    made = head(in_channels=neck.channels, strides=neck.strides, size=SIZE, skeleton=MIRRORED)
+    made = head(HeadInputs(neck.channels, neck.strides, SIZE, MIRRORED))
     return PoseModel(backbone, neck, made, SIZE, channels_last).eval()
 
 
@@ -108,7 +108,7 @@ def test_outputs_are_float32_in_mixed_precision(images: torch.Tensor, head: type
 def test_sizes_that_do_not_fit_are_refused_with_the_nearest_that_does() -> None:
     backbone = Backbone("resnet10t", False, [1, 2, 3, 4])
     neck = FPN(backbone.channels, backbone.strides, 16)
-    head = HeatmapHead(in_channels=neck.channels, strides=neck.strides, size=(100, 96), skeleton=MIRRORED)
+    head = HeatmapHead(HeadInputs(neck.channels, neck.strides, (100, 96), MIRRORED))
     with pytest.raises(ModelError, match=r"size \[100, 96\].*'resnet10t'.*multiples of 32. Use size=\[96, 96\]"):
         PoseModel(backbone, neck, head, (100, 96))
 

@@ -17,6 +17,7 @@ from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, Keypoi
 from kplab.errors import ModelError
 from kplab.models.backbone import Backbone
 from kplab.models.heads import rcnn_parts as parts
+from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.rcnn import RCNNHead
 from kplab.models.necks import FPN
 from kplab.models.pose_model import PoseModel
@@ -32,7 +33,7 @@ def make(skeleton: str = "coco17", pool: bool = True) -> PoseModel:
     neck = FPN(backbone.channels, backbone.strides, 256, norm=False, pool=pool)
     names = Skeleton.from_config(yaml.safe_load((CONF / "skeleton" / f"{skeleton}.yaml").read_text()))
     head = RCNNHead(
-        in_channels=neck.channels, strides=neck.strides, size=(64, 64), skeleton=names, box_width=8, keypoint_layers=1,
+        HeadInputs(neck.channels, neck.strides, (64, 64), names), box_width=8, keypoint_layers=1,
         keypoint_width=8,
     )  # fmt: skip
     return PoseModel(backbone, neck, head, (64, 64))

@@ -86,7 +86,7 @@ def checked(result: Assignment, exists: torch.Tensor, top_k: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_what_holds_for_every_assignment(seed: int) -> None:
+def test_invariants_of_every_assignment(seed: int) -> None:
     score, boxes, true, exists = case(seed)
     result = task_aligned(score, boxes, anchors(), true, exists, top_k=4, least_side=16)
     checked(result, exists, 4)
@@ -94,11 +94,11 @@ def test_what_holds_for_every_assignment(seed: int) -> None:
         mine = result.instance[b] == m
         if mine.any():
             best = complete_box_iou(true[b, m][None], boxes[b][mine]).max().clamp_min(0)
-            # 1e-9 in the denominator, beside the sixth power of the overlap
+            # 1e-9 in the denominator, next to the sixth power of the overlap
             assert float(result.score[b][mine].max()) == pytest.approx(float(best), abs=1e-3)
 
 
-def test_the_first_of_twins_takes_all() -> None:
+def test_the_first_of_equal_instances_gets_all_anchors() -> None:
     score, boxes, true, exists = case(3)
     true[:, 1] = true[:, 0]
     result = task_aligned(score, boxes, anchors(), true, exists, least_side=16)
@@ -106,8 +106,8 @@ def test_the_first_of_twins_takes_all() -> None:
     assert not (result.instance == 1).any()
 
 
-def test_a_box_between_the_cells_has_an_anchor_and_one_that_nobody_boxes_too() -> None:
-    """Predictions far from everything: no overlap, no score to learn, but somebody learns the box."""
+def test_a_box_between_cells_and_a_box_without_overlap_get_an_anchor() -> None:
+    """Predictions far from all boxes: no overlap and a target score of 0, but an anchor is assigned to the box."""
     true = torch.tensor([[[10.0, 10, 11, 11], [40, 40, 70, 70]]], dtype=torch.float64)
     exists = torch.ones(1, 2, dtype=torch.bool)
     score = torch.full((1, SIDE**2), 0.5, dtype=torch.float64)

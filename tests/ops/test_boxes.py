@@ -18,7 +18,7 @@ def boxes_at_random(count: int, seed: int) -> torch.Tensor:
     return torch.tensor(np.concatenate([start, start + random.uniform(1, 90, (count, 2))], axis=1))
 
 
-def test_it_is_torchvisions() -> None:
+def test_it_equals_torchvision() -> None:
     """In float64: both add 1e-7, at different places, to areas of 1 and more."""
     a, b = boxes_at_random(40, 0), boxes_at_random(50, 1)
     ours = complete_iou(a[:, None], b)
@@ -26,8 +26,8 @@ def test_it_is_torchvisions() -> None:
     assert torch.allclose(ours, complete_box_iou(a, b), atol=1e-6)
 
 
-def test_its_parts_by_hand() -> None:
-    """(0, 0, 4, 2) and (2, 0, 4, 4): 4 of 12 pixels common; centres (2, 1), (3, 2); hull 4 x 4."""
+def test_its_terms_computed_by_hand() -> None:
+    """(0, 0, 4, 2) and (2, 0, 4, 4): intersection 4 of union 12; centres (2, 1), (3, 2); hull 4 x 4."""
     a, b = torch.tensor([0.0, 0, 4, 2]).double(), torch.tensor([2.0, 0, 4, 4]).double()
     v = 4 / np.pi**2 * (np.arctan(0.5) - np.arctan(2)) ** 2
     wanted = 4 / 12 - 2 / 32 - v**2 / (v - 4 / 12 + 1)
@@ -35,7 +35,7 @@ def test_its_parts_by_hand() -> None:
     assert float(complete_iou(a, a)) == pytest.approx(1, abs=1e-6)
 
 
-def test_the_shapes_weight_has_no_gradient() -> None:
+def test_the_weight_of_the_aspect_term_has_no_gradient() -> None:
     """With the weight held fixed, the derivative of -a v is that of v alone times -a."""
     box = torch.tensor([0.0, 0, 4, 2], dtype=torch.float64, requires_grad=True)
     other = torch.tensor([0.0, 0, 5, 5], dtype=torch.float64)
@@ -67,7 +67,7 @@ def test_the_shapes_weight_has_no_gradient() -> None:
         assert float(ours[axis]) == pytest.approx(slope, abs=1e-4)
 
 
-def test_boxes_apart_are_still_drawn_together() -> None:
+def test_boxes_without_overlap_have_a_gradient_towards_each_other() -> None:
     far = torch.tensor([50.0, 0, 60, 10], requires_grad=True)
     complete_iou(far, torch.tensor([0.0, 0, 10, 10])).backward()
     assert far.grad is not None
@@ -76,14 +76,14 @@ def test_boxes_apart_are_still_drawn_together() -> None:
 
 
 @given(st.floats(0, 14.99))
-def test_logits_of_a_distance_mean_it(distance: float) -> None:
-    """1e-5 bins: what float32 leaves of numbers up to 15."""
+def test_logits_of_a_distance_have_it_as_their_mean(distance: float) -> None:
+    """1e-5 bins: the precision of float32 for numbers up to 15."""
     logits = distance_logits(torch.tensor([distance]), 16)
     assert torch.isfinite(logits).all()
     assert float(expected_distance(logits)) == pytest.approx(distance, abs=1e-5)
 
 
-def test_distances_out_of_reach_are_limited() -> None:
+def test_distances_beyond_the_bins_are_clamped() -> None:
     assert expected_distance(distance_logits(torch.tensor([-3.0, 99.0]), 16)).tolist() == pytest.approx(
         [0, 14.99], abs=1e-5
     )
@@ -102,7 +102,7 @@ def test_loss_is_the_cross_entropy_of_two_neighbours(distance: float, seed: int)
     assert float(got) == pytest.approx(wanted, abs=1e-9)
 
 
-def test_loss_is_least_at_the_distances_own_logits() -> None:
+def test_loss_is_minimal_at_the_logits_of_the_distance() -> None:
     """0 for whole distances, log 2 half way."""
     true = torch.tensor([3.0, 3.5])
     assert distance_loss(distance_logits(true, 16), true).tolist() == pytest.approx([0, np.log(2)], abs=1e-5)

@@ -61,8 +61,8 @@ def test_corrected_radius_keeps_the_overlap(h: float, w: float, o: float) -> Non
     assert centernet.gaussian_radius(np.array([w, h]), o, corrected=True) == pytest.approx(wanted, abs=1e-6)
 
 
-def test_gaussian_is_the_formula_cell_by_cell() -> None:
-    """sigma is (2 r + 1) / 6, and not r / 3; the square of 2 r + 1 cells is cut off, at the border too."""
+def test_gaussian_equals_the_formula_in_each_cell() -> None:
+    """sigma is (2 r + 1) / 6, and not r / 3; zero outside the square of 2 r + 1 cells, at the border too."""
     cells, radii, size = [(7, 5), (0, 11), (19, 3)], [3, 4, 0], (20, 12)
     drawn = centernet.gaussians(torch.tensor(cells), torch.tensor(radii), size)
     wanted = np.zeros((3, 12, 20))
@@ -76,7 +76,7 @@ def test_gaussian_is_the_formula_cell_by_cell() -> None:
     assert drawn[0, 5, 7] == drawn[1, 11, 0] == drawn[2, 3, 19] == 1
 
 
-def test_only_one_cell_is_positive_even_of_the_widest_gaussian() -> None:
+def test_exactly_one_cell_of_a_gaussian_is_positive() -> None:
     drawn = centernet.gaussians(torch.tensor([300, 200]), torch.tensor(500), (600, 400))
     assert (drawn == 1).sum() == 1
 
@@ -128,7 +128,7 @@ def test_focal_loss_is_the_formula_over_the_whole_batch(positives: int) -> None:
     assert float(centernet.focal(logits, target, counted)) == pytest.approx(wanted, rel=1e-9)
 
 
-def test_focal_loss_of_extremes_is_finite_and_nearly_nothing_where_right() -> None:
+def test_focal_loss_of_extreme_logits_is_finite_and_nearly_0_where_correct() -> None:
     target = torch.tensor([1.0, 0.0, 0.0])
     counted = torch.ones(3, dtype=torch.bool)
     right = torch.tensor([1e4, -1e4, -1e4])
@@ -142,7 +142,7 @@ def test_focal_loss_of_extremes_is_finite_and_nearly_nothing_where_right() -> No
     assert torch.isfinite(wrong.grad).all()
 
 
-def test_l1_is_the_mean_over_coordinates_that_count() -> None:
+def test_l1_is_the_mean_over_the_counted_coordinates() -> None:
     said = torch.tensor([[[1.0, 2.0], [5.0, 5.0]], [[0.0, 0.0], [-1.0, 3.0]]])
     true = torch.tensor([[[0.0, 4.0], [0.0, 0.0]], [[9.0, 9.0], [1.0, 3.0]]])
     counted = torch.tensor([[True, False], [False, True]])
@@ -226,8 +226,8 @@ def test_limits_of_snapping(peak: tuple[float, float], score: float, taken: bool
     assert xy.flatten().tolist() == list(peak if taken else (10.0, 10.0))
 
 
-def test_a_weak_peak_does_not_hide_a_good_one_but_a_stranger_does() -> None:
-    """The nearest of the good peaks decides, also when it belongs to nobody in the box."""
+def test_a_weak_peak_is_skipped_but_a_strong_peak_outside_the_box_is_not() -> None:
+    """The nearest of the peaks above the threshold decides, also if it is outside of the box."""
     guess = torch.tensor([[[[10.0, 10.0]]]])
     box = torch.tensor([[[5.0, 8.0, 15.0, 12.0]]])
     peaks = torch.tensor([[[[10.0, 10.1], [12.5, 10.0]]]])

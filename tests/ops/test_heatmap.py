@@ -54,7 +54,7 @@ def paper_dark(maps: np.ndarray, kernel: int) -> np.ndarray:
     return out
 
 
-def test_gaussian_has_its_height_its_place_and_its_energy() -> None:
+def test_height_centre_and_sum_of_a_gaussian() -> None:
     m = heatmap.gaussian_map(torch.tensor([20.5, 30.5], dtype=torch.float64), 2.0, SIZE)
     assert m.shape == (64, 48)
     assert m[30, 20] == 1
@@ -73,7 +73,7 @@ def test_centre_of_mass_is_the_point() -> None:
     assert (mass - uv).abs().max() < 1e-6
 
 
-def test_highest_cell_is_off_by_what_theory_says() -> None:
+def test_error_of_the_highest_cell_is_the_theoretical_one() -> None:
     """Mean distance of a uniform point from the centre of its cell is 0.3826 cells, at most half a diagonal."""
     uv = points(10_000, 5)
     cell, value = heatmap.peaks(heatmap.gaussian_map(uv, 2.0, SIZE))
@@ -83,7 +83,7 @@ def test_highest_cell_is_off_by_what_theory_says() -> None:
     assert float(value.min()) >= np.exp(-0.25 / 4) - 1e-9
 
 
-def test_rounded_targets_cannot_be_mended_by_the_decoder() -> None:
+def test_the_decoder_cannot_correct_rounded_targets() -> None:
     """Why targets are not rounded: DARK finds the rounded centre exactly, which is 1.5 px off at stride 4."""
     uv = points(2_000, 12)
     found, _ = heatmap.refined_peaks(heatmap.gaussian_map(uv.floor() + 0.5, 2.0, SIZE), blur=11)
@@ -99,8 +99,8 @@ def test_dark_finds_the_centre(blur: int, limit: float) -> None:
 
 
 @pytest.mark.parametrize("kernel", [11, 17])
-def test_dark_is_the_papers(kernel: int) -> None:
-    """On noisy peaks of odd shapes, wherever the paper's version stands far enough inside to be the same rule."""
+def test_dark_equals_the_published_version(kernel: int) -> None:
+    """On noisy peaks of irregular shapes, at cells far enough from the border for both rules to agree."""
     random = torch.Generator().manual_seed(3)
     uv = points(400, 14)
     second = uv + torch.randn(400, 2, generator=random, dtype=torch.float64) * 2
@@ -113,7 +113,7 @@ def test_dark_is_the_papers(kernel: int) -> None:
     assert np.abs(found - wanted)[same].max() < 1e-6
 
 
-def test_points_beyond_the_border_stay_beside_it() -> None:
+def test_points_outside_the_map_are_decoded_near_its_border() -> None:
     outside = torch.tensor([[-1.5, 30.2], [20.3, 65.0], [49.9, -1.0], [-5.0, -5.0]], dtype=torch.float64)
     for blur in (0, 11):
         found, _ = heatmap.refined_peaks(heatmap.gaussian_map(outside, 2.0, SIZE), blur)
@@ -136,7 +136,7 @@ hostile = st.one_of(
     ),
     blur=st.sampled_from([0, 3, 11]),
 )
-def test_no_map_throws_a_point_far(maps: np.ndarray, blur: int) -> None:
+def test_a_point_is_never_moved_far_from_the_highest_cell(maps: np.ndarray, blur: int) -> None:
     tensor = torch.from_numpy(maps)
     cell, top = heatmap.peaks(tensor)
     found, value = heatmap.refined_peaks(tensor, blur)
@@ -176,7 +176,7 @@ def test_axis_peak_is_exact_for_a_gaussian() -> None:
 
 @settings(max_examples=200)
 @given(arrays.arrays(np.float64, st.tuples(st.just(3), st.integers(1, 12)), elements=st.floats(-100, 100)))
-def test_no_axis_throws_a_point_far(log: np.ndarray) -> None:
+def test_a_point_is_never_moved_far_from_the_highest_bin(log: np.ndarray) -> None:
     found, bin_ = heatmap.refined_peaks_1d(torch.from_numpy(log))
     assert torch.isfinite(found).all()
     assert (found - bin_ - 0.5).abs().max() <= 1

@@ -1,4 +1,4 @@
-"""Targets against their formulas, parsing against a version without a shortcut, and scenes whose people are known."""
+"""Targets against their formulas, parsing against exhaustive search, and scenes of known people."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STICK = np.array([
 def read(
     people: Tensor, limbs: list[tuple[int, int]], size: tuple[int, int], sigma: float, width: float, **rules: object
 ):  # type: ignore[no-untyped-def]
-    """Encode people (N, P, 2), cells, and read them back: as a list of {part: (x, y)}."""
+    """Encode people (N, P, 2), cells, and decode them: a list of {part: (x, y)}."""
     maps = paf.confidence_maps(people, sigma, size)
     fields = paf.affinity_fields(people, torch.tensor(limbs), width, size)
     return parse(maps, fields, limbs, Rules(**rules))  # type: ignore[arg-type]
@@ -52,7 +52,7 @@ def group(part: Tensor, uv: Tensor, found: tuple[Tensor, ...], limbs: list[tuple
 
 
 def same(found: list[dict[int, np.ndarray]], people: Tensor, limit: float) -> float:
-    """Check that the very people were found, and tell the largest error."""
+    """Check that exactly these people were found, and return the largest error."""
     assert len(found) == len(people)
     worst = 0.0
     left = list(found)
@@ -95,7 +95,7 @@ def test_limbs_are_a_forest_and_the_rest(edges: list[tuple[int, int]]) -> None:
 # ---------------------------------------------------------------- targets
 
 
-def test_maps_have_the_codes_gaussian_and_the_maximum_of_people() -> None:
+def test_maps_have_the_gaussian_of_the_published_code_and_the_maximum_over_people() -> None:
     """Not the papers' exp(-d**2 / sigma**2), and not the sum."""
     people = torch.tensor([[[10.5, 8.5]], [[13.5, 8.5]]])
     m = paf.confidence_maps(people, 2.0, (24, 16))[0]
@@ -129,7 +129,7 @@ def independent_field(people: np.ndarray, limb: tuple[int, int], width: float, s
     return out
 
 
-def test_fields_are_their_definition() -> None:
+def test_fields_equal_their_definition() -> None:
     """With a missing end, a limb without a length, and two people whose limbs cross; per limb, not per channel."""
     people = np.random.default_rng(0).uniform(0, 20, (4, 3, 2))
     people[1, 0] = NAN
@@ -177,7 +177,7 @@ def test_cover_counts_cell_centres() -> None:
 
 
 def test_peaks_are_found_to_a_fraction_of_a_cell() -> None:
-    """Exact for a Gaussian, at the border as well: what float32's logs leave."""
+    """Exact for a Gaussian, at the border as well, up to the precision of float32 logs."""
     random = torch.Generator().manual_seed(0)
     uv = torch.rand(500, 1, 1, 2, generator=random) * torch.tensor([20.0, 16.0])
     for point in uv:
@@ -255,8 +255,8 @@ def independent_scores(
 @pytest.mark.parametrize(
     "rules", [Rules(), Rules(min_kept=0.3, samples=7), Rules(min_kept=0.0), Rules(min_kept=0.95), Rules(long_limb=0.2)]
 )
-def test_scores_are_those_of_every_pair_one_by_one(rules: Rules) -> None:
-    """Means of kept samples only, on smooth random fields, where many pairs are half supported."""
+def test_scores_equal_those_of_exhaustive_search(rules: Rules) -> None:
+    """Means of valid samples only, on smooth random fields, where many pairs are supported in part."""
     random = np.random.default_rng(2)
     coarse = torch.from_numpy(random.normal(size=(3, 2, 5, 6)))
     fields = torch.nn.functional.interpolate(coarse, size=(20, 28), mode="bicubic")
@@ -276,7 +276,7 @@ def test_scores_are_those_of_every_pair_one_by_one(rules: Rules) -> None:
     assert limb.tolist() == sorted(limb.tolist())
 
 
-def test_the_mean_is_of_kept_samples() -> None:
+def test_the_score_is_the_mean_of_the_valid_samples() -> None:
     fields = torch.zeros(1, 2, 8, 20)
     fields[0, 0, :, :16] = 0.6
     part, uv = torch.tensor([0, 1]), torch.tensor([[0.5, 4.0], [18.0, 4.0]])
@@ -348,7 +348,7 @@ def test_the_order_of_peaks_does_not_matter(scene: tuple[list[tuple[int, int]], 
     same(group(part, uv, paf_parsing.connect(fields, torch.tensor(limbs), part, uv, Rules()), limbs), people, 0.01)
 
 
-def test_crossing_limbs_are_told_apart_while_little_of_them_overlaps() -> None:
+def test_crossing_limbs_are_separated_where_little_of_them_overlaps() -> None:
     """A right-angled crossing spoils a fifth of a short limb at most; where two run over each other, evidence is gone."""
     crossing = torch.tensor([[[4.0, 4.0], [28.0, 28.0]], [[28.0, 4.5], [4.0, 28.5]]])
     same(read(crossing, [(0, 1)], (32, 32), 1.0, 1.0), crossing, 1e-3)
@@ -358,7 +358,7 @@ def test_crossing_limbs_are_told_apart_while_little_of_them_overlaps() -> None:
         assert len(found) == 1 or np.linalg.norm(found[0] - found[1]) < 4
 
 
-def test_nobody_and_a_single_joint() -> None:
+def test_an_empty_image_and_a_single_joint() -> None:
     limbs = [(0, 1), (1, 2)]
     assert read(torch.zeros(0, 3, 2), limbs, (20, 20), 1.0, 1.0) == []
     (lone,) = read(torch.tensor([[[NAN, NAN], [5.0, 6.0], [NAN, NAN]]]), limbs, (20, 20), 1.0, 1.0)
@@ -367,7 +367,7 @@ def test_nobody_and_a_single_joint() -> None:
     assert sorted(chain) == [0, 1, 2], "the part with index 0 is a part like any other"
 
 
-def test_a_missing_elbow_leaves_the_wrist_behind() -> None:
+def test_a_wrist_without_its_elbow_is_a_person_of_its_own() -> None:
     arm = [[4.0, 4.0], [NAN, NAN], [24.0, 20.0]]
     found = read(torch.tensor([arm]), [(0, 1), (1, 2)], (32, 32), 1.0, 1.0)
     assert sorted(sorted(f) for f in found) == [[0], [2]]
@@ -380,7 +380,7 @@ SQUARE = [(0, 1), (1, 2), (2, 3), (0, 3)]
 @pytest.mark.parametrize(
     ("missing", "split"),
     [
-        # 0-3 is redundant: it never makes a person of two single peaks, ...
+        # 0-3 is redundant: it never joins two single peaks, ...
         ([1, 2], [[0], [3]]),
         # ... adds a single one to a person, ...
         ([2], [[0, 1, 3]]),
@@ -404,7 +404,7 @@ def test_redundant_limbs_bridge_a_gap_where_they_may() -> None:
 
 
 def test_people_who_share_a_part_are_never_joined() -> None:
-    # 0-1 and 0'-1' exist; a false connection 0'-1 comes later by another limb's way
+    # 0-1 and 0'-1' exist; a false connection 0'-1 follows through another limb
     owner, evidence = paf_parsing.assemble(
         [0, 0, 1, 1, 2], [0, 0, 1, 1, 2], [(0, 2), (1, 3), (2, 4), (3, 4), (1, 4)], [0.9, 0.8, 0.7, 0.6, 0.5],
         [False, False, False, True],
@@ -415,7 +415,7 @@ def test_people_who_share_a_part_are_never_joined() -> None:
     assert evidence[owner[1]] == pytest.approx(0.8)
 
 
-def test_matching_is_greedy_within_a_limb() -> None:
+def test_matching_within_a_limb_is_greedy() -> None:
     """0.9 + 0.1 is taken before 0.8 + 0.7, as published."""
     owner, _ = paf_parsing.assemble(
         [0, 0, 1, 1], [0] * 4, [(0, 2), (0, 3), (1, 2), (1, 3)], [0.9, 0.8, 0.7, 0.1], [False]

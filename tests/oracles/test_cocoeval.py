@@ -1,4 +1,4 @@
-"""AP and AR against pycocotools run the plain way, on random cases and on files of other people."""
+"""AP and AR against pycocotools, on random cases and on reference files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def skeleton(sigmas: np.ndarray = SIGMAS) -> Skeleton:
 
 
 def plain(dataset: dict[str, Any], results: list[dict[str, Any]], sigmas: np.ndarray = SIGMAS) -> np.ndarray:
-    """Pycocotools as its manual uses it."""
+    """Results of pycocotools, used as its manual describes."""
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = copy.deepcopy(dataset)
@@ -139,8 +139,8 @@ def test_random_cases_equal_cocoeval(seed: int, boxes: bool, tmp_path: Path):
     assert 0.05 < got["AP"] < 0.95, "the case is too easy or too hard to tell evaluators apart"
 
 
-def test_crowds_must_be_told_from_unlabelled_subjects(tmp_path: Path):
-    """Two detections on a crowd without keypoints: both are excused, but one of them is not if it is a mere subject."""
+def test_crowds_differ_from_unlabelled_subjects(tmp_path: Path):
+    """Two detections on a crowd without keypoints are both ignored; on an unlabelled subject only one is."""
     rng = np.random.default_rng(0)
     xy = rng.uniform(0, 200, (K, 2))
     crowd = annotation(1, 1, xy + 400, np.zeros(K, dtype=int), iscrowd=1)
@@ -200,7 +200,7 @@ def test_golden(detections: list[tuple[float, float]], area: float, want: dict[s
     assert {name: got[name] for name in want} == pytest.approx(want, abs=1e-9)
 
 
-def test_golden_unlabelled_subject_excuses_a_stray(tmp_path: Path):
+def test_golden_a_detection_on_an_unlabelled_subject_is_ignored(tmp_path: Path):
     dataset, results = stage((0, 0.8))
     stray = np.random.default_rng(1).uniform(430, 480, (K, 2))
     results.append(result(1, stray, 0.9))
@@ -209,8 +209,8 @@ def test_golden_unlabelled_subject_excuses_a_stray(tmp_path: Path):
     assert ours(dataset, results, tmp_path).stats["AP"] == pytest.approx(1.0)
 
 
-def test_keypoints_meet_boxes_in_coco_frame(tmp_path: Path):
-    """A stray on the very edge of the doubled box is inside, but half a pixel further it would be far outside."""
+def test_keypoints_and_boxes_are_compared_in_the_frame_of_coco(tmp_path: Path):
+    """A detection on the edge of the doubled box is inside, and half a pixel further it is outside."""
     dataset, results = stage((0, 0.8))
     results.append(result(1, np.full((K, 2), 30.0), 0.9))
     subject = annotation(2, 1, np.zeros((K, 2)), np.zeros(K, dtype=int), bbox=[10.0, 10.0, 10.0, 10.0], area=1e-3)
@@ -224,7 +224,7 @@ def test_golden_only_a_crowd(tmp_path: Path):
     assert ours(*stage((0, 0.9), iscrowd=1), tmp_path).stats["AP"] == -1
 
 
-def test_max_dets_is_obeyed(tmp_path: Path):
+def test_max_dets_limits_detections(tmp_path: Path):
     dataset, results = stage(*[(500, 1 - i / 100) for i in range(20)], (0, 0.1))
     truth, crowd = truth_of(dataset)
     found = coco_ap(truth, predictions_of(results, tmp_path), SIGMAS, max_dets=21, crowd=crowd)
@@ -232,7 +232,7 @@ def test_max_dets_is_obeyed(tmp_path: Path):
 
 
 def test_other_sigmas(tmp_path: Path):
-    """Four keypoints with sigmas of their own: their number is not COCO's."""
+    """Four keypoints with other sigmas: the number differs from COCO's."""
     sigmas = np.array([0.02, 0.05, 0.1, 0.3])
     rng = np.random.default_rng(2)
     rows, results = [], []

@@ -85,5 +85,18 @@ def test_clipping_agrees_with_a_loop_and_twice_is_once(poses: Poses, dx: float, 
         np.testing.assert_array_equal(getattr(twice, name), getattr(once, name))
 
 
+def test_tracks_stay_with_their_instances() -> None:
+    poses = Poses.make(np.arange(12.0).reshape(3, 2, 2), track=np.array([4, -1, 0]))
+    assert Poses.make(poses.xy).track.tolist() == [-1, -1, -1]
+    assert poses[[2, 0]].track.tolist() == [0, 4]
+    assert Poses.concat([poses, poses[[0]], Poses.empty(2)]).track.tolist() == [4, -1, 0, 4]
+    moved = poses.transform(affine.mirror(20.0)).permute_keypoints(np.array([1, 0]))
+    assert moved.track.tolist() == [4, -1, 0]
+    # (0, 1), (2, 3) | (4, 5), (6, 7) | (8, 9), (10, 11): the view shows the last two
+    assert poses.clipped((20, 20), (4.0, 4.0)).track.tolist() == [-1, 0]
+    with pytest.raises(ValueError, match=r"Poses\.track has shape \(2,\)"):
+        Poses.make(poses.xy, track=np.array([1, 2]))
+
+
 def test_nobody_is_in_an_empty_view() -> None:
     assert len(Poses.empty(4).clipped(VIEW)) == 0

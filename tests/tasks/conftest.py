@@ -1,8 +1,9 @@
-"""A tiny dataset in COCO's layout, and the overrides of a training that takes seconds."""
+"""A tiny dataset in COCO's layout, the overrides of a training that takes seconds, and finished runs of it."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,14 +12,16 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
+from kplab.runs.run import Run
 from kplab.tasks import compose
+from kplab.tasks.training.train import train
 
 NAMES = ("red", "left_green", "right_blue")
 COLOURS = np.array([[230, 40, 40], [40, 220, 40], [60, 60, 235]])
 
 
 def dots(folder: Path, images: int = 16, size: int = 64, seed: int = 0) -> Path:
-    """Images with one coloured dot a keypoint on noise: the easiest thing that is still to be learnt."""
+    """Write images with one coloured dot per keypoint on noise: the easiest task that still has to be learnt."""
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
     rows, columns = np.mgrid[:size, :size] + 0.5
@@ -46,6 +49,15 @@ def dots(folder: Path, images: int = 16, size: int = 64, seed: int = 0) -> Path:
 
 
 @pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder, at the same path for every test of a process: a run that is copied into it finds its dataset."""
+    folder = tmp_path_factory.getbasetemp() / "test"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
 def dotted(tmp_path: Path) -> Path:
     """Sixteen such images."""
     return dots(tmp_path / "dots")
@@ -69,7 +81,7 @@ evaluation: {{pck_normalizer: pixels, pck_thresholds: [2, 5], auc_range: [0, 10]
 
 @pytest.fixture
 def overrides(dotted: Path, tmp_path: Path) -> list[str]:
-    """What makes a training tiny, and keeps it inside the test's own folder; its config lies in a folder of its own."""
+    """Overrides of a tiny training on these images; everything it reads and writes lies in the test's own folder."""
     (tmp_path / "conf" / "dataset").mkdir(parents=True)
     (tmp_path / "conf" / "dataset" / "dots.yaml").write_text(YAML.format(data=dotted))
     return [
@@ -81,10 +93,37 @@ def overrides(dotted: Path, tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def config(overrides: list[str]) -> Callable[..., DictConfig]:
-    """Compose the tiny training with more overrides; an exemplar has no network to configure."""
+    """A function that composes the tiny training with more overrides; an exemplar has no network to configure."""
 
     def composed(*more: str) -> DictConfig:
         network = ("backbone=", "neck.") if "model=exemplar" in more else ()
         return compose("train", [o for o in overrides if not (network and o.startswith(network))] + list(more))
 
     return composed
+
+
+@pytest.fixture(scope="session")
+def stored() -> dict[tuple[str, ...], Path]:
+    """Folders of the runs that were trained in this process for all tests, by their overrides."""
+    return {}
+
+
+@pytest.fixture
+def finished(
+    config: Callable[..., DictConfig], stored: dict[tuple[str, ...], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Run]:
+    """A function from overrides to a finished run. A run is trained once; every test changes a copy of its own."""
+
+    def run_of(*more: str) -> Run:
+        composed = config(*more)
+        runs = Path(composed.runs_dir)
+        if more not in stored:
+            made = train(composed)
+            assert made is not None
+            stored[more] = shutil.copytree(made.folder, tmp_path_factory.mktemp("finished") / made.folder.name)
+        folder = runs / stored[more].name
+        if not folder.exists():
+            shutil.copytree(stored[more], folder)
+        return Run.open(folder)
+
+    return run_of

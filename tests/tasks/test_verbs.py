@@ -1,4 +1,4 @@
-"""Predict, evaluate and compare meet in files only."""
+"""Predict, evaluate and compare exchange files only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import DictConfig
 
 from kplab.cli import main
 from kplab.errors import ScoreError
@@ -24,18 +23,23 @@ from kplab.structures.poses import Poses
 from kplab.tasks.evaluation.comparison import compare_runs
 from kplab.tasks.evaluation.overview import spread
 from kplab.tasks.evaluation.pictures import around, caption, ranked
-from kplab.tasks.training.train import train
 from kplab.tasks.wiring.datasets import read_split
 
-Config = Callable[..., DictConfig]
+Finished = Callable[..., Run]
+#: one worker trains the run that these tests share
+pytestmark = pytest.mark.xdist_group("verbs")
 
 
 @pytest.fixture
-def run(config: Config) -> Run:
+def run(finished: Finished) -> Run:
     """A trained run."""
-    made = train(config("trainer.max_epochs=12"))
-    assert made is not None
-    return made
+    return finished("trainer.max_epochs=12")
+
+
+@pytest.fixture
+def other(finished: Finished) -> Run:
+    """A run of another training."""
+    return finished("trainer.max_epochs=2", "name=other", "seed=1")
 
 
 def test_new_images_give_results_table_and_overlays(run: Run, dotted: Path, tmp_path: Path) -> None:
@@ -59,8 +63,8 @@ def test_new_images_give_results_table_and_overlays(run: Run, dotted: Path, tmp_
     assert card["boxes"] == "whole image"
 
 
-def test_images_of_one_name_keep_their_own_pictures(run: Run, dotted: Path, tmp_path: Path) -> None:
-    """Subfolders, equal stems, and a name that looks like a path; an earlier prediction leaves no pictures behind."""
+def test_images_of_equal_names_have_separate_overlays(run: Run, dotted: Path, tmp_path: Path) -> None:
+    """Subfolders, equal stems, and a name that looks like a path; pictures of an earlier prediction are removed."""
     folder, out = tmp_path / "new", tmp_path / "out"
     image = cv2.imread(str(dotted / "images" / "001.png"))
     names = ("a/x.png", "a/x.jpg", "b/x.png", "a_x.png", "a/b/x.png")
@@ -76,7 +80,7 @@ def test_images_of_one_name_keep_their_own_pictures(run: Run, dotted: Path, tmp_
 
 
 def test_images_of_every_kind_are_predicted(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Grey, with alpha, 16 bits, turned by EXIF, one pixel; whatever is no image is counted."""
+    """Grey, with alpha, 16 bits, rotated by EXIF, one pixel; files that are no images are counted."""
     from PIL import Image
 
     folder = tmp_path / "kinds"
@@ -98,10 +102,10 @@ def test_images_of_every_kind_are_predicted(run: Run, tmp_path: Path, capsys: py
     assert "6 images, 6 poses, 6 overlays" in said
 
 
-def test_what_can_not_be_predicted_is_told(
+def test_invalid_predictions_are_refused(
     run: Run, dotted: Path, overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before the model is asked, where it can be known; keypoints of another skeleton are never called by its names."""
+    """Before the model runs, where possible; keypoints are never given the names of another skeleton."""
     text = (tmp_path / "conf" / "dataset" / "dots.yaml").read_text()
     (tmp_path / "conf" / "dataset" / "others.yaml").write_text(
         text.replace("[red", "[rot").replace("name: dots", "name: o")
@@ -113,7 +117,7 @@ def test_what_can_not_be_predicted_is_told(
     predict = ["predict", overrides[0], f"run={run.folder}"]
     images = f"images={dotted}/images"
     for more, message in (
-        ([f"images={tmp_path}/cut"], "a.png: the PNG is cut short"),
+        ([f"images={tmp_path}/cut"], "a.png: the PNG is truncated"),
         ([images, f"out={dotted}/annotations.json"], "can't be made"),
         ([images, "regions=annotated"], "regions=… is for split=NAME"),
         ([images, "dataset=dots"], "dataset=… is for split=NAME"),
@@ -136,9 +140,12 @@ def test_what_can_not_be_predicted_is_told(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r[0]["keypoints"].__setitem__(0, float("nan")), r"keypoints holds what is no finite number"),
-        (lambda r: r[0].update(score=float("inf")), r"score holds what is no finite number"),
-        (lambda r: r[0].update(score="high"), r"score holds what is no finite number"),
+        (
+            lambda r: r[0]["keypoints"].__setitem__(0, float("nan")),
+            r"keypoints holds a value that is not a finite number",
+        ),
+        (lambda r: r[0].update(score=float("inf")), r"score holds a value that is not a finite number"),
+        (lambda r: r[0].update(score="high"), r"score holds a value that is not a finite number"),
         (lambda r: r[0].pop("score"), "result 0 lacks score"),
         (lambda r: r[0].pop("keypoints"), "result 0 lacks keypoints"),
         (lambda r: r[0].update(keypoints=[1, 2, 2]), "has 3 keypoint numbers, but skeleton 'dots' wants 9"),
@@ -149,10 +156,10 @@ def test_what_can_not_be_predicted_is_told(
         (lambda r: r.insert(0, 3), "result 0 lacks image_id, keypoints, score"),
     ],
 )
-def test_results_files_of_others_are_checked(
+def test_results_files_of_other_programs_are_checked(
     dotted: Path, overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any, message: str
 ) -> None:
-    """Nothing is scored that is not a number, and nothing is left out without a word."""
+    """Values that are not numbers are refused, and nothing is left out without a message."""
     from kplab.tasks import compose
 
     ids = read_split(compose("train", overrides).dataset, "test").image_id
@@ -167,18 +174,18 @@ def test_results_files_of_others_are_checked(
 
 
 @pytest.mark.parametrize("text", ["", "hello", '{"images": []}'], ids=["empty", "text", "annotations"])
-def test_what_is_no_results_file_is_told(
+def test_a_file_that_is_no_results_file_is_refused(
     overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
-    """The truth in place of the predictions is the likeliest mistake."""
+    """The likeliest mistake is to name the annotations in place of the predictions."""
     path = tmp_path / "theirs.json"
     path.write_text(text)
     assert main(["evaluate", overrides[0], f"predictions={path}", "dataset=dots", "split=test"]) == 2
     assert str(path) in capsys.readouterr().err
 
 
-def test_half_written_files_of_a_run_are_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    """Predictions, scores and config, by the verb that would read them."""
+def test_half_written_files_of_a_run_are_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Predictions, scores and config, by the verb that reads them."""
     name = f"run={run.folder}"
     scores = run.folder / "scores" / "dots-test.json"
     scores.write_text('{"name": ')
@@ -196,7 +203,7 @@ def test_half_written_files_of_a_run_are_told(run: Run, capsys: pytest.CaptureFi
 
 
 def test_evaluating_again_gives_the_same_scores(run: Run) -> None:
-    """Scores are a function of the files."""
+    """Scores depend on the files alone."""
     path = run.folder / "scores" / "dots-test.json"
     before = path.read_text()
     path.unlink()
@@ -204,7 +211,7 @@ def test_evaluating_again_gives_the_same_scores(run: Run) -> None:
     assert json.loads(path.read_text())["summary"] == json.loads(before)["summary"]
 
 
-def test_truth_as_predictions_is_perfect(dotted: Path, overrides: list[str], tmp_path: Path) -> None:
+def test_annotations_as_predictions_score_perfectly(dotted: Path, overrides: list[str], tmp_path: Path) -> None:
     """A COCO results file of any system can be scored; the truth itself has AP 1 and error 0."""
     document = json.loads((dotted / "annotations.json").read_text())
     results = [
@@ -224,10 +231,8 @@ def test_truth_as_predictions_is_perfect(dotted: Path, overrides: list[str], tmp
     assert summary["mean_px"] < 1e-6
 
 
-def test_compare_and_its_refusal(config: Config, run: Run, tmp_path: Path) -> None:
-    """Intervals and figures; scores of other conditions are refused by the line that differs, unless told to."""
-    other = train(config("trainer.max_epochs=2", "name=other", "seed=1"))
-    assert other is not None
+def test_compare_and_its_refusal(run: Run, other: Run) -> None:
+    """Intervals and figures; scores of other conditions are refused, and the message names the line that differs."""
     result, out = compare_runs([run, other], resamples=200)
     assert {"AP", "mean_px"} <= set(result.values["metric"])
     assert (out / "comparison.json").is_file()
@@ -239,16 +244,14 @@ def test_compare_and_its_refusal(config: Config, run: Run, tmp_path: Path) -> No
         compare_runs([run, other], resamples=50)
 
 
-def test_compare_needs_no_data(config: Config, run: Run, dotted: Path) -> None:
-    """Score files hold all that a comparison wants."""
-    other = train(config("trainer.max_epochs=1", "name=other"))
-    assert other is not None
+def test_compare_needs_no_data(run: Run, other: Run, dotted: Path) -> None:
+    """Score files hold everything that a comparison reads."""
     shutil.rmtree(dotted)
     compare_runs([run, other], resamples=50)
 
 
 def test_runs_lists_them_newest_first(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    """Status and main scores; AP never without the pixel error."""
+    """Status and main scores; AP is always beside the pixel error."""
     assert main(["runs", f"runs_dir={run.folder.parent}"]) == 0
     out = capsys.readouterr().out
     assert run.name in out
@@ -257,14 +260,14 @@ def test_runs_lists_them_newest_first(run: Run, capsys: pytest.CaptureFixture[st
 
 
 def test_data_draws_every_split(overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """kplab data."""
+    """One contact sheet per split."""
     assert main(["data", overrides[0], "dataset=dots", f"out={tmp_path}/pictures"]) == 0
     assert "dots train: 8 images, 8 labelled instances" in capsys.readouterr().out
     assert len(list((tmp_path / "pictures").glob("dots-*.png"))) == 3
 
 
-def test_no_picture_is_drawn_twice() -> None:
-    """However many are asked for; from the first image to the last."""
+def test_pictures_are_distinct_and_spread_over_the_split() -> None:
+    """For any number of images and pictures; the first and the last are included."""
     for images in range(1, 30):
         for count in range(1, 30):
             chosen = spread(images, count)
@@ -274,8 +277,8 @@ def test_no_picture_is_drawn_twice() -> None:
             assert count == 1 or chosen[-1] == images - 1
 
 
-def test_pictures_tell_of_what_was_missed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    """Typical and worst images; an image in which a subject was missed is worse than any in which all were found."""
+def test_pictures_show_missed_subjects(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Typical and worst images; an image with a missed subject ranks below all images without one."""
     scores = Scores.read(run.folder / "scores" / "dots-test.json")
     scores.per_image.loc[1, ["n_matched", "n_missed", "mean_px"]] = [0, 1, np.nan]
     scores.per_image.loc[2, "n_instances"] = 0

@@ -133,9 +133,9 @@ def test_training_curves_sort_columns_by_kind_and_average_within_an_epoch() -> N
 
 
 def test_training_curves_name_what_is_missing() -> None:
-    with pytest.raises(ValueError, match="'epoch' is wanted"):
+    with pytest.raises(ValueError, match="'epoch' is missing"):
         curves.training(pd.DataFrame({"loss": [1.0]}))
-    with pytest.raises(ValueError, match="no numbers beside the epoch"):
+    with pytest.raises(ValueError, match="no numbers besides the epoch"):
         curves.training(pd.DataFrame({"epoch": [0], "step": [1]}))
 
 

@@ -1,4 +1,4 @@
-"""What is drawn lies where the coordinates say, and tells left from right, truth from prediction, seen from hidden."""
+"""Drawings are at their coordinates, and left and right, truth and prediction, visible and hidden points differ."""
 
 import io
 from pathlib import Path
@@ -27,14 +27,14 @@ def black(width: int = 64, height: int = 64) -> np.ndarray:
 
 
 def centroid(image: np.ndarray) -> np.ndarray:
-    """(x, y) mean place of the light in an image, continuous coordinates."""
+    """(x, y) centroid of the brightness of an image, continuous coordinates."""
     light = image.astype(np.float64).sum(-1)
     y, x = np.mgrid[: image.shape[0], : image.shape[1]] + 0.5
     return np.array([(light * x).sum(), (light * y).sum()]) / light.sum()
 
 
 @given(coordinate, coordinate, st.floats(1, 6), st.sampled_from([1.0, 2.0, 3.5]), st.sampled_from([1, 2]))
-def test_a_keypoint_lies_where_its_coordinates_say(x: float, y: float, mark: float, scale: float, seen: int) -> None:
+def test_a_keypoint_is_drawn_at_its_coordinates(x: float, y: float, mark: float, scale: float, seen: int) -> None:
     poses = Poses.make(np.array([[[x, y]]]), visible=np.array([[seen]]))
     image = drawing.draw(black(), poses, DOT, scale=scale, mark=mark)
     assert image.shape == (round(64 * scale), round(64 * scale), 3)
@@ -43,7 +43,7 @@ def test_a_keypoint_lies_where_its_coordinates_say(x: float, y: float, mark: flo
 
 
 @given(st.tuples(coordinate, coordinate), st.tuples(coordinate, coordinate))
-def test_a_limb_lies_between_its_ends(a: tuple[float, float], b: tuple[float, float]) -> None:
+def test_a_limb_is_drawn_between_its_ends(a: tuple[float, float], b: tuple[float, float]) -> None:
     # the marks of ends that are close hide one another
     assume(np.hypot(a[0] - b[0], a[1] - b[1]) > 6)
     poses = Poses.make(np.array([[a, b]]))
@@ -52,14 +52,14 @@ def test_a_limb_lies_between_its_ends(a: tuple[float, float], b: tuple[float, fl
     np.testing.assert_allclose(centroid(image), np.mean([a, b], axis=0), atol=0.15)
 
 
-def test_an_enlarged_picture_keeps_keypoints_on_what_they_mark() -> None:
+def test_keypoints_of_an_enlarged_image_are_at_the_same_content() -> None:
     image = black(24, 16)
     image[9, 5] = 255
     enlarged = drawing.draw(image, Poses.empty(1), DOT, scale=4)
     np.testing.assert_allclose(centroid(enlarged), [5.5 * 4, 9.5 * 4], atol=0.1)
 
 
-def test_sides_are_read_from_names() -> None:
+def test_sides_are_derived_from_names() -> None:
     def of(*names: str) -> list[str]:
         return drawing.sides(Skeleton("s", names, (), (1, 0, 2), (0.1,) * 3, "made up"))
 
@@ -80,7 +80,7 @@ def test_left_right_and_middle_have_their_colours() -> None:
     assert len({drawing.LEFT, drawing.RIGHT, drawing.MIDDLE, drawing.TRUTH, drawing.ERROR}) == 5
 
 
-def test_instances_can_be_told_apart() -> None:
+def test_instances_have_different_colours() -> None:
     poses = Poses.make(np.array([[[10.5, 10.5]], [[40.5, 40.5]]]))
     image = drawing.draw(black(), poses, DOT, mark=4, colour="instances")
     assert tuple(image[10, 10]) == look.rgb(look.BLUE)
@@ -99,7 +99,7 @@ def test_hidden_keypoints_are_hollow() -> None:
     assert seen[30, 35].any()
 
 
-def test_what_scores_too_little_or_is_not_labelled_is_left_out_with_its_limbs() -> None:
+def test_unlabelled_and_low_scoring_keypoints_are_not_drawn_nor_are_their_limbs() -> None:
     xy = np.array([[[10.5, 10.5], [50.5, 10.5], [30.5, 50.5]]])
     alone = drawing.draw(black(), Poses.make(np.where([[[True], [False], [False]]], xy, np.nan)), SKELETON, mark=3)
     scored = Poses.make(xy, keypoint_score=np.array([[0.9, 0.2, 0.4]]))
@@ -108,7 +108,7 @@ def test_what_scores_too_little_or_is_not_labelled_is_left_out_with_its_limbs() 
     assert not alone[40:].any()
 
 
-def test_the_image_given_is_not_changed_and_wild_predictions_do_no_harm() -> None:
+def test_the_image_is_not_changed_and_extreme_coordinates_are_no_error() -> None:
     image = black()
     wild = Poses.make(np.array([[[1e300, -1e300], [-1e9, 30.0], [30.0, 30.0]]]))
     drawn = drawing.draw(image, wild, SKELETON)
@@ -133,15 +133,15 @@ def test_boxes_are_drawn_on_their_edges() -> None:
     assert not image[35, 25].any()
 
 
-def test_an_overlay_tells_truth_prediction_and_error_apart() -> None:
+def test_truth_prediction_and_error_have_different_colours() -> None:
     true, predicted = Poses.make(np.array([[[12.5, 30.5]]])), Poses.make(np.array([[[52.5, 30.5]]]))
     image = drawing.overlay(black(), true, predicted, DOT, mark=5)
     assert image[30, 32].tolist() == list(drawing.ERROR)
     assert image[30, 52].tolist() == list(drawing.MIDDLE)
     assert image[26, 12].tolist() == list(drawing.TRUTH)
-    apart = drawing.overlay(black(), true, predicted, DOT, mark=5, pairs=[])
-    assert not apart[30, 32].any()
-    assert not apart[30, 12].any(), "the ring of truth is hollow"
+    separate = drawing.overlay(black(), true, predicted, DOT, mark=5, pairs=[])
+    assert not separate[30, 32].any()
+    assert not separate[30, 12].any(), "the ring of truth is hollow"
     weak = Poses.make(predicted.xy, keypoint_score=np.array([[0.1]]))
     hidden = drawing.overlay(black(), true, weak, DOT, mark=5, min_score=0.5)
     assert not hidden[30, 32].any()
@@ -156,7 +156,7 @@ def test_predictions_are_paired_with_the_nearest_truth(order: list[int], seed: i
     assert dict(drawing.pair(Poses.make(xy), predicted)) == {true: order.index(true) for true in range(5)}
 
 
-def test_what_is_too_far_or_missing_has_no_pair() -> None:
+def test_far_and_missing_instances_have_no_pair() -> None:
     xy = np.array([[[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]]])
     assert drawing.pair(Poses.make(xy), Poses.make(xy + 5)) == [(0, 0)]
     assert drawing.pair(Poses.make(xy), Poses.make(xy + 50)) == []
@@ -180,7 +180,7 @@ def test_a_contact_sheet_keeps_order_and_aspect() -> None:
     assert (sheet[0] == 255).all()
 
 
-def test_labels_stand_under_their_pictures_and_are_cut() -> None:
+def test_labels_are_below_their_images_and_truncated() -> None:
     images = [np.zeros((40, 60, 3), dtype=np.uint8)] * 2
     sheet = drawing.contact_sheet(images, 2, labels=["i", "a label that is far too long for its picture"])
     under = sheet[48:66] < 128
@@ -190,14 +190,14 @@ def test_labels_stand_under_their_pictures_and_are_cut() -> None:
     assert under[:, 76:136].sum() > under[:, 8:68].sum()
 
 
-def test_a_contact_sheet_refuses_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match="no images"):
+def test_a_contact_sheet_refuses_invalid_input() -> None:
+    with pytest.raises(ValueError, match="at least one image"):
         drawing.contact_sheet([])
     with pytest.raises(ValueError, match="2 images but 1 labels"):
         drawing.contact_sheet([black(), black()], labels=["one"])
 
 
-def test_a_png_holds_the_same_pixels(tmp_path: Path) -> None:
+def test_a_png_contains_the_same_pixels(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     path = drawing.write_png(tmp_path / "new" / "image.png", image)
     # Pillow is the oracle: red and blue would be swapped if OpenCV's order leaked

@@ -1,1 +1,1 @@
-"""Keypoints without learning: detectors, descriptors, the changes that they should survive, and named keypoints by memory."""
+"""Classical methods: interest-point detectors and descriptors, image changes to test them with, and exemplar-based pose estimation."""

@@ -1,7 +1,7 @@
-"""Graded changes of an image, each with the exact homography from the image to what became of it.
+"""Graded changes of an image, each with the exact homography from the image to the changed image.
 
-Homographies map continuous coordinates (see ``ops.affine``): x_changed ~ H x_image. Where a change shows what was outside
-the image, the image is mirrored there, so that no edge is added; points outside it are no part of what both images see.
+Homographies map continuous coordinates (see ``ops.affine``): x_changed ~ H x_image. Beyond the border of the image its
+mirror image is drawn, so that no edge is added; points there are not in the region that both images show.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kplab.ops import affine
 
 
 def rotation(image: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
-    """Turned about its centre, clockwise as seen, on a canvas of the same size."""
+    """The image rotated about its centre, clockwise on the screen, on a canvas of the same size."""
     height, width = image.shape[:2]
     centre = affine.translation(width / 2, height / 2)
     matrix = centre @ affine.rotation(degrees) @ np.linalg.inv(centre)
@@ -24,7 +24,7 @@ def rotation(image: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]
 
 
 def scale(image: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Resized; shrinking averages."""
+    """The image resized; a smaller image is an average of pixels."""
     height, width = image.shape[:2]
     size = max(1, round(width * factor)), max(1, round(height * factor))
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
@@ -32,9 +32,11 @@ def scale(image: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def perspective(image: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
-    """A picture on a wall that turns away about its upright middle, seen from as far as it is wide."""
+    """The image rotated about its vertical middle axis in 3D, seen from a distance of its width."""
     if not -89 <= degrees <= 89:
-        raise ConfigError(f"a picture turned away by {degrees} degrees is not seen. Use -89 to 89.")
+        raise ConfigError(
+            f"an image rotated by {degrees} degrees about its vertical axis can't be drawn. Use -89 to 89."
+        )
     height, width = image.shape[:2]
     a, f = np.deg2rad(degrees), float(width)
     centre = affine.translation(width / 2, height / 2)
@@ -46,35 +48,35 @@ def perspective(image: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarr
 
 
 def blur(image: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """A Gaussian of sigma pixels."""
+    """The image blurred by a Gaussian of sigma pixels."""
     return (cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0 else image.copy()), np.eye(3)
 
 
 def noise(image: np.ndarray, sigma: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian noise of sigma grey levels, of its own in every channel; always the same for a seed."""
+    """The image plus Gaussian noise of sigma grey levels, independent in every channel; fixed by the seed."""
     grain = np.random.default_rng(seed).normal(0, sigma, image.shape)
     return to_bytes(image + grain), np.eye(3)
 
 
 def gain(image: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Brightness times a factor; what exceeds 255 is cut off, as in a camera."""
+    """The image times a factor, clipped at 255."""
     return to_bytes(image * float(factor)), np.eye(3)
 
 
 def bias(image: np.ndarray, levels: float) -> tuple[np.ndarray, np.ndarray]:
-    """Brightness plus grey levels; cut off at 0 and 255."""
+    """The image plus a number of grey levels, clipped at 0 and 255."""
     return to_bytes(image + float(levels)), np.eye(3)
 
 
 def jpeg(image: np.ndarray, quality: float) -> tuple[np.ndarray, np.ndarray]:
-    """Compressed and read back."""
+    """The image after JPEG compression."""
     if not 1 <= quality <= 100:
         raise ConfigError(f"a JPEG of quality {quality} can't be made. Use 1 to 100.")
     coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
     return np.asarray(cv2.imdecode(coded, cv2.IMREAD_UNCHANGED)), np.eye(3)
 
 
-#: property -> how it is changed, and what its strength is measured in
+#: property -> (function that changes it, unit of the strength)
 CHANGES: dict[str, tuple[Callable[..., tuple[np.ndarray, np.ndarray]], str]] = {
     "rotation": (rotation, "degrees"),
     "scale": (scale, "factor"),
@@ -88,7 +90,7 @@ CHANGES: dict[str, tuple[Callable[..., tuple[np.ndarray, np.ndarray]], str]] = {
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resample through a homography of continuous coordinates, mirrored beyond the image.
+    """Resample an image through a homography of continuous coordinates; beyond its border it is mirrored.
 
     Args:
         image: (H, W[, C]) uint8.
@@ -100,5 +102,5 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.nda
 
 
 def to_bytes(image: np.ndarray) -> np.ndarray:
-    """Rounded and cut off to uint8."""
+    """The image rounded and clipped to uint8."""
     return np.clip(np.round(image), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Harris, Shi-Tomasi, SIFT, ORB and AKAZE over OpenCV, in continuous pixels and without OpenCV's own offsets."""
+"""Harris, Shi-Tomasi, SIFT, ORB and AKAZE of OpenCV in continuous pixels, with OpenCV's offsets corrected."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ import numpy as np
 from kplab.classical.points import Points, centroid_angles, peaks, to_grey
 from kplab.errors import ConfigError, ModelError
 
-#: Sigma of SIFT's first image, pixels, and intervals an octave. Source: Lowe 2004, section 3.
+#: Sigma of SIFT's first image, pixels, and intervals per octave. Source: Lowe 2004, section 3.
 SIFT_SIGMA, SIFT_INTERVALS = 1.6, 3
 #: Ratio of ORB's pyramid levels and side of its patch, pixels. Source: OpenCV's defaults.
 ORB_RATIO, ORB_PATCH = 1.2, 31
-#: Diameter at AKAZE's first level, pixels, and levels an octave: 2 x 1.6 x 1.5 and 4. Source: OpenCV's AKAZEFeatures.
+#: Diameter at AKAZE's first level, pixels, and levels per octave: 2 x 1.6 x 1.5 and 4. Source: OpenCV's AKAZEFeatures.
 AKAZE_SIZE, AKAZE_LEVELS = 4.8, 4
 
-#: Responses of flat images are not above it.
+#: Smallest threshold: the response of a flat image is not above it.
 TINY = float(np.finfo(np.float32).tiny)
 
 
 class SIFTDescriptor:
-    """SIFT's descriptor at given points. Those without an angle get one from the centroid of the brightness around them.
+    """Computes SIFT descriptors at given points.
 
-    The image it is taken from is the one that SIFT itself would take for a point of that size.
+    A point without an angle gets the direction of the brightness centroid around it. The descriptor is computed on the
+    level of the scale space that SIFT itself uses for a point of that size.
 
     Source: Lowe, "Distinctive Image Features from Scale-Invariant Keypoints", 2004.
     """
 
     def __init__(self) -> None:
-        # without it OpenCV doubles the image about its corner pixel, which shifts every point by .23 px
+        # without this option OpenCV doubles the image about its corner pixel, which shifts every point by .23 px
         self.sift = cv2.SIFT.create(enable_precise_upscale=True)
 
     def __call__(self, image: np.ndarray, points: Points) -> np.ndarray:
@@ -40,7 +41,7 @@ class SIFTDescriptor:
         for size in np.unique(points.size[np.isnan(angle)]):
             rows = np.isnan(angle) & (points.size == size)
             angle[rows] = centroid_angles(grey, points.xy[rows], max(1, round(1.5 * size)))
-        # octave + layer / 3, the layers of an octave being 1 to 3 and octaves beginning at -1
+        # octave + layer / 3: the layers of an octave are 1 to 3, and octaves start at -1
         step = np.round(SIFT_INTERVALS * np.log2(np.maximum(points.size, 1e-6) / (2 * SIFT_SIGMA))).astype(int)
         step = np.maximum(step, 1 - SIFT_INTERVALS)
         layer = (step - 1) % SIFT_INTERVALS + 1
@@ -61,12 +62,12 @@ def compute(
     """Descriptors of an OpenCV extractor, in the order of the points.
 
     Args:
-        at: (N, 2) positions as the extractor counts them.
+        at: (N, 2) positions in the extractor's own convention.
         octave: (N,) OpenCV's field of that name.
-        level: (N,) for extractors that read the field class_id; None lets it carry the row.
+        level: (N,) for extractors that read the field class_id; None stores the row number there.
 
     Raises:
-        ModelError: the extractor left points out.
+        ModelError: the extractor dropped points.
     """
     number = np.arange(len(at)) if level is None else level
     keypoints = [
@@ -85,21 +86,21 @@ def compute(
 
 
 class Corners:
-    """Corners of a structure tensor: maxima of a response, to a fraction of a pixel.
+    """Base class of detectors of corners: local maxima of a response of the structure tensor, with subpixel accuracy.
 
     Args:
         block: side of the window over which products of gradients are summed, pixels, odd.
         aperture: side of the Sobel filters, odd.
-        sigma: of a Gaussian before the gradients, pixels; 0 is none. A window that is not wider than it sees a crossing of
-            two edges as four corners; a wide box finds a corner anywhere in its reach.
-        quality: maxima below this share of the image's highest response are left out. Being relative, it does not see a
-            gain or an offset of the brightness.
-        radius: no corner within this distance of a stronger one, pixels.
-        count: corners at most; None is all.
-        size: diameter that corners are given, pixels, which their descriptor goes by: 8 looks at 48 x 48 pixels.
+        sigma: of the Gaussian applied before the gradients, pixels; 0 is none. A window that is not wider than the blur
+            detects a crossing of two edges as four corners; a wide window detects a corner anywhere inside it.
+        quality: maxima below this fraction of the image's highest response are discarded. The threshold is relative, so
+            it does not change with a gain or an offset of the brightness.
+        radius: a corner within this distance of a stronger one is discarded, pixels.
+        count: largest number of corners; None is all.
+        size: diameter of all corners, pixels. It sets the scale of their descriptor: 8 describes 48 x 48 pixels.
 
     Raises:
-        ConfigError: an even window or aperture. OpenCV would anchor it half a pixel off.
+        ConfigError: the window or the aperture is even, which OpenCV anchors half a pixel off.
     """
 
     descriptor = "SIFT at 8 px"
@@ -118,17 +119,19 @@ class Corners:
         for name, value in (("block", block), ("aperture", aperture)):
             if value < 1 or value % 2 == 0:
                 raise ConfigError(
-                    f"{name} is {value}, but must be odd: OpenCV puts an even window half a pixel off. Use {name}={value + 1}."
+                    f"{name} is {value}, but must be odd: OpenCV anchors an even window half a pixel off. Use {name}={value + 1}."
                 )
         if not 0 <= quality < 1:
-            raise ConfigError(f"quality is {quality}, but is a share of the highest response: 0 or more, below 1.")
+            raise ConfigError(
+                f"quality is {quality}, but is a fraction of the highest response. Use 0 or more, and less than 1."
+            )
         self.block, self.aperture, self.sigma, self.quality = block, aperture, sigma, quality
         self.radius, self.count, self.size = radius, count, size
         self.descriptor = f"SIFT at {size:g} px"
         self.describe = SIFTDescriptor()
 
     def response(self, image: np.ndarray) -> np.ndarray:
-        """(H, W) float32 of an (H, W) uint8 or float32 image."""
+        """(H, W) float32 response of an (H, W) uint8 or float32 image."""
         grey = to_grey(image).astype(np.float32) / 255
         return self.measure(cv2.GaussianBlur(grey, (0, 0), self.sigma) if self.sigma > 0 else grey)
 
@@ -137,24 +140,25 @@ class Corners:
         raise ModelError(f"{type(self).__name__} has no response of its own. Use Harris or ShiTomasi.")
 
     def detect(self, image: np.ndarray) -> Points:
-        """Corners of an image; none where it is flat."""
+        """The corners of an image; a flat image has none."""
         response = self.response(image)
         xy, score = peaks(response, max(self.quality * float(response.max()), TINY))
         return Points.make(xy, score, np.full(len(xy), self.size)).strongest(self.count, self.radius)
 
 
 class Harris(Corners):
-    """det M - k (trace M)**2, with M the structure tensor.
+    """Harris corners: det M - k (trace M)**2, with M the structure tensor.
 
     Args:
-        k: the higher, the less edge-like corners must be.
+        k: a higher value discards more edge-like corners.
+        quality: as of ``Corners``; lower, since this response grows with the fourth power of the contrast.
         more: see ``Corners``.
 
     Source: Harris and Stephens, "A combined corner and edge detector", 1988.
     """
 
-    def __init__(self, *, k: float = 0.04, **more: Any) -> None:
-        super().__init__(**more)
+    def __init__(self, *, k: float = 0.04, quality: float = 0.0005, **more: Any) -> None:
+        super().__init__(quality=quality, **more)
         self.k = k
 
     def measure(self, grey: np.ndarray) -> np.ndarray:
@@ -163,7 +167,7 @@ class Harris(Corners):
 
 
 class ShiTomasi(Corners):
-    """The smaller eigenvalue of the structure tensor.
+    """Shi-Tomasi corners: the smaller eigenvalue of the structure tensor.
 
     Source: Shi and Tomasi, "Good features to track", 1994.
     """
@@ -177,11 +181,11 @@ class SIFT:
     """Extrema of differences of Gaussians, with SIFT's descriptor.
 
     Args:
-        contrast: extrema below it are left out, of a brightness of 0 to 1 (times 3, the intervals an octave). It is
-            absolute: a darker image has fewer points, unless a fixed number is asked for.
-        edge: highest ratio of the principal curvatures.
-        count: places at most; None is all.
-        radius: no place within this distance of a stronger one, pixels; 0 keeps all.
+        contrast: extrema below this value are discarded, for brightness from 0 to 1 (times 3, the intervals per octave).
+            It is absolute: a darker image has fewer points, unless ``count`` limits their number.
+        edge: largest ratio of the principal curvatures.
+        count: largest number of locations; None is all.
+        radius: a location within this distance of a stronger one is discarded, pixels; 0 keeps all.
 
     Source: Lowe, "Distinctive Image Features from Scale-Invariant Keypoints", 2004.
     """
@@ -196,7 +200,7 @@ class SIFT:
         self.describe = SIFTDescriptor()
 
     def detect(self, image: np.ndarray) -> Points:
-        """Points with their scales, a row for each orientation."""
+        """Points with their scales, one row per orientation."""
         return of_keypoints(self.sift.detect(to_grey(image)), 0.5).strongest(self.count, self.radius)
 
 
@@ -204,11 +208,11 @@ class ORB:
     """FAST corners on a pyramid, ranked by Harris, with rotated BRIEF: 256 bits.
 
     Args:
-        threshold: least difference of brightness to the ring around a corner, grey levels.
-        levels: of the pyramid.
-        candidates: corners that are kept before ``count`` and ``radius`` are looked at.
-        count: corners at most; None is all.
-        radius: no corner within this distance of a stronger one, pixels; 0 keeps all.
+        threshold: minimum difference of brightness to the ring around a corner, grey levels.
+        levels: number of levels of the pyramid.
+        candidates: number of corners that are kept before ``count`` and ``radius`` are applied.
+        count: largest number of corners; None is all.
+        radius: a corner within this distance of a stronger one is discarded, pixels; 0 keeps all.
 
     Source: Rublee et al., "ORB: an efficient alternative to SIFT or SURF", 2011.
     """
@@ -234,12 +238,12 @@ class ORB:
         grey = to_grey(image)
         found = of_keypoints(self.orb.detect(grey), 0.0)
         nominal, actual = orb_ratios(found.size, grey)
-        # OpenCV takes cell i of a level to be at i times the nominal ratio; its centre lies at i + 0.5 times the actual one
+        # OpenCV places cell i of a level at i times the nominal ratio; its centre is at (i + 0.5) times the actual ratio
         xy = (found.xy / nominal[:, None] + 0.5) * actual
         return Points.make(xy, found.score, found.size, found.angle).strongest(self.count, self.radius)
 
     def describe(self, image: np.ndarray, points: Points) -> np.ndarray:
-        """(N, 32) uint8, of points that ``detect`` found."""
+        """(N, 32) uint8 descriptors of points that ``detect`` returned."""
         grey = to_grey(image)
         nominal, actual = orb_ratios(points.size, grey)
         level = np.round(np.log(nominal) / np.log(ORB_RATIO)).astype(int)
@@ -248,7 +252,7 @@ class ORB:
 
 
 def orb_ratios(size: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What a point's pyramid level is shrunk by: (N,) in name, and (N, 2) in fact, a level having whole numbers of cells."""
+    """Downscaling of each point's pyramid level: (N,) nominal, and (N, 2) actual, as a level has a whole number of cells."""
     nominal = size / ORB_PATCH
     whole = np.array(grey.shape[::-1], dtype=np.float64)
     return nominal, whole / np.round(whole / nominal[:, None])
@@ -258,9 +262,9 @@ class AKAZE:
     """Extrema of the Hessian in a nonlinear scale space, with 486 bits of M-LDB. OpenCV 5 no longer has it.
 
     Args:
-        threshold: least response.
-        count: points at most; None is all.
-        radius: no point within this distance of a stronger one, pixels; 0 keeps all.
+        threshold: minimum response.
+        count: largest number of points; None is all.
+        radius: a point within this distance of a stronger one is discarded, pixels; 0 keeps all.
 
     Source: Alcantarilla et al., "Fast explicit diffusion for accelerated features in nonlinear scale spaces", 2013.
     """
@@ -276,17 +280,17 @@ class AKAZE:
         return of_keypoints(self.akaze.detect(to_grey(image), None), 0.5).strongest(self.count, self.radius)
 
     def describe(self, image: np.ndarray, points: Points) -> np.ndarray:
-        """(N, 61) uint8, of points that ``detect`` found."""
+        """(N, 61) uint8 descriptors of points that ``detect`` returned."""
         level = np.round(AKAZE_LEVELS * np.log2(points.size / AKAZE_SIZE)).astype(int)
         octave = level // AKAZE_LEVELS
         return compute(self.akaze, to_grey(image), points.xy - 0.5, points.size, points.angle, octave, level)
 
 
 def of_keypoints(found: Any, offset: float) -> Points:
-    """Points of OpenCV's keypoints.
+    """Convert OpenCV's keypoints to Points.
 
     Args:
-        offset: from a position as OpenCV counts it to a continuous one, pixels.
+        offset: added to OpenCV's positions to make them continuous, pixels.
     """
     rows = np.array([(*k.pt, k.response, k.size, k.angle) for k in found], dtype=np.float64).reshape(-1, 5)
     return Points.make(rows[:, :2] + offset, rows[:, 2], rows[:, 3], rows[:, 4])

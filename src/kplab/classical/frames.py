@@ -1,4 +1,4 @@
-"""SIFT points as frames: a place, an angle and a size, as one similarity map each, with their descriptors."""
+"""SIFT points as frames (position, angle and size, stored as one similarity map each) with their descriptors."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from numpy.typing import ArrayLike
 from kplab.classical.detectors import SIFT, SIFT_SIGMA, SIFTDescriptor
 from kplab.classical.points import Points
 
-#: A descriptor spans 4 cells of 3 scales; half of that, in diameters of a point, which are two scales.
+#: Half the side of a descriptor's window in diameters of a point: 4 cells of 3 scales; a diameter is two scales.
 HALF_WIDTH = 3.0
-#: Highest ratio of the principal curvatures of a point: outlines of plain animals are wanted too (Lowe 2004: 10).
+#: Largest ratio of the principal curvatures of a point. Lowe 2004 has 10; 20 keeps points on outlines of untextured animals.
 EDGE = 20.0
 
 
 @dataclass
 class Features:
-    """F points of a picture.
+    """F SIFT features of an image.
 
     Args:
-        frame: (F, 2) complex, own frame to picture: size and angle, and place (see ``voting``); pixels, continuous.
-        descriptor: (F, 128) uint8 as SIFT gives them; ``root`` makes them comparable.
+        frame: (F, 2) complex similarity from the feature's frame to the image: size and angle, and position (see
+            ``voting``); pixels, continuous.
+        descriptor: (F, 128) uint8 SIFT descriptors; compare them after ``root``.
     """
 
     frame: np.ndarray
@@ -32,28 +33,28 @@ class Features:
         return len(self.frame)
 
 
-def features(image: np.ndarray, contrast: float, most: int) -> Features:
-    """SIFT points of a picture, the strongest at most so many.
+def features(image: np.ndarray, contrast: float, count: int) -> Features:
+    """The strongest SIFT features of an image.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        contrast: OpenCV's threshold; 0.04 is usual.
-        most: how many.
+        contrast: OpenCV's contrast threshold; 0.04 is common.
+        count: largest number of features.
     """
-    sift = SIFT(contrast=contrast, edge=EDGE, count=most)
+    sift = SIFT(contrast=contrast, edge=EDGE, count=count)
     points = sift.detect(image)
     frame = np.stack([points.size * np.exp(1j * np.deg2rad(points.angle)), points.xy @ [1, 1j]], axis=1)
     return Features(frame, sift.describe(image, points).astype(np.uint8))
 
 
 def described(image: np.ndarray, places: np.ndarray, radius: ArrayLike, angle: ArrayLike) -> np.ndarray:
-    """SIFT descriptors of given places, whether or not SIFT would find a point there.
+    """SIFT descriptors at given positions, whether or not SIFT would detect a point there.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        places: (N,) complex, pixels.
-        radius: (N,) or one: half the side of what is described, pixels.
-        angle: (N,) or one: radians.
+        places: (N,) complex positions, pixels.
+        radius: (N,) or scalar, half the side of the described window, pixels.
+        angle: (N,) or scalar, radians.
 
     Returns:
         (N, 128) uint8.
@@ -66,7 +67,9 @@ def described(image: np.ndarray, places: np.ndarray, radius: ArrayLike, angle: A
 
 
 def root(descriptor: np.ndarray) -> np.ndarray:
-    """RootSIFT: the square root of shares, of length 1, whose Euclidean distance is Hellinger's; 0 where there is nothing.
+    """RootSIFT: the square root of the L1-normalised descriptor, of Euclidean length 1; zeros stay zeros.
+
+    The Euclidean distance of RootSIFT descriptors is the Hellinger distance of the SIFT descriptors.
 
     Source: Arandjelovic & Zisserman, "Three things everyone should know to improve object retrieval", 2012.
     """

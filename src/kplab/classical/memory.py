@@ -1,4 +1,4 @@
-"""What is kept in mind of training views: evenly thinned where there is too much, and ready to be compared with."""
+"""The memory of an ``Exemplar``: evenly subsampled training features, and the arrays that they are compared with."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ T = TypeVar("T")
 
 
 class Thinned(Generic[T]):
-    """Every 2**j-th of what it is given, with the least j at which it holds at most so many: even, and bounded."""
+    """An evenly subsampled list of bounded length: it keeps every 2**j-th item, with the smallest j that is sufficient."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.step, self.seen = most, 1, 0
+    def __init__(self, limit: int) -> None:
+        self.limit, self.step, self.seen = limit, 1, 0
         self.kept: list[T] = []
 
     def add(self, items: Iterable[T]) -> None:
-        """Take note of some more."""
+        """Add items, of which some are kept."""
         for item in items:
             if self.seen % self.step == 0:
                 self.kept.append(item)
             self.seen += 1
-            if len(self.kept) > self.most:
+            if len(self.kept) > self.limit:
                 self.kept, self.step = self.kept[::2], 2 * self.step
 
 
 @dataclass
 class Recall:
-    """The memory as arrays, once a batch."""
+    """The memory of an ``Exemplar`` as NumPy arrays, made once per batch."""
 
-    own: np.ndarray  # (F, 128) RootSIFT of subjects
-    ground: np.ndarray  # (G, 128) of the background
-    named: np.ndarray  # (M, K, 128) of keypoints
+    own: np.ndarray  # (F, 128) RootSIFT descriptors of features on subjects
+    ground: np.ndarray  # (G, 128) RootSIFT descriptors of features of the background
+    named: np.ndarray  # (M, K, 128) RootSIFT descriptors at the keypoints of M exemplars
     place: np.ndarray  # (F, 2) frames of the features in their subject's frame
-    owner: np.ndarray  # (F,) rows of keypoints
-    own_view: np.ndarray  # (F,)
-    ground_view: np.ndarray  # (G,)
-    view: np.ndarray  # (M,)
-    frame: np.ndarray  # (M, 2) of subjects, in their view
-    keypoints: np.ndarray  # (M, K) in their subject's frame; NaN where unlabelled
-    shape: np.ndarray  # (K,) the mean one
-    usual: np.ndarray  # (1 + K,) support
-    sizes: tuple[float, float]  # least and largest, pixels
+    owner: np.ndarray  # (F,) exemplar of each feature: a row of keypoints
+    own_view: np.ndarray  # (F,) training view of each feature on a subject
+    ground_view: np.ndarray  # (G,) training view of each feature of the background
+    view: np.ndarray  # (M,) training view of each exemplar
+    frame: np.ndarray  # (M, 2) frames of the exemplars in their view
+    keypoints: np.ndarray  # (M, K) keypoints in their subject's frame; NaN where unlabelled
+    shape: np.ndarray  # (K,) mean shape
+    usual: np.ndarray  # (1 + K,) support at which a score is 0.5: of a subject, and of each keypoint
+    sizes: tuple[float, float]  # smallest and largest size of the exemplars, pixels
 
     @classmethod
     def of(cls, memory: dict[str, Tensor]) -> Recall:
-        """The buffers of an ``Exemplar``, by their names."""
+        """From the buffers of an ``Exemplar``, by name."""
         m = {name: value.cpu().numpy() for name, value in memory.items()}
         to_own = inverse(m["frame"])
         size = np.abs(m["frame"][:, 0])
@@ -76,35 +76,35 @@ class Recall:
         )
 
 
-def belongs(place: np.ndarray, z: np.ndarray, links: np.ndarray, reach: float) -> np.ndarray:
-    """Which features are a subject's.
+def belongs(place: np.ndarray, z: np.ndarray, links: np.ndarray, distance: float) -> np.ndarray:
+    """Mask of the features that belong to a subject.
 
     Args:
         place: (F,) complex, pixels.
         z: (K,) complex keypoints; NaN where unlabelled.
         links: (L, 2) pairs of keypoints: edges, and each keypoint with itself.
-        reach: pixels.
+        distance: pixels.
 
     Returns:
-        (F,) bool: within reach of a keypoint or an edge.
+        (F,) bool: within the distance of a keypoint or an edge.
     """
     start, end = z[links].T
     known = np.isfinite(start) & np.isfinite(end)
     start, along = start[known], (end - start)[known]
     share = ((place[:, None] - start) * along.conj()).real / np.maximum(np.abs(along) ** 2, 1e-12)
     foot = start + np.clip(share, 0, 1) * along
-    return (np.abs(place[:, None] - foot) <= reach).any(1)
+    return (np.abs(place[:, None] - foot) <= distance).any(1)
 
 
-def free(seen: Features, poses: Poses, shape: np.ndarray, links: np.ndarray, reach: float) -> np.ndarray:
-    """Which features are nobody's. What the box of an ignored instance shows is not known to be.
+def in_background(seen: Features, poses: Poses, shape: np.ndarray, links: np.ndarray, distance: float) -> np.ndarray:
+    """Mask of the features of the background; features in the box of an ignored instance are not background.
 
     Args:
         seen: F features of a view.
-        poses: all its true poses.
+        poses: all true poses of the view.
         shape: (K,) mean shape.
-        links: as of ``belongs``.
-        reach: sizes of the subject.
+        links: see ``belongs``.
+        distance: from a keypoint or an edge to the background, sizes of the subject.
 
     Returns:
         (F,) bool.
@@ -113,26 +113,26 @@ def free(seen: Features, poses: Poses, shape: np.ndarray, links: np.ndarray, rea
     out = np.ones(len(seen), dtype=bool)
     some = poses[np.flatnonzero(poses.labelled.any(1))]
     for z in as_complex(some.xy):
-        out &= ~belongs(place, z, links, reach * abs(fitted(shape, z[None])[0, 0]))
+        out &= ~belongs(place, z, links, distance * abs(fitted(shape, z[None])[0, 0]))
     for x0, y0, x1, y1 in poses.box[poses.ignore]:
         out &= ~((place.real >= x0) & (place.real < x1) & (place.imag >= y0) & (place.imag < y1))
     return out
 
 
 def views(batches: Iterable[Batch]) -> Iterator[tuple[int, np.ndarray, Poses]]:
-    """Number, (H, W, 3) uint8 image and poses of each view of some batches."""
+    """Yield the number, (H, W, 3) uint8 image and poses of each view."""
     number = 0
     for batch in batches:
-        for image, poses in zip(pictures(batch), batch.poses, strict=True):
+        for image, poses in zip(images_of(batch), batch.poses, strict=True):
             yield number, image, poses
             number += 1
 
 
-def pictures(batch: Batch) -> list[np.ndarray]:
+def images_of(batch: Batch) -> list[np.ndarray]:
     """(H, W, 3) uint8 images of a batch."""
     return [np.ascontiguousarray(image) for image in batch.images.permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def stacked(rows: list[Any], shape: tuple[int, ...], kind: Any) -> Tensor:
-    """Rows as one tensor, also where there are none."""
+    """Rows as one tensor of the right shape, also where there are none."""
     return torch.from_numpy(np.array(rows, dtype=kind).reshape(len(rows), *shape))

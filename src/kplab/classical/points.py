@@ -1,4 +1,4 @@
-"""Interest points of one image, the one interface of those who find them, and what they share."""
+"""Interest points of one image, the interface of their detectors, and functions that detectors share."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from scipy.spatial import cKDTree
 
 @dataclass(frozen=True)
 class Points:
-    """N interest points of one image, by falling score.
+    """N interest points of one image, by descending score.
 
-    A place that has several orientations (SIFT) has a row for each, one after the other: they are one point to whoever
-    counts points, and several to whoever describes them.
+    A location with several orientations (SIFT) has one row for each, in sequence: one point when points are counted, and
+    several when they are described.
 
     Args:
         xy: (N, 2) float64, pixels, continuous (see ``ops.affine``).
-        score: (N,) float64, of any unit; higher is surer.
-        size: (N,) float64 diameter of what was found, pixels.
+        score: (N,) float64, in any unit; higher is more certain.
+        size: (N,) float64 diameter, pixels.
         angle: (N,) float64 degrees, from the x axis towards the y axis; NaN where there is none.
     """
 
@@ -31,7 +31,7 @@ class Points:
 
     @classmethod
     def make(cls, xy: np.ndarray, score: np.ndarray, size: np.ndarray, angle: np.ndarray | None = None) -> Points:
-        """Points in order: by falling score, then by position, so that the rows of a place lie together."""
+        """Points sorted by descending score, then by position, so that the rows of a location are adjacent."""
         xy = np.asarray(xy, dtype=np.float64).reshape(-1, 2)
         columns = [np.asarray(c, dtype=np.float64).reshape(-1) for c in (score, size)]
         turned = np.full(len(xy), np.nan) if angle is None else np.asarray(angle, dtype=np.float64).reshape(-1)
@@ -42,71 +42,71 @@ class Points:
         return len(self.xy)
 
     def __getitem__(self, rows: np.ndarray) -> Points:
-        """Some rows: a mask, or indices that rise."""
+        """A selection of rows: a mask, or ascending indices."""
         return Points(self.xy[rows], self.score[rows], self.size[rows], self.angle[rows])
 
     @property
     def place(self) -> np.ndarray:
-        """(N,) int64 which place a row is an orientation of, counted from 0 and never falling."""
+        """(N,) int64 location of each row, counted from 0, ascending."""
         what = np.column_stack([self.xy, self.size])
         return np.concatenate([[0], np.cumsum((what[1:] != what[:-1]).any(1))])[: len(what)]
 
     def distinct(self) -> Points:
-        """The first row of each place."""
+        """The first row of each location."""
         return self[np.unique(self.place, return_index=True)[1]]
 
     def strongest(self, count: int | None = None, radius: float = 0.0) -> Points:
-        """The best places, with all their orientations: see ``best``."""
+        """The highest-scoring locations with all their orientations, see ``best``."""
         return self[self.best(count, radius)]
 
     def best(self, count: int | None = None, radius: float = 0.0) -> np.ndarray:
-        """The rows of the best places, with all their orientations.
+        """The rows of the highest-scoring locations, with all their orientations.
 
         Args:
-            count: places at most; None is all.
-            radius: no place within this distance of a better one stays, pixels; 0 keeps all.
+            count: largest number of locations; None is all.
+            radius: a location within this distance of a better one is discarded, pixels; 0 keeps all.
 
         Returns:
-            (n,) int64 indices, rising.
+            (n,) int64 indices, ascending.
         """
         first = np.unique(self.place, return_index=True)[1]
-        stays = np.ones(len(first), dtype=bool)
+        kept = np.ones(len(first), dtype=bool)
         if radius > 0 and len(first):
             near = cKDTree(self.xy[first]).query_ball_point(self.xy[first], radius)
             for i, others in enumerate(near):
-                if stays[i]:
-                    stays[[j for j in others if j > i]] = False
-        chosen = np.flatnonzero(stays)[:count]
+                if kept[i]:
+                    kept[[j for j in others if j > i]] = False
+        chosen = np.flatnonzero(kept)[:count]
         return np.flatnonzero(np.isin(self.place, chosen))
 
 
 class Detector(Protocol):
-    """Who finds points and describes them. ``descriptor`` names what describes them."""
+    """Detects interest points and describes them; ``descriptor`` is the name of the descriptor."""
 
     descriptor: str
 
     def detect(self, image: np.ndarray) -> Points:
-        """Points of an image, (H, W) grey or (H, W, 3) RGB, uint8."""
+        """Points of an (H, W) grey or (H, W, 3) RGB uint8 image."""
 
     def describe(self, image: np.ndarray, points: Points) -> np.ndarray:
-        """(N, D) a descriptor a row: float32, told apart by Euclidean distance, or uint8 of packed bits, by Hamming's."""
+        """(N, D) descriptors: float32, compared by Euclidean distance, or packed bits in uint8, by Hamming distance."""
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 of an (H, W) or (H, W, 3) RGB uint8 image."""
+    """Convert an (H, W) or (H, W, 3) RGB uint8 image to (H, W) uint8."""
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
 
 def peaks(response: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Maxima of a map among their eight neighbours, to a fraction of a cell.
+    """Local maxima of a map among their eight neighbours, with subpixel accuracy.
 
     The offset from the cell's centre is that of the quadratic through the 3x3 cells, -H^-1 g, at most half a cell; 0 where
-    H is not negative definite. Of cells that touch and tie, one stays: where two tie the offset leads half way between.
-    The outermost cells are no peaks.
+    H is not negative definite. Of adjacent cells of equal value one is kept; with two, the offset points half way between
+    them. Cells on the border are not peaks.
 
     Args:
         response: (H, W).
-        threshold: values that are not above it are no peaks.
+        threshold: peaks are above this value.
 
     Returns:
         (N, 2) (x, y) in cells, continuous, and (N,) the values of the cells.
@@ -127,10 +127,10 @@ def peaks(response: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarra
     hxx, hyy = at(1, 0) - 2 * here + at(-1, 0), at(0, 1) - 2 * here + at(0, -1)
     hxy = (at(1, 1) - at(-1, 1) - at(1, -1) + at(-1, -1)) / 4
     determinant = hxx * hyy - hxy**2
-    bent = (hxx < 0) & (determinant > 0)
-    safe = np.where(bent, determinant, 1.0)[:, None]
+    definite = (hxx < 0) & (determinant > 0)
+    safe = np.where(definite, determinant, 1.0)[:, None]
     step = np.column_stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy]) / safe
-    step = np.where(bent[:, None], np.clip(step, -0.5, 0.5), 0.0)
+    step = np.where(definite[:, None], np.clip(step, -0.5, 0.5), 0.0)
     return np.column_stack([columns, rows]) + 0.5 + step, here
 
 

@@ -1,11 +1,11 @@
 """Similarity maps as pairs of complex numbers, and votes for them: a generalised Hough transform without bins.
 
 A point (x, y) is z = x + iy, and a similarity is z' = a z + b: |a| is its scale, arg a its angle (from the x axis towards
-the y axis), b its shift. An array of N similarities is (N, 2) complex, its columns a and b. A frame is the similarity
-from its own coordinates to the picture's.
+the y axis), b its shift. An array of N similarities is (N, 2) complex, with columns a and b. A frame is the similarity
+from local coordinates to the image's.
 
-Maps of a subject's own frame, in which its mean shape has its centroid in 0 and RMS distance 1 from it, have a natural
-distance: sqrt(|a - a'|**2 + |b - b'|**2) is the RMS distance, in pixels, between the mean shapes that they draw.
+In a subject's frame the mean shape has centroid 0 and RMS distance 1 from it. Maps of such frames have a natural distance:
+sqrt(|a - a'|**2 + |b - b'|**2) is the RMS distance, in pixels, between the mean shapes that they draw.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ def as_points(z: np.ndarray) -> np.ndarray:
 
 
 def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """Outer after inner; both (..., 2) complex."""
+    """The composition outer(inner(z)); both (..., 2) complex."""
     a = outer[..., 0] * inner[..., 0]
     return np.stack([a, outer[..., 0] * inner[..., 1] + outer[..., 1]], axis=-1)
 
 
 def inverse(maps: np.ndarray) -> np.ndarray:
-    """(..., 2) complex maps, each undone."""
+    """The inverse of each of (..., 2) complex maps."""
     a = 1 / maps[..., 0]
     return np.stack([a, -a * maps[..., 1]], axis=-1)
 
 
 def fitted(shape: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """The least-squares similarity from a shape to each of M others, over the points that these have.
+    """The least-squares similarity from a shape to each of M others, over their labelled points.
 
     a = sum_k conj(s_k) z_k / sum_k |s_k|**2 of points about their means, b = mean z - a mean s
 
@@ -48,8 +48,8 @@ def fitted(shape: np.ndarray, z: np.ndarray) -> np.ndarray:
         z: (M, K) complex, NaN where unlabelled; every row has a point.
 
     Returns:
-        (M, 2) complex. Where fewer than two points are labelled there is neither angle nor size: those are 0 degrees and
-        the median size of the others (1 where there are no others).
+        (M, 2) complex. A row with fewer than two labelled points has no angle and no size: it gets 0 degrees and the
+        median size of the others (1 where there are no others).
     """
     known = np.isfinite(z)
     count = known.sum(1)
@@ -58,21 +58,21 @@ def fitted(shape: np.ndarray, z: np.ndarray) -> np.ndarray:
     mean_s, mean_z = s.sum(1) / count, z.sum(1) / count
     s, z = np.where(known, s - mean_s[:, None], 0), np.where(known, z - mean_z[:, None], 0)
     spread = (np.abs(s) ** 2).sum(1)
-    turned = (s.conj() * z).sum(1)
-    sure = (spread > 1e-12) & (np.abs(turned) > 1e-12)
-    a = np.where(sure, turned / np.where(sure, spread, 1), np.nan)
-    a = np.where(sure, a, np.median(np.abs(a[sure])) if sure.any() else 1.0)
+    correlation = (s.conj() * z).sum(1)
+    valid = (spread > 1e-12) & (np.abs(correlation) > 1e-12)
+    a = np.where(valid, correlation / np.where(valid, spread, 1), np.nan)
+    a = np.where(valid, a, np.median(np.abs(a[valid])) if valid.any() else 1.0)
     return np.stack([a, mean_z - a * mean_s], axis=1)
 
 
 def mean_shape(z: np.ndarray, rounds: int = 20) -> np.ndarray:
-    """Generalised Procrustes analysis of similarities: centroid 0, RMS distance 1, the first full shape's angle.
+    """Mean shape by generalised Procrustes analysis: centroid 0, RMS distance 1, angle of the most complete shape.
 
     Args:
         z: (M, K) complex, NaN where unlabelled; every row has a point.
 
     Returns:
-        (K,) complex; 0, the centroid, for a keypoint that nobody has.
+        (K,) complex; 0, the centroid, for a keypoint that is never labelled.
 
     Source: Gower, "Generalized Procrustes analysis", 1975.
     """
@@ -95,14 +95,14 @@ def _normalised(shape: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Votes:
-    """V votes of features of a picture for where a subject's own frame lies.
+    """V votes of features of an image for the frame of a subject.
 
     Args:
-        maps: (V, 2) complex, own frame to picture.
+        maps: (V, 2) complex, from the subject's frame to the image.
         weight: (V,) positive.
-        source: (V,) int64, which feature of the picture votes; its own negative number for a vote of none.
-        owner: (V,) int64, whose remembered feature it was taken for.
-        place: (V,) complex, where the feature lies, pixels; NaN for a vote of none.
+        source: (V,) int64 feature of the image that votes; a unique negative number for a vote without a feature.
+        owner: (V,) int64 exemplar of the stored feature that it matches.
+        place: (V,) complex position of the feature, pixels; NaN for a vote without a feature.
     """
 
     maps: np.ndarray
@@ -119,26 +119,26 @@ class Votes:
 
     @classmethod
     def concat(cls, parts: Sequence[Votes]) -> Votes:
-        """All votes of several, in order."""
+        """Concatenate votes, in order."""
         return cls(*(np.concatenate([getattr(p, field.name) for p in parts]) for field in fields(cls)))
 
-    def strongest(self, most: int) -> Votes:
-        """At most so many votes, by falling weight; of equal ones the first."""
-        return self[np.argsort(-self.weight, kind="stable")[:most]]
+    def strongest(self, count: int) -> Votes:
+        """The votes of largest weight, descending; of equal ones the first."""
+        return self[np.argsort(-self.weight, kind="stable")[:count]]
 
 
 def near(maps: np.ndarray, centre: np.ndarray, tolerance: float) -> np.ndarray:
-    """How much each map agrees with others: 1 - (distance / (tolerance * size))**2, and 0 beyond.
+    """Agreement of maps with centres: 1 - (distance / (tolerance * size))**2, at least 0.
 
     Args:
         maps: (V, 2) complex.
-        centre: (C, 2) complex, whose sizes |a| count.
-        tolerance: RMS distance of the shapes drawn, in sizes.
+        centre: (C, 2) complex; its |a| is the size.
+        tolerance: RMS distance of the shapes that the maps draw, in sizes.
 
     Returns:
         (C, V) in [0, 1].
     """
-    # sums of products and no array of (C, V, 2) differences, which would be large
+    # sums of products need no (C, V, 2) array of differences, which would be large
     own, other = (np.concatenate([m.real, m.imag], axis=1) for m in (centre, maps))
     middle = other.mean(0)
     own, other = own - middle, other - middle
@@ -147,10 +147,10 @@ def near(maps: np.ndarray, centre: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 def peak(votes: Votes, tolerance: float, rounds: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """The map that most votes agree on: the densest vote, moved to the mean of those around it (mean shift).
+    """The mode of the votes: the vote of highest density, moved to the mean of the votes around it (mean shift).
 
     Returns:
-        (2,) complex, and (V,) how much each vote agrees with it.
+        (2,) complex, and (V,) agreement of each vote with it.
 
     Source: Ballard, "Generalizing the Hough transform", 1981; Comaniciu & Meer, "Mean shift", 2002.
     """
@@ -163,17 +163,17 @@ def peak(votes: Votes, tolerance: float, rounds: int = 10) -> tuple[np.ndarray, 
 
 
 def agreed(z: np.ndarray, weight: np.ndarray, spread: float, rounds: int = 20) -> tuple[np.ndarray, np.ndarray]:
-    """For each of K points the place that the votes for it gather around: from their median towards the mode.
+    """Robust mean of the votes for each of K points: iterated from their median towards the mode.
 
-    Weights fall as 1 / (1 + (distance / spread)**2), so that a few votes that are far off don't pull.
+    Weights decrease as 1 / (1 + (distance / spread)**2), so that outliers have little influence.
 
     Args:
-        z: (V, K) complex votes, NaN where a vote says nothing of a point.
+        z: (V, K) complex votes, NaN where a vote does not place a point.
         weight: (V, K), 0 or more.
         spread: pixels.
 
     Returns:
-        (K,) complex, NaN where nobody votes, and (K,) the weight of the votes that agree.
+        (K,) complex, NaN for a point without votes, and (K,) the total weight of the votes that agree.
     """
     weight = np.where(np.isfinite(z), weight, 0)
     z = np.where(weight > 0, z, 0)

@@ -1,7 +1,7 @@
 """Augmentation: one random affine map folded into the view, then albumentations on the pixels; and mosaics of four images.
 
-Rotation, scale, shift and mirroring are composed with the view's own map, so that an image is resampled once and turning
-it never cuts corners off that a crop had already thrown away. Everything else is a list of albumentations transforms;
+Rotation, scale, shift and mirroring are composed with the view's own map, so that an image is resampled once and a
+rotation loses no part of the image that lies outside the crop. Everything else is a list of albumentations transforms;
 those that move pixels move the keypoints with them.
 """
 
@@ -31,16 +31,16 @@ class Augment:
 
     Args:
         rotate: degrees; the angle is uniform in [-rotate, rotate].
-        rotate_prob: how often the view is turned at all.
+        rotate_prob: probability of a rotation.
         scale: (low, high) factor on the subject's size, log-uniform.
         shift: fraction of the view's width and height; uniform in [-shift, shift].
-        flip: how often the view is mirrored; left and right keypoints swap names.
-        mosaic: how often a view is put together of four images (``data.mosaic``); for whole images only.
-        mosaic_off: so many last epochs of a training see no mosaics, as they are no pictures that anyone will predict.
+        flip: probability of mirroring; left and right keypoints swap names.
+        mosaic: probability that a view is combined from four images (``data.mosaic``); for whole images only.
+        mosaic_off: number of last epochs without mosaics, which differ from the images that are predicted.
         transforms: albumentations transforms on the uint8 view, e.g. colour, blur, noise, ``CoarseDropout``.
 
     Raises:
-        ConfigError: an option can't be, or a transform would mirror the image behind the skeleton's back.
+        ConfigError: an option is out of range, or a transform mirrors the image.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Augment:
         transforms: Sequence[Any] = (),
     ) -> None:
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise ConfigError(f"augment.scale is {list(scale)}, but wants [low, high] with 0 < low <= high.")
+            raise ConfigError(f"augment.scale is {list(scale)}, but needs [low, high] with 0 < low <= high.")
         if not 0 <= mosaic <= 1 or mosaic_off < 0:
             raise ConfigError(
                 f"augment.mosaic is {mosaic} and augment.mosaic_off is {mosaic_off}, but a probability lies between 0 "
@@ -72,7 +72,7 @@ class Augment:
         self.mosaic, self.mosaic_off = mosaic, mosaic_off
         parameters = A.KeypointParams(format="xy", remove_invisible=False)
         with warnings.catch_warnings():
-            # transforms of colour alone have no use for keypoints, and albumentations says so
+            # albumentations warns of transforms that do not use keypoints
             warnings.filterwarnings("ignore", "Got processor for keypoints")
             self.pixels = A.Compose(list(transforms), keypoint_params=parameters) if transforms else None
 
@@ -80,7 +80,7 @@ class Augment:
         """Draw a geometric change.
 
         Args:
-            rng: where the randomness comes from.
+            rng: random generator.
             size: (width, height) of the view.
 
         Returns:
@@ -115,7 +115,7 @@ class Augment:
         corners = poses.box[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
         points = np.concatenate([poses.xy.reshape(-1, 2), corners])
         known = np.isfinite(points).all(1)
-        # albumentations counts from the centre of the first pixel
+        # albumentations uses pixel indices
         out = self.pixels(image=image, keypoints=points[known] - 0.5)
         points[known] = np.asarray(out["keypoints"], dtype=np.float64).reshape(-1, 2) + 0.5
         n, k = poses.visible.shape

@@ -1,21 +1,20 @@
-"""The linter of datasets: everything that would spoil a training run, found before it starts and said all at once."""
+"""Checks of a dataset: everything that would spoil a training run, found before it starts and reported at once."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from kplab.data.formats import OUTSIDE_TOLERANCE, some
-from kplab.data.images import read_header, read_image
+from kplab.data.images import read_header
+from kplab.data.reading import OUTSIDE_TOLERANCE, some
 from kplab.errors import DataError
 from kplab.structures.labels import Labels
 
 SMALL_BOX = 4.0
-"""Pixels: a labelled subject whose box has a shorter side can hardly be seen."""
+"""Pixels: a labelled subject whose box has a shorter side is hardly visible."""
 
 
 @dataclass
@@ -23,8 +22,8 @@ class Report:
     """What ``check_labels`` found.
 
     Args:
-        errors: faults that training cannot or must not go on with, a line each, with the remedy.
-        warnings: what may be meant so, a line each.
+        errors: faults that prevent or invalidate a training, a line each, with what to do.
+        warnings: what may be intended, a line each.
         counts: kind of fault to how often it occurs; and images, instances, labelled instances and keypoints.
     """
 
@@ -43,15 +42,15 @@ class Report:
 
 
 def check_labels(labels: Labels, *, deep: bool = False, max_poses: int | None = None) -> Report:
-    """Check a dataset: its files, and its labels against them.
+    """Check a dataset: its images, and its labels against them.
 
     Args:
         labels: the dataset, or one part of it.
         deep: decode every image whole, in threads, rather than reading headers only.
-        max_poses: poses that one image may show, where a head is limited; None for any number.
+        max_poses: largest number of poses in one image, where a head is limited; None for any number.
 
     Returns:
-        All faults, the first ten of each kind with the number of all.
+        All faults: of each kind the first ten, with their number.
     """
     report = Report()
     p = labels.poses
@@ -61,62 +60,70 @@ def check_labels(labels: Labels, *, deep: bool = False, max_poses: int | None = 
         "labelled instances": int(p.labelled.any(1).sum()),
         "labelled keypoints": int(p.labelled.sum()),
     }
-    _check_files(labels, deep, report)
+    _check_images(labels, deep, report)
     _check_poses(labels, report)
     if max_poses is not None:
         counted = np.add.reduceat(np.append(~p.ignore, 0), labels.start[:-1]) if len(labels) else np.zeros(0)
         crowded = np.flatnonzero((counted > max_poses) & (np.diff(labels.start) > 0))
-        _say(
+        _add(
             report,
             "errors",
             "images with too many poses",
-            [f"{labels.path(int(i))} ({counted[i]})" for i in crowded],
-            f"show more than {max_poses} poses, which is all that the head can hold",
+            [f"{labels.where(int(i))} ({counted[i]})" for i in crowded],
+            f"show more than {max_poses} poses, the largest number that the head can represent",
             "Use regions=annotated, or a head for any number of poses.",
         )
     return report
 
 
-def _say(report: Report, level: str, kind: str, where: list[str], what: str, remedy: str) -> None:
-    if where:
-        report.counts[kind] = len(where)
-        getattr(report, level).append(f"{len(where)} {kind}: {some(where)}: {what}. {remedy}")
+def _add(report: Report, level: str, kind: str, places: list[str], what: str, remedy: str) -> None:
+    if places:
+        report.counts[kind] = len(places)
+        getattr(report, level).append(f"{len(places)} {kind}: {some(places)}: {what}. {remedy}")
 
 
-def _look(job: tuple[Path, bool]) -> tuple[tuple[int, int] | None, int, str]:
-    path, deep = job
+def _look(labels: Labels, i: int, deep: bool) -> tuple[tuple[int, int] | None, int, str]:
+    """(width, height) and EXIF orientation of image i, or words for its fault; only files have headers to read."""
+    path = labels.path(i)
+    size, orientation = None, 1
     try:
-        size, orientation = read_header(path)
-        if deep:
-            height, width = read_image(path).shape[:2]
+        if path is not None:
+            size, orientation = read_header(path)
+        if deep or path is None:
+            height, width = labels.read(i).shape[:2]
             size = (width, height)
     except DataError as error:
-        return None, 1, "missing" if not path.is_file() else str(error).removeprefix(f"{path}: ")
+        missing = path is not None and not path.is_file()
+        return None, 1, "missing" if missing else str(error).removeprefix(f"{path}: ")
     return size, orientation, ""
 
 
-def _check_files(labels: Labels, deep: bool, report: Report) -> None:
+def _check_images(labels: Labels, deep: bool, report: Report) -> None:
     with ThreadPoolExecutor() as pool:
-        seen = list(pool.map(_look, [(labels.path(i), deep) for i in range(len(labels))]))
+        seen = list(pool.map(lambda i: _look(labels, i, deep), range(len(labels))))
     found: dict[str, list[str]] = defaultdict(list)
     for i, (size, orientation, fault) in enumerate(seen):
-        path, stated = labels.path(i), tuple(int(v) for v in labels.size[i])
+        path, stated = labels.where(i), tuple(int(v) for v in labels.size[i])
         if fault:
             found["missing" if fault == "missing" else "unreadable"].append(
-                str(path) if fault == "missing" else f"{path} ({fault})"
+                path if fault == "missing" else f"{path} ({fault})"
             )
         elif size is not None and size != stated:
             turned = orientation >= 5 and size[::-1] == stated
             found["turned" if turned else "sizes"].append(f"{path} (file {size}, labels {stated})")
         elif orientation != 1:
             found["oriented"].append(f"{path} (EXIF orientation {orientation})")
-    say = ("errors", "missing images", "no such file", "Check the image folder, or fetch the dataset again.")
     for key, (level, kind, what, remedy) in {
-        "missing": say,
+        "missing": (
+            "errors",
+            "missing images",
+            "no such file",
+            "Check the image folder, or fetch the dataset again.",
+        ),
         "unreadable": (
             "errors",
             "unreadable images",
-            "cannot be decoded whole",
+            "cannot be decoded completely",
             "Fetch these files again, or leave them out of the dataset.",
         ),
         "turned": (
@@ -138,33 +145,33 @@ def _check_files(labels: Labels, deep: bool, report: Report) -> None:
             "Make sure that the labels are on the stored pixels.",
         ),
     }.items():
-        _say(report, level, kind, found[key], what, remedy)
+        _add(report, level, kind, found[key], what, remedy)
 
 
 def _check_poses(labels: Labels, report: Report) -> None:
     p = labels.poses
-    image = np.repeat(np.arange(len(labels)), np.diff(labels.start))
+    image = labels.image_of()
     counted = p.labelled.any(1) & ~p.ignore
 
     def named(mask: np.ndarray) -> list[str]:
-        return [f"{labels.path(image[i])} instance {labels.instance_id[i]}" for i in np.flatnonzero(mask)]
+        return [f"{labels.where(image[i])} instance {labels.instance_id[i]}" for i in np.flatnonzero(mask)]
 
     if not counted.any():
         report.errors.append(
-            f"{labels.root}: no labelled keypoint in {len(labels)} images and {len(p)} instances. "
+            f"{labels.source}: no labelled keypoint in {len(labels)} images and {len(p)} instances. "
             "Check that this is the keypoint file, and that visibility is 1 or 2 where a keypoint is labelled."
         )
         report.counts["datasets without labels"] = 1
     ever = p.labelled.sum(0) > 0
     never = [name for name, labelled in zip(labels.skeleton.keypoints, ever, strict=True) if not labelled]
     if never and counted.any():
-        _say(
+        _add(
             report,
             "warnings",
             "keypoints that are never labelled",
             never,
-            f"no instance of {labels.root} has them",
-            "Nothing can be learnt or scored there; check the names.",
+            f"no instance of {labels.source} has them",
+            "They are neither learnt nor scored; check the names.",
         )
     size = labels.size[image]
     with np.errstate(invalid="ignore"):
@@ -183,14 +190,14 @@ def _check_poses(labels: Labels, report: Report) -> None:
             "instances with keypoints outside",
             outside,
             f"keypoints lie more than {OUTSIDE_TOLERANCE:g} px outside the image",
-            "Correct the labels; the readers of kplab take such points as unlabelled.",
+            "Correct the labels; kplab's readers treat such points as unlabelled.",
         ),
         (
             "warnings",
             "instances with keypoints on the edge",
             edge,
             f"keypoints lie up to {OUTSIDE_TOLERANCE:g} px outside the image",
-            "Nothing need be done: they are kept.",
+            "They are kept; no action is needed.",
         ),
         (
             "errors",
@@ -211,14 +218,14 @@ def _check_poses(labels: Labels, report: Report) -> None:
             "instances with a box outside",
             counted & beyond,
             "the box does not touch the image",
-            "Correct the boxes: wanted x, y, width, height in pixels of this image.",
+            "Correct the boxes: expected x, y, width, height in pixels of this image.",
         ),
         (
             "warnings",
             "instances with a small box",
             counted & (sides > 0) & (sides < SMALL_BOX),
             f"a side is under {SMALL_BOX:g} px",
-            "Check these; a crop of them shows nothing.",
+            "Check these; a crop of them shows next to nothing.",
         ),
         (
             "warnings",
@@ -228,4 +235,4 @@ def _check_poses(labels: Labels, report: Report) -> None:
             "Unlabelled keypoints must have visibility 0.",
         ),
     ):
-        _say(report, level, kind, named(mask), what, remedy)
+        _add(report, level, kind, named(mask), what, remedy)

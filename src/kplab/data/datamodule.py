@@ -1,4 +1,4 @@
-"""From labels and regions to batches: the same dataset for every family, and the same pixels for the same seed."""
+"""Datasets and loaders: labels and regions to batches, with the same pixels for the same seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kplab.data.augment import Augment
-from kplab.data.images import read_image
 from kplab.data.mosaic import TILES, Tile, mosaic
 from kplab.data.regions import Regions
 from kplab.errors import DataError
@@ -24,24 +23,24 @@ from kplab.structures.sample import Batch, Sample
 
 
 class PoseDataset(Dataset[Sample]):
-    """One sample a region.
+    """One sample for each region.
 
-    Items are asked for by (index, epoch): what augmentation draws depends on the seed, the epoch and the index alone,
-    never on workers, their number or their order, so a resumed run sees what an uninterrupted one would have seen.
+    Items are indexed by (index, epoch): augmentation depends on the seed, the epoch and the index alone, not on the number
+    or order of workers, so that a resumed run gets the same samples as an uninterrupted one.
 
     Args:
         labels: images and true poses.
-        regions: which parts of them.
+        regions: parts of the images.
         size: (width, height) of the views.
         augment: None for validation and prediction.
-        seed: of the augmentation.
+        seed: seed of the augmentation.
         window: (width, height) of a part of the view, cut at random around one of its subjects, at the view's scale: for
             training convolutional heads on large views of which most is background. None: the whole view.
-        window_anywhere: how often a window lies anywhere in the view instead, so that all of the background is seen.
-        epochs: of the training, of which the last ``augment.mosaic_off`` see no mosaics; None: all see them.
+        window_anywhere: probability that a window lies anywhere in the view instead, so that all of the background is seen.
+        epochs: number of epochs, of which the last ``augment.mosaic_off`` have no mosaics; None: all have them.
 
     Raises:
-        DataError: mosaics are asked for, but the regions are not whole images.
+        DataError: mosaics are enabled, but the regions are not whole images.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class PoseDataset(Dataset[Sample]):
         self.mosaic_until = np.inf if augment is None or epochs is None else epochs - augment.mosaic_off
         if self.mosaic and regions.kind != "image":
             raise DataError(
-                f"augment.mosaic={self.mosaic:g} puts whole images together, but regions are '{regions.kind}'. "
+                f"augment.mosaic={self.mosaic:g} combines whole images, but regions are '{regions.kind}'. "
                 "Use regions=image or augment.mosaic=0."
             )
 
@@ -69,7 +68,7 @@ class PoseDataset(Dataset[Sample]):
         return len(self.regions)
 
     def poses_of(self, index: int) -> Poses:
-        """True poses that region ``index`` is about, source pixels; none where a detector says where it is."""
+        """True poses of region ``index``, source pixels; none where the region was detected."""
         if self.regions.kind == "detected":
             return Poses.empty(len(self.labels.skeleton))
         subject = int(self.regions.subject[index])
@@ -101,7 +100,7 @@ class PoseDataset(Dataset[Sample]):
         if self.augment is not None:
             pixels, poses = self.augment.change_pixels(pixels, poses, rng)
         if self.regions.kind == "image":
-            # an annotated box is another matter: a head may well point to what lies just outside the view of one subject
+            # not for annotated boxes: keypoints of a subject may lie just outside its view
             poses = poses.clipped(size)
         region = self.regions
         image_id = int(self.labels.image_id[region.image[index]])
@@ -109,7 +108,7 @@ class PoseDataset(Dataset[Sample]):
 
     def tile(self, index: int, rng: np.random.Generator) -> Tile:
         """Region ``index`` before augmentation: its image, and the map to the plain view or a window of it."""
-        image = read_image(self.labels.path(int(self.regions.image[index])))
+        image = self.labels.read(int(self.regions.image[index]))
         poses = self.poses_of(index)
         view = affine.fit_box(self.regions.box[index], self.size, self.regions.padding)
         if self.window is not None:
@@ -120,14 +119,14 @@ class PoseDataset(Dataset[Sample]):
 def cut(
     poses: Poses, size: tuple[int, int], window: tuple[int, int], rng: np.random.Generator, anywhere: float = 0.0
 ) -> np.ndarray:
-    """Map a view to a window around a subject drawn at random, up to a third of the window off its centre.
+    """Map a view to a window around a random subject, up to a third of the window off its centre.
 
     Args:
-        poses: of the view.
+        poses: poses of the view.
         size: (width, height) of the view.
         window: (width, height) of the part.
-        rng: where the randomness comes from.
-        anywhere: how often the window lies anywhere inside the view instead.
+        rng: random generator.
+        anywhere: probability that the window lies anywhere inside the view instead.
 
     Returns:
         (3, 3) view pixels to window pixels; the view's corner where there is no subject.
@@ -146,9 +145,9 @@ def cut(
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (index, epoch), shuffled by seed and epoch, dealt out to the processes of a distributed run.
+    """Yields (index, epoch), shuffled by seed and epoch, distributed over the processes of a run.
 
-    Every process gets the same number of samples; the last few are repeated from the start where they don't divide.
+    Every process gets the same number of samples; where they cannot be divided evenly, the first ones are repeated.
     """
 
     def __init__(self, length: int, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1) -> None:
@@ -175,13 +174,13 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 def quiet_worker(_: int) -> None:
-    """Workers share the cores with training: one thread each."""
+    """Limit a worker to one thread: workers share the cores with training."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
 def loader(
-    dataset: PoseDataset, batch_size: int, workers: int, sampler: EpochSampler, drop_last: bool = False
+    dataset: Dataset[Sample], batch_size: int, workers: int, sampler: EpochSampler, drop_last: bool = False
 ) -> DataLoader[Batch]:
     """A DataLoader of Batch."""
     return DataLoader(
@@ -198,7 +197,7 @@ def loader(
 
 
 def usual_workers() -> int:
-    """Half the cores this process may use, at least one and at most eight: training itself needs the rest."""
+    """Half the cores that this process may use, at least one and at most eight; training uses the rest."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, max(1, cores // 2))
 
@@ -207,11 +206,11 @@ class PoseDataModule(pl.LightningDataModule):
     """Training and validation batches.
 
     Args:
-        train: dataset to learn from.
-        val: dataset to watch, or None.
-        batch_size: samples a process and step.
+        train: training dataset.
+        val: validation dataset, or None.
+        batch_size: samples for each process and step.
         workers: loader processes; None is ``usual_workers()``.
-        seed: of the order of samples.
+        seed: seed of the order of samples.
     """
 
     def __init__(
@@ -226,14 +225,14 @@ class PoseDataModule(pl.LightningDataModule):
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled; a last batch of one sample is left out, since batch statistics of one are meaningless."""
+        """Shuffled batches; a last batch of one sample is left out, since batch statistics need more than one."""
         rank, world = self._place()
         sampler = EpochSampler(len(self.train), True, self.seed, rank, world)
         single = len(sampler) % self.batch_size == 1 and len(sampler) > 1
         return loader(self.train, self.batch_size, self.workers, sampler, drop_last=single)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """In order; empty where there is no validation set."""
+        """Batches in order; empty where there is no validation set."""
         if self.val is None:
             return []
         rank, world = self._place()

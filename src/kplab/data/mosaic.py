@@ -1,7 +1,7 @@
-"""Mosaic: four samples around one point of the view, so that subjects are seen small, cut off and beside strangers.
+"""Mosaic augmentation: four samples around one point of the view, so that subjects appear small, cut off and elsewhere.
 
-The plain views keep their scale and meet, each with a corner of its picture, at a random point; the common geometric change
-comes after. Every image is resampled once, straight into its part of the view.
+The plain views keep their scale; a corner of each image lies at one random point, and the common geometric change is applied
+afterwards. Every image is resampled once, directly into its part of the view.
 
 Source: YOLOv4 (Bochkovskiy 2020) and Ultralytics' later form of it, in which a view shows as much as one image would.
 """
@@ -20,7 +20,7 @@ TILES = 4
 
 @dataclass
 class Tile:
-    """One sample that is yet to be resampled.
+    """One sample before it is resampled.
 
     Args:
         image: (H, W, 3) uint8.
@@ -36,9 +36,9 @@ class Tile:
 def mosaic(
     tiles: list[Tile], size: tuple[int, int], centre: np.ndarray, change: np.ndarray
 ) -> tuple[np.ndarray, Poses, list[np.ndarray]]:
-    """Put four samples together.
+    """Combine four samples in one view.
 
-    What a sample's plain view does not show of its poses is cut off as ``Poses.clipped`` says, before the change.
+    The poses of each sample are clipped to its part of the view (``Poses.clipped``) before the change.
 
     Args:
         tiles: upper left, upper right, lower left, lower right.
@@ -47,7 +47,7 @@ def mosaic(
         change: (3, 3) unchanged view to view.
 
     Returns:
-        (height, width, 3) pixels, black where there is no picture; all poses, view pixels, not yet clipped to the view;
+        (height, width, 3) pixels, black where there is no image; all poses, view pixels, not yet clipped to the view;
         and of each tile the (3, 3) map from its source pixels to the view.
     """
     pixels = np.zeros((size[1], size[0], 3), dtype=np.uint8)
@@ -65,7 +65,7 @@ def mosaic(
 
 
 def _shown(tile: Tile, size: tuple[int, int]) -> np.ndarray:
-    """(4,) xyxy: the picture in the plain view, without the letterbox around it."""
+    """(4,) xyxy: the image in the plain view, without the letterbox around it."""
     height, width = tile.image.shape[:2]
     picture = affine.apply_to_boxes(tile.view, np.array([[0.0, 0.0, width, height]]))[0]
     low = np.clip(picture[:2], 0, size)
@@ -73,7 +73,7 @@ def _shown(tile: Tile, size: tuple[int, int]) -> np.ndarray:
 
 
 def _draw(pixels: np.ndarray, image: np.ndarray, change: np.ndarray, placed: np.ndarray, part: np.ndarray) -> None:
-    """Resample an image into those pixels whose centres come from its part of the unchanged view."""
+    """Resample an image into the pixels whose centres map to its part of the unchanged view."""
     height, width = pixels.shape[:2]
     hull = affine.apply_to_boxes(change, part[None])[0]
     x0, y0 = np.clip(np.floor(hull[:2]), 0, (width, height)).astype(int)

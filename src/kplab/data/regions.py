@@ -1,7 +1,8 @@
-"""Regions: which parts of an image the network gets to see. A whole image is a region whose box is the image."""
+"""Regions: the parts of images that the network is given. A whole image is a region whose box is the image."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,7 @@ class Regions:
 
 
 def image_regions(labels: Labels) -> Regions:
-    """One region an image: all of it, with all its subjects."""
+    """One region for each image: the whole image, with all its subjects."""
     n = len(labels)
     box = np.concatenate([np.zeros((n, 2)), labels.size.astype(np.float64)], axis=1)
     return Regions(np.arange(n), box, np.full(n, -1), np.ones(n), 1.0, "image")
@@ -53,32 +54,42 @@ def annotated_regions(labels: Labels, padding: float = 1.25) -> Regions:
     """One region for every instance that is not ignored and has a labelled keypoint: its annotated box.
 
     Args:
-        padding: factor on the box's sides; 1.25 is what SimpleBaseline, HRNet and their heirs use.
+        padding: factor on the box's sides; 1.25 is the value of SimpleBaseline and HRNet.
     """
     poses = labels.poses
     rows = np.flatnonzero(~poses.ignore & poses.labelled.any(1) & np.isfinite(poses.box).all(1))
-    image = np.repeat(np.arange(len(labels)), np.diff(labels.start))
+    image = labels.image_of()
     return Regions(image[rows], poses.box[rows], rows, np.ones(len(rows)), padding, "annotated")
 
 
 def detected_regions(labels: Labels, found: dict[int, Poses], padding: float = 1.25) -> Regions:
-    """One region for every predicted box, which knows nothing of the truth.
+    """One region for every predicted box; the true poses are not used.
 
     Args:
-        labels: whose images are looked at; not its poses.
+        labels: the images; its poses are not used.
         found: image id to predicted poses, source pixels; those without a box have the hull of their keypoints.
         padding: factor on a box's sides.
 
     Raises:
-        DataError: an image was not looked at.
+        DataError: an image has no entry in ``found``.
     """
-    image, box, score = [np.zeros(0, dtype=np.int64)], [np.zeros((0, 4))], [np.zeros(0)]
     for i, image_id in enumerate(labels.image_id):
         if int(image_id) not in found:
             raise DataError(
-                f"{labels.path(i)}: the detector's predictions do not know this image. Predict this very split with it first."
+                f"{labels.where(i)}: the detector's predictions do not cover this image. Predict this split with it first."
             )
-        poses = found[int(image_id)]
+    return predicted_regions((found[int(i)] for i in labels.image_id), padding)
+
+
+def predicted_regions(found: Iterable[Poses], padding: float = 1.25) -> Regions:
+    """One region for every box of predicted poses; only boxes and scores are kept.
+
+    Args:
+        found: of image 0, 1, …, source pixels; poses without a box have the hull of their keypoints.
+        padding: factor on a box's sides.
+    """
+    image, box, score = [np.zeros(0, dtype=np.int64)], [np.zeros((0, 4))], [np.zeros(0)]
+    for i, poses in enumerate(found):
         boxes = np.where(np.isfinite(poses.box).all(1, keepdims=True), poses.box, poses.extent())
         whole = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(1))
         image.append(np.full(len(whole), i))
@@ -89,7 +100,7 @@ def detected_regions(labels: Labels, found: dict[int, Poses], padding: float = 1
 
 
 def make_regions(labels: Labels, kind: str, padding: float) -> Regions:
-    """Regions of the kinds that need nothing but the labels: ``image`` or ``annotated``."""
+    """Regions of the kinds that need only the labels: ``image`` or ``annotated``."""
     if kind == "image":
         return image_regions(labels)
     if kind == "annotated":

@@ -1,7 +1,7 @@
-"""Which images are for training and which for testing: written down once in a manifest, and checked ever after.
+"""Splits of a dataset into parts such as train and test, written once to a manifest and checked whenever it is read.
 
 The order is that of SHA-256 of ``"<seed>:<group>"``, so that a split is the same on every machine and every version of
-NumPy. Images with identical bytes, and images of one group, never lie on both sides.
+NumPy. Images with identical content, and images of one group, are always in the same part.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from kplab.data.formats import some
+from kplab.data.reading import some
 from kplab.errors import DataError
 from kplab.structures.labels import Labels
 
@@ -27,17 +27,17 @@ BY = ("group", "image", "time")
 
 @dataclass(frozen=True)
 class Manifest:
-    """A split as it lies on disk.
+    """The content of a manifest file.
 
     Args:
-        name: what the split is called: the file's name.
+        name: the file's name.
         by: "group", "image" or "time".
-        seed: that the order came from.
+        seed: seed of the order.
         fractions: share of each part; empty where there are folds.
         folds: number of folds, or None.
         gap: frames dropped between blocks of a split by time.
-        parts: part name to file names, sorted.
-        dropped: files that lie in no part on purpose: the gaps of a split by time.
+        parts: part name to image names, sorted.
+        dropped: images that are in no part on purpose: the gaps of a split by time.
     """
 
     name: str
@@ -65,18 +65,18 @@ def split(
     fold: int | None = None,
     gap: int = 0,
 ) -> dict[str, Labels]:
-    """The parts of a dataset, from its manifest; the manifest is made and written where there is none.
+    """Parts of a dataset as its manifest states them; where there is no manifest, one is made and written.
 
     Args:
         labels: the whole dataset.
         manifest: JSON file; one that exists must have been made with the same parameters.
         fractions: part name to share, together 1, e.g. ``{"train": 0.8, "test": 0.2}``; not used with folds.
-        by: "group" keeps a group (video, subject) on one side, "image" looks at images alone, "time" cuts each group
-            into contiguous blocks in the order of its file names.
+        by: "group" keeps a group (video, subject) in one part, "image" ignores groups, "time" cuts each group into
+            contiguous blocks in the order of its image names.
         seed: another seed is another order; not used by time.
         folds: make parts ``fold0`` … of equal size instead.
         fold: with folds, return ``test`` = this fold and ``train`` = all others.
-        gap: with by="time", frames dropped between two blocks, which are too alike to be on both sides.
+        gap: with by="time", frames dropped between two blocks, as neighbouring frames are nearly identical.
 
     Returns:
         Part name to Labels, whose images are in the order of ``labels``.
@@ -99,13 +99,13 @@ def split(
         differ = [f"{k} is {getattr(found, k)}, asked for {v}" for k, v in asked.items() if getattr(found, k) != v]
         if differ:
             raise DataError(
-                f"{path}: made with other parameters: {'; '.join(differ)}. Ask for the manifest's own, or name another "
+                f"{path}: made with other parameters: {'; '.join(differ)}. Use the manifest's own, or name another "
                 "manifest file."
             )
     else:
         parts = make_split(labels, fractions, by, seed, folds, gap)
         found = write_manifest(path, labels, parts, fractions, by, seed, folds, gap)
-    index = {str(f): i for i, f in enumerate(labels.files)}
+    index = {str(f): i for i, f in enumerate(labels.names)}
     parts = found.parts
     if fold is not None:
         test = f"fold{fold}"
@@ -121,30 +121,32 @@ def make_split(
     folds: int | None = None,
     gap: int = 0,
 ) -> dict[str, list[str]]:
-    """File names of each part; the arguments are those of ``split``. Reads every image once, to find copies.
+    """Image names of each part; the arguments are those of ``split``. Images are read to find copies.
 
     Raises:
         DataError: as ``split``, or an image is missing.
     """
     shares = _shares(fractions, by, folds, gap)
     if not len(labels):
-        raise DataError(f"{labels.root}: no images to split. Check what the dataset reads.")
+        raise DataError(f"{labels.source}: no images to split. Check what the dataset reads.")
     copies = _copies(labels)
     if by == "time":
         return _cut_by_time(labels, shares, copies, gap)
-    keys = labels.group if by == "group" else labels.files
+    keys = labels.group if by == "group" else labels.names
     units = _joined([str(k) for k in keys], copies)
     if len(units) < len(shares):
-        remedy = "Use by=time with a gap, or by=image (neighbouring frames of a video are alike, so that flatters)."
+        remedy = (
+            "Use by=time with a gap, or by=image (neighbouring frames of a video are alike, so scores are too good)."
+        )
         if by == "image":
-            remedy = "Ask for fewer parts; images with identical bytes count as one."
+            remedy = "Ask for fewer parts; images with identical content count as one."
         raise DataError(
-            f"{labels.root}: {len(units)} {by}s that may be parted, but {len(shares)} parts: {', '.join(shares)}. "
+            f"{labels.source}: {len(units)} {by}s that can be separated, but {len(shares)} parts: {', '.join(shares)}. "
             f"{remedy}"
         )
     ordered = sorted(units, key=lambda unit: (hashlib.sha256(f"{seed}:{unit}".encode()).hexdigest(), unit))
-    parts = _dealt([units[unit] for unit in ordered], shares)
-    return {name: sorted(str(labels.files[i]) for i in rows) for name, rows in parts.items()}
+    parts = _assigned([units[unit] for unit in ordered], shares)
+    return {name: sorted(str(labels.names[i]) for i in rows) for name, rows in parts.items()}
 
 
 def _shares(fractions: Mapping[str, float] | None, by: str, folds: int | None, gap: int) -> dict[str, float]:
@@ -154,19 +156,19 @@ def _shares(fractions: Mapping[str, float] | None, by: str, folds: int | None, g
         raise DataError(f"gap={gap} with by={by}: a gap is 0 or more frames between blocks of by=time. Set gap=0.")
     if folds is not None:
         if folds < 2:
-            raise DataError(f"folds={folds}: wanted 2 or more. Leave folds out for a split by fractions.")
+            raise DataError(f"folds={folds}: expected 2 or more. Leave folds out for a split by fractions.")
         return {f"fold{i}": 1 / folds for i in range(folds)}
     shares = {str(k): float(v) for k, v in (fractions or {}).items()}
     if len(shares) < 2 or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
         raise DataError(
-            f"fractions={shares}: wanted two parts or more with positive shares that add up to 1, such as "
+            f"fractions={shares}: expected two parts or more with positive shares that add up to 1, such as "
             "{train: 0.8, test: 0.2}. Leave a part out rather than giving it 0."
         )
     return shares
 
 
-def _dealt(units: list[list[int]], shares: Mapping[str, float]) -> dict[str, list[int]]:
-    """Deal units in turn to the part that lacks most of its share; the last ones go to parts that have none yet."""
+def _assigned(units: list[list[int]], shares: Mapping[str, float]) -> dict[str, list[int]]:
+    """Assign units in turn to the part that lacks most of its share; the last ones go to parts that have none yet."""
     total = sum(map(len, units))
     parts: dict[str, list[int]] = {name: [] for name in shares}
     for i, unit in enumerate(units):
@@ -198,12 +200,23 @@ def _joined(keys: list[str], copies: list[list[int]]) -> dict[str, list[int]]:
 
 
 def _copies(labels: Labels) -> list[list[int]]:
-    """Images with identical bytes; only files of equal length and equal beginning are read whole."""
+    """Images with identical content: identical files, or identical pixels where images are not files.
+
+    Of files, only those of equal length and equal beginning are read completely.
+    """
+    files = [labels.path(i) for i in range(len(labels))]
+
+    def of_files(test: Callable[[Path], object]) -> Callable[[int], object]:
+        return lambda i: None if (path := files[i]) is None else test(path)
+
+    def pixels(i: int) -> object:
+        return None if files[i] is not None else hashlib.sha256(labels.read(i).tobytes()).digest()
+
     sets = [list(range(len(labels)))]
     with ThreadPoolExecutor() as pool:
-        for test in (_length, _beginning, _whole):
+        for test in (of_files(_length), of_files(_beginning), of_files(_whole), pixels):
             rows = [i for same in sets for i in same]
-            values = dict(zip(rows, pool.map(test, [labels.path(i) for i in rows]), strict=True))
+            values = dict(zip(rows, pool.map(test, rows), strict=True))
             sets = [same for group in sets for same in _equal(group, values)]
     return sets
 
@@ -247,13 +260,13 @@ def _cut_by_time(
         videos["" if single else str(group)].append(i)
     parts: dict[str, list[int]] = {name: [] for name in shares}
     for group, members in sorted(videos.items()):
-        rows = sorted(members, key=lambda i: _frames(str(labels.files[i])))
+        rows = sorted(members, key=lambda i: _frames(str(labels.names[i])))
         edges = np.round(np.cumsum([0.0, *shares.values()]) * len(rows)).astype(int)
         for k, name in enumerate(shares):
             block = rows[edges[k] + (gap if k else 0) : edges[k + 1]]
             if not block:
                 raise DataError(
-                    f"{labels.root}: {len(rows)} frames of '{group}' leave none for part '{name}' with gap={gap}. "
+                    f"{labels.source}: {len(rows)} frames of '{group}' leave none for part '{name}' with gap={gap}. "
                     "Use fewer parts, a smaller gap, or by=group."
                 )
             parts[name] += block
@@ -261,13 +274,13 @@ def _cut_by_time(
     for same in copies:
         held = [i for i in same if i in part_of]
         for i in held[1:]:
-            # a copy on the other side is dropped there, as a frame of the gap is
+            # a copy in another part is dropped, like a frame of the gap
             if part_of[i] != part_of[held[0]]:
                 parts[part_of[i]].remove(i)
     empty = [name for name, rows in parts.items() if not rows]
     if empty:
-        raise DataError(f"{labels.root}: every frame of part '{empty[0]}' is a copy of another part's. Use by=image.")
-    return {name: sorted(str(labels.files[i]) for i in rows) for name, rows in parts.items()}
+        raise DataError(f"{labels.source}: every frame of part '{empty[0]}' is a copy of another part's. Use by=image.")
+    return {name: sorted(str(labels.names[i]) for i in rows) for name, rows in parts.items()}
 
 
 def write_manifest(
@@ -280,14 +293,14 @@ def write_manifest(
     folds: int | None = None,
     gap: int = 0,
 ) -> Manifest:
-    """Write the parts of ``make_split`` with the parameters that they were made with.
+    """Write the parts of ``make_split`` with their parameters.
 
     Raises:
         DataError: the parts overlap, are empty, or do not cover the dataset.
     """
     path = Path(path)
     covered = {f for files in parts.values() for f in files}
-    dropped = sorted(str(f) for f in labels.files if str(f) not in covered) if by == "time" else []
+    dropped = sorted(str(f) for f in labels.names if str(f) not in covered) if by == "time" else []
     shares = {} if folds else {str(k): float(v) for k, v in (fractions or {}).items()}
     content = {name: sorted(files) for name, files in parts.items()}
     manifest = Manifest(path.stem, by, seed, shares, folds, gap, content, dropped)
@@ -296,7 +309,7 @@ def write_manifest(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({**asdict(manifest), "sha256": manifest.sha256()}, indent=1) + "\n")
     except OSError as error:
-        raise DataError(f"{path}: the split can't be written down ({error}). Name another manifest file.") from error
+        raise DataError(f"{path}: the split cannot be written ({error}). Name another manifest file.") from error
     return manifest
 
 
@@ -304,7 +317,7 @@ def read_manifest(path: str | Path, labels: Labels) -> Manifest:
     """Read a manifest and check it against the dataset.
 
     Raises:
-        DataError: it is missing, no manifest, edited by hand, or does not fit the images of ``labels``.
+        DataError: it is missing, not a manifest, edited by hand, or does not fit the images of ``labels``.
     """
     path = Path(path)
     try:
@@ -314,31 +327,33 @@ def read_manifest(path: str | Path, labels: Labels) -> Manifest:
     except FileNotFoundError:
         raise DataError(f"{path}: no such split manifest. Make it with split(), or check the path.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not a split manifest ({error}). Delete it to have it made anew.") from error
+        raise DataError(f"{path}: not a split manifest ({error}). Delete it to have it made again.") from error
     if manifest.sha256() != stated:
         raise DataError(
             f"{path}: its content does not match its sha256, so it was edited by hand. Restore it, or delete it to "
-            "have it made anew; scores on another split cannot be compared."
+            "have it made again; scores on another split cannot be compared."
         )
     _check(manifest, path, labels)
     return manifest
 
 
 def _check(manifest: Manifest, path: Path, labels: Labels) -> None:
-    known = {str(f): str(g) for f, g in zip(labels.files, labels.group, strict=True)}
+    known = {str(f): str(g) for f, g in zip(labels.names, labels.group, strict=True)}
     part_of: dict[str, str] = {}
     for name, files in (*manifest.parts.items(), ("dropped", manifest.dropped)):
         if not files and name != "dropped":
             raise DataError(f"{path}: part '{name}' is empty. Use other fractions, or by=image.")
-        strange = [f for f in files if f not in known]
-        if strange:
+        unknown = [f for f in files if f not in known]
+        if unknown:
             raise DataError(
-                f"{path}: part '{name}' has files that are not in the dataset {labels.root}: {some(strange)}. "
-                "Use the manifest of this dataset, or delete it to have it made anew."
+                f"{path}: part '{name}' has files that are not in the dataset {labels.source}: {some(unknown)}. "
+                "Use the manifest of this dataset, or delete it to have it made again."
             )
         twice = [f for f in files if f in part_of]
         if twice:
-            raise DataError(f"{path}: files are in two parts: {some(twice)}. Delete the manifest to have it made anew.")
+            raise DataError(
+                f"{path}: files are in two parts: {some(twice)}. Delete the manifest to have it made again."
+            )
         part_of.update(dict.fromkeys(files, name))
     missing = [f for f in known if f not in part_of]
     if missing:
@@ -350,9 +365,9 @@ def _check(manifest: Manifest, path: Path, labels: Labels) -> None:
         sides: dict[str, set[str]] = defaultdict(set)
         for f, name in part_of.items():
             sides[known[f]].add(name)
-        torn = [g for g, names in sides.items() if len(names) > 1]
-        if torn:
+        divided = [g for g, names in sides.items() if len(names) > 1]
+        if divided:
             raise DataError(
-                f"{path}: groups lie in several parts: {some(torn)}. The dataset's groups changed since it was made: "
+                f"{path}: groups are in several parts: {some(divided)}. The dataset's groups changed since it was made: "
                 "name another manifest file to have a new split made."
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kplab.data.formats import some
+from kplab.data.reading import some
 from kplab.errors import DataError
 
 
@@ -20,21 +20,21 @@ def frame_name(number: int) -> str:
 
 
 def write_frames(video: Path, numbers: Iterable[int], folder: Path) -> Path:
-    """Write frames that are not there yet, without loss; says how many.
+    """Write frames that are not there yet, without loss, and print their number.
 
-    The folder's name holds a hash of the video's bytes: another video of the same name never gives its frames. A file
-    appears under its name only when it is whole.
+    The folder's name holds a hash of the video's bytes, so that two videos of the same name never share frames. A file
+    appears under its name only when it is complete.
 
     Args:
         video: any file that OpenCV's FFmpeg decodes.
         numbers: frames, counted from 0 in the order in which they are shown.
-        folder: where the video's own folder ``<stem>-<hash>`` of frames is kept.
+        folder: holds the video's own folder ``<stem>-<hash>`` of frames.
 
     Returns:
         The video's folder of frames.
 
     Raises:
-        DataError: the video is missing, cannot be decoded, or ends before a frame that is wanted.
+        DataError: the video is missing, cannot be decoded, or ends before a frame that is asked for.
     """
     into = Path(folder) / f"{video.stem}-{_digest(video)}"
     missing = sorted({int(n) for n in numbers if not (into / frame_name(int(n))).is_file()})
@@ -62,13 +62,13 @@ def _digest(video: Path) -> str:
 def _decoded(video: Path, numbers: list[int]) -> Iterator[tuple[int, np.ndarray]]:
     """(number, (H, W, 3) uint8 BGR) of ascending frames.
 
-    Frames are counted from the start: where a codec's seeking lands is not to be trusted.
+    Frames are counted from the start, since seeking is not exact for every codec.
     """
     capture = cv2.VideoCapture(str(video))
     try:
         if not capture.isOpened():
             raise DataError(
-                f"{video}: OpenCV cannot open the video: it is cut short, no video, or of an unknown codec. Fetch it "
+                f"{video}: OpenCV cannot open the video: it is truncated, not a video, or of an unknown codec. Fetch it "
                 "again, or convert it, e.g. ffmpeg -i IN -c:v libx264 -qp 0 OUT.mp4, which keeps every frame."
             )
         wanted = iter(numbers)
@@ -82,7 +82,7 @@ def _decoded(video: Path, numbers: list[int]) -> Iterator[tuple[int, np.ndarray]
                 stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
                 raise DataError(
                     f"{video}: ends after {position} frames (its header says {stated}), but frames "
-                    f"{some(n for n in numbers if n >= position)} are labelled. The video is cut short or is not the "
+                    f"{some(n for n in numbers if n >= position)} are labelled. The video is truncated or is not the "
                     "one that was labelled: fetch it again, or name the right one."
                 )
             if frame is not None:

@@ -1,8 +1,8 @@
-"""How well interest points are found again in another image of the same scene, and told apart by their descriptors.
+"""Repeatability of interest points in two images of a scene, and matching accuracy of their descriptors.
 
-Two images, a and b, and the homography H from a to b: x_b ~ H x_a, continuous coordinates (see ``ops.affine``). Points of
-both are filtered to the part of the scene that both images see, and the best N of each side are kept: the more points, the
-more are found again by ``chance`` alone, so that figures of different N do not compare.
+H is the homography from image a to image b: x_b ~ H x_a, continuous coordinates (see ``ops.affine``). The points of both
+are filtered to the region that both images show, and the best N of each are kept. The more points, the more are found
+again by ``chance``, so measures at different N are not comparable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def project(homography: np.ndarray, xy: np.ndarray) -> np.ndarray:
     """Map points through a homography.
 
     Args:
-        homography: (3, 3), scaled so that what is seen has a positive third coordinate (entry (3, 3) is 1, usually).
+        homography: (3, 3), scaled so that visible points have a positive third coordinate (usually entry (3, 3) is 1).
         xy: (N, 2) points.
 
     Returns:
@@ -31,14 +31,14 @@ def project(homography: np.ndarray, xy: np.ndarray) -> np.ndarray:
 def common(
     xy: np.ndarray, homography: np.ndarray, size: tuple[int, int], other: tuple[int, int], margin: float = 0.0
 ) -> np.ndarray:
-    """Which points of an image lie in the part of the scene that the other image sees as well.
+    """Mask of the points of an image that lie in the region that the other image shows as well.
 
     Args:
         xy: (N, 2) points of this image.
         homography: (3, 3) this image to the other: H for points of a, its inverse for points of b.
         size: (width, height) of this image.
         other: (width, height) of the other one.
-        margin: distance to the border of both images that points must have, pixels.
+        margin: minimum distance to the border of both images, pixels.
 
     Returns:
         (N,) bool.
@@ -47,45 +47,45 @@ def common(
 
 
 def inside(xy: np.ndarray, size: tuple[int, int], margin: float = 0.0) -> np.ndarray:
-    """(N,) bool whether points lie in a frame, and at least ``margin`` from its border; NaN does not."""
+    """(N,) bool: whether points lie in an image, at least ``margin`` from its border; false for NaN."""
     return np.all((xy >= margin) & (xy <= np.array(size) - margin), axis=1)
 
 
 def assign(distance: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """One-to-one pairs within a radius: as many as can be, and of those the pairs with the least sum of distances.
+    """The largest set of one-to-one pairs within a radius, with the smallest sum of distances.
 
     Args:
         distance: (N, M) pixels.
-        radius: longest distance of a pair, pixels.
+        radius: largest distance of a pair, pixels.
 
     Returns:
         (P,) and (P,) int64 indices of the pairs.
 
     Source: Hungarian assignment, scipy.optimize.linear_sum_assignment.
     """
-    # rows and columns without any near point only make the problem larger
+    # rows and columns without a near point only make the problem larger
     near = distance <= radius
     rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
     part, allowed = distance[np.ix_(rows, columns)], near[np.ix_(rows, columns)]
-    # a forbidden pair costs more than all others together, so that none is taken where one more could be had
+    # a forbidden pair costs more than all allowed pairs together, so that the number of allowed pairs is maximal
     i, j = linear_sum_assignment(np.where(allowed, part, 1.0 + radius * (min(part.shape) + 1)))
     kept = allowed[i, j]
     return rows[i[kept]], columns[j[kept]]
 
 
 def repeatability(a_in_b: np.ndarray, b: np.ndarray, radius: float = 3.0) -> dict[str, float]:
-    """How many points are found again, and how near.
+    """Repeatability and localisation error of points.
 
     Args:
-        a_in_b: (N, 2) points of image a, mapped to b; only those that both images see.
-        b: (M, 2) points of image b, the same.
-        radius: distance within which a point counts as found again, pixels of b.
+        a_in_b: (N, 2) points of image a, mapped to b; only those in the region that both images show.
+        b: (M, 2) points of image b, in the same region.
+        radius: distance within which a point is found again, pixels of b.
 
     Returns:
-        repeatability, the share of one-to-one pairs, P / min(N, M);
-        repeatability_symmetric, the share of points with any neighbour, (n_a + n_b) / (N + M), which grows with the number
-        of points (SuperPoint's);
-        localisation_px, the mean distance of the pairs. NaN where there is nothing to count.
+        repeatability, the fraction of points in P one-to-one pairs, P / min(N, M);
+        repeatability_symmetric, the fraction of points with any neighbour, (n_a + n_b) / (N + M), which grows with the
+        number of points (as in SuperPoint);
+        localisation_px, the mean distance of the pairs. NaN where it is undefined.
 
     Source: Mikolajczyk et al., "A comparison of affine region detectors", 2005; DeTone et al., "SuperPoint", 2018.
     """
@@ -105,14 +105,14 @@ def repeatability(a_in_b: np.ndarray, b: np.ndarray, radius: float = 3.0) -> dic
 
 
 def chance(count: int, area: float, radius: float) -> float:
-    """Symmetric repeatability of points that lie anywhere: 1 - exp(-N pi r**2 / A).
+    """Symmetric repeatability of uniformly random points: 1 - exp(-N pi r**2 / A).
 
-    One-to-one pairs are fewer: l - l**2 + O(l**3) of the points, with l = N pi r**2 / A, because of two edges that share a
+    One-to-one pairs are fewer: a fraction l - l**2 + O(l**3), with l = N pi r**2 / A, because of two edges that share a
     point (N l**2 of them) only one is a pair.
 
     Args:
-        count: N points on each side.
-        area: A that they lie in, pixels**2.
+        count: number N of points of each image.
+        area: area A in which they lie, pixels**2.
         radius: r, pixels.
     """
     return float(1 - np.exp(-count * np.pi * radius**2 / area)) if area > 0 else np.nan
@@ -121,16 +121,16 @@ def chance(count: int, area: float, radius: float) -> float:
 def descriptor_distances(
     a: np.ndarray, b: np.ndarray, place_a: np.ndarray | None = None, place_b: np.ndarray | None = None
 ) -> np.ndarray:
-    """Distances of descriptors; of places that have several, the least.
+    """Distances of descriptors; for locations with several descriptors, the smallest.
 
     Args:
-        a: (N, D) float32, told apart by Euclidean distance, or uint8 of packed bits, by Hamming's.
+        a: (N, D) float32, compared by Euclidean distance, or packed bits in uint8, by Hamming distance.
         b: (M, D) of the same kind.
-        place_a: (N,) indices that never fall; None: each row is a place.
-        place_b: (M,) the same.
+        place_a: (N,) location of each row, ascending; None: each row is a location.
+        place_b: (M,) likewise.
 
     Returns:
-        (places of a, places of b) float64.
+        (locations of a, locations of b) float64.
     """
     if a.dtype == np.uint8:
         x, y = (1.0 - 2.0 * np.unpackbits(d, axis=1).astype(np.float32) for d in (a, b))
@@ -146,7 +146,7 @@ def descriptor_distances(
 
 
 def mutual_nearest(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs that are each other's nearest: indices of rows and of columns."""
+    """Pairs of mutual nearest neighbours: indices of rows and of columns."""
     if not distance.size:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     forth, back = distance.argmin(1), distance.argmin(0)
@@ -157,18 +157,18 @@ def mutual_nearest(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def matching(
     a_in_b: np.ndarray, b: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], thresholds: Sequence[float], radius: float
 ) -> dict[str, float]:
-    """How many matches of descriptors are right.
+    """Matching score and matching accuracy of descriptors.
 
     Args:
-        a_in_b: (N, 2) points of image a, mapped to b; only those that both images see.
-        b: (M, 2) points of image b, the same.
+        a_in_b: (N, 2) points of image a, mapped to b; only those in the region that both images show.
+        b: (M, 2) points of image b, in the same region.
         pairs: indices of matched points.
         thresholds: distances for the accuracy, pixels of b.
         radius: distance for the matching score, pixels of b.
 
     Returns:
-        matching_score, right matches / min(N, M), NaN without any point; and mma@t, the share of matches within t, 0 where
-        there are points and no match. The mean of mma@t over pairs of images is the mean matching accuracy.
+        matching_score, correct matches / min(N, M), NaN without any point; and mma@t, the fraction of matches within t, 0
+        where there are points and no match. The mean of mma@t over pairs of images is the mean matching accuracy.
 
     Source: Mikolajczyk et al., 2005; Dusmanu et al., "D2-Net", 2019.
     """
@@ -183,13 +183,13 @@ def matching(
 
 
 def ratios(distance: np.ndarray) -> np.ndarray:
-    """How unique descriptors are: the distance to the best match over that to the second best.
+    """Ratio test of descriptors: the distance to the best match over the distance to the second best.
 
     Args:
-        distance: (N, M) of N points to all points of a set of images.
+        distance: (N, M) from N points to all points of a set of images.
 
     Returns:
-        (N,) in [0, 1], low where one point is far more alike than all others; 1 where two are equally alike; NaN if M < 2.
+        (N,) in [0, 1]: low for a unique match, 1 where two points match equally well, NaN if M < 2.
 
     Source: Lowe, "Distinctive Image Features from Scale-Invariant Keypoints", 2004, who accepts matches below 0.8.
     """
@@ -200,7 +200,7 @@ def ratios(distance: np.ndarray) -> np.ndarray:
 
 
 def corner_error(estimated: np.ndarray | None, true: np.ndarray, size: tuple[int, int]) -> float:
-    """Mean distance of the image's corners through two homographies, pixels of b; infinite where none was estimated.
+    """Mean distance of the image's corners mapped by two homographies, pixels of b; infinite where the estimate is None.
 
     A homography is accurate to t pixels if this error is at most t.
 

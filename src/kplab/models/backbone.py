@@ -53,7 +53,7 @@ class Backbone(nn.Module):
     def __init__(
         self,
         name: str,
-        pretrained: bool,
+        pretrained: bool = False,
         out_indices: list[int] | None = None,
         checkpoint: str | None = None,
         size: tuple[int, int] | None = None,

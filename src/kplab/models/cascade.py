@@ -46,6 +46,8 @@ class Cascade(Model):
     (Jaderberg et al., 2015) whose map is given by the box.
     """
 
+    fixed_size = True
+
     def __init__(
         self,
         detector: PoseModel,

@@ -7,6 +7,7 @@ Pooling", 2014.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -121,14 +122,14 @@ class CSP(nn.Module):
         self,
         scale: str = "n",
         pretrained: bool = False,
-        out_indices: list[int] | None = None,
+        out_indices: Sequence[int] = (2, 3, 4),
         checkpoint: str | None = None,
         size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         if scale not in SCALES:
             raise ModelError(f"backbone 'csp' comes in scales {', '.join(SCALES)}, but got '{scale}'.")
-        wanted = [2, 3, 4] if out_indices is None else sorted(set(out_indices))
+        wanted = sorted(set(out_indices))
         if not wanted or not set(wanted) <= {1, 2, 3, 4}:
             raise ModelError(f"backbone 'csp' has maps 1 to 4, of strides 4, 8, 16 and 32, but is asked for {wanted}.")
         self.name = f"csp_{scale}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class PAN(Neck):
         strides: list[int],
         channels: int | None = None,
         repeats: int = 1,
-        levels: list[int] | None = None,
+        levels: Sequence[int] | None = (8, 16, 32),
     ) -> None:
         super().__init__()
         wanted = sorted(set(strides if levels is None else levels))

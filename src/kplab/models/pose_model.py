@@ -46,7 +46,8 @@ class PoseModel(Model):
                 f"size {list(size)} doesn't go into backbone '{backbone.name}', "
                 f"which wants sides that are multiples of {step}. Use size={near}, for example."
             )
-        self.size, self.skeleton, self.max_poses = size, head.skeleton, head.max_poses
+        self.size, self.skeleton = size, head.skeleton
+        self.max_poses, self.fixed_size = head.max_poses, head.fixed_size
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone, self.neck, self.head = backbone, neck, head
         self.to(memory_format=self.layout)
@@ -88,6 +89,18 @@ class PoseModel(Model):
             mirrored = self.head.unflip(self(images.flip(-1)))
             outputs = map_tensors(lambda a, b: (a + b) / 2, outputs, mirrored)
         return outputs
+
+    @property
+    def heatmap_stride(self) -> int | None:
+        """Stride of the head's heatmaps, view pixels; None if it has none."""
+        return self.head.heatmap_stride
+
+    def heatmaps(self, images: Tensor) -> Tensor:
+        """(B, K, h, w) map of each keypoint, of (B, 3, H, W) uint8 RGB views."""
+        if self.heatmap_stride is None:
+            return super().heatmaps(images)
+        with predicting(self):
+            return self.outputs(images.to(self.device))
 
     def predict(self, batch: Batch, flip_test: bool = False) -> list[Poses]:
         """Poses of each view, view pixels.

@@ -41,7 +41,7 @@ def load_model_weights(model: nn.Module, path: Path) -> None:
         faults = (("it lacks", lacks), ("the model has no", extra), ("of another shape:", shapes))
         told = "; ".join(f"{what} {_some(names)}" for what, names in faults if names)
         remedy = (
-            "Torchvision's weights want experiment=rcnn_torchvision and a skeleton of 17 keypoints, such as coco17."
+            "Torchvision's weights want experiment=torchvision_coco and a skeleton of 17 keypoints, such as coco17."
             if foreign
             else "Give weights of a run with the same backbone, neck, head and skeleton."
         )

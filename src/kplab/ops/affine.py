@@ -1,15 +1,38 @@
 """Affine maps between frames, and the one pixel convention of kplab.
 
 Coordinates are continuous: the image spans [0, width] x [0, height], and the centre of the pixel in row i, column j is
-(j + 0.5, i + 0.5). File formats that count pixel centres from 0 (COCO keypoints, DeepLabCut) differ by half a pixel;
-their readers and writers convert, and nothing else does. Under this convention a resize by s is ``x' = s x``, a mirror
-image is ``x' = width - x``, and a map of stride s relates to its input by ``x_map = x / s``, all without a half-pixel term.
+(j + 0.5, i + 0.5). File formats that store pixel indices (COCO keypoints, DeepLabCut) put the centre of a pixel at whole
+numbers instead; their readers and writers convert with ``from_pixel_index`` and ``to_pixel_index``, and nothing else does.
+Under this convention a resize by s is ``x' = s x``, a mirror image is ``x' = width - x``, and a map of stride s relates to
+its input by ``x_map = x / s``, all without a half-pixel term.
 """
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+
+
+def from_pixel_index(xy: np.ndarray, first: int = 0) -> np.ndarray:
+    """Continuous coordinates of pixel indices.
+
+    Args:
+        xy: (..., 2) or any other array of pixel indices, which are whole numbers at the centres of pixels.
+        first: index of the first pixel: 0, or 1 in MATLAB.
+
+    >>> from_pixel_index(np.array([0.0, 2.0])), from_pixel_index(np.array([1.0]), first=1)
+    (array([0.5, 2.5]), array([0.5]))
+    """
+    return xy + (0.5 - first)
+
+
+def to_pixel_index(xy: np.ndarray, first: int = 0) -> np.ndarray:
+    """Pixel indices of continuous coordinates: the inverse of ``from_pixel_index``.
+
+    >>> to_pixel_index(np.array([0.5, 2.5]))
+    array([0., 2.])
+    """
+    return xy - (0.5 - first)
 
 
 def translation(dx: float, dy: float) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""The parts of CenterNet that are formulas: radii and targets, losses, peaks, snapping.
+"""Formulas of CenterNet: radii and targets, losses, peaks, snapping of keypoints to peaks.
 
-Continuous coordinates as in ``ops.affine``: the cell in row i, column j of a map stands for its centre (j + 0.5, i + 0.5)
-and holds the points from (j, i) on.
+Continuous coordinates as in ``ops.affine``: the cell in row i, column j of a map covers [j, j + 1) x [i, i + 1), and its
+centre is (j + 0.5, i + 0.5).
 
-Source of all: Zhou et al., "Objects as Points", 2019, and its released code.
+Source: Zhou et al., "Objects as Points", 2019, and its released code.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Heatmap scores are kept so far from 0 and 1 that their logarithms are finite.
+#: Heatmap scores are clamped this far from 0 and 1, so that their logarithms are finite.
 LEAST = 1e-4
 
 
 def gaussian_radius(size: np.ndarray, overlap: float = 0.7, corrected: bool = False) -> np.ndarray:
-    """How far a box's corners may be off while it still overlaps the true one, in three cases of which the least counts.
+    """Largest error of a box's corners at which its IoU with the true box is still ``overlap``: the least of three cases.
 
     With b = h + w, a and c by case, the root r of a r**2 - b' r + c = 0:
     both corners shifted alike   a = 1,    b' = b,         c = w h (1 - o) / (1 + o)
     box inside the true one      a = 4,    b' = 2 b,       c = (1 - o) w h
     box around the true one      a = 4 o,  b' = -2 o b,    c = (o - 1) w h
 
-    The released code takes (b' + sqrt(b'**2 - 4 a c)) / 2: not divided by a, and the larger root. Published figures stand
-    on that, and on radii more than three times as large as the formula means.
+    The released code computes (b' + sqrt(b'**2 - 4 a c)) / 2: not divided by a, and the larger root. Its radii are more
+    than three times as large as the formula's. Published figures use them.
 
     Args:
         size: (..., 2) of boxes, cells.
-        overlap: least intersection over union o.
-        corrected: the roots that the formula means; otherwise the released code's.
+        overlap: minimum intersection over union o.
+        corrected: use the roots of the formula; otherwise the released code's.
 
     Returns:
         (...) cells.
@@ -54,7 +54,7 @@ def gaussian_radius(size: np.ndarray, overlap: float = 0.7, corrected: bool = Fa
 
 
 def gaussians(cell: Tensor, radius: Tensor, size: tuple[int, int]) -> Tensor:
-    """Gaussians of height 1 around cells, cut off beyond a square.
+    """Gaussians of height 1 around cells, zero outside a square window.
 
     exp(-d**2 / (2 sigma**2)), sigma = (2 r + 1) / 6, for cells at most r columns and r rows away
 
@@ -68,22 +68,22 @@ def gaussians(cell: Tensor, radius: Tensor, size: tuple[int, int]) -> Tensor:
     """
     axes = []
     for axis, cells in enumerate(size):
-        away = torch.arange(cells, device=cell.device) - cell[..., axis, None]
-        reach = radius[..., None]
-        height = torch.exp(-(away**2) * 18 / (2 * reach + 1) ** 2)
-        axes.append(torch.where(away.abs() <= reach, height, torch.zeros_like(height)))
+        offset = torch.arange(cells, device=cell.device) - cell[..., axis, None]
+        limit = radius[..., None]
+        height = torch.exp(-(offset**2) * 18 / (2 * limit + 1) ** 2)
+        axes.append(torch.where(offset.abs() <= limit, height, torch.zeros_like(height)))
     return axes[1][..., :, None] * axes[0][..., None, :]
 
 
 def covered(box: Tensor, size: tuple[int, int]) -> Tensor:
-    """The cells in which a point of a box can lie.
+    """Mask of the cells that a box touches.
 
     Args:
         box: (..., 4) xyxy, cells.
         size: (width, height) of the map.
 
     Returns:
-        (..., height, width) bool; nothing for a box of NaN.
+        (..., height, width) bool; all false for a box of NaN.
     """
     low, high = box[..., :2].floor(), box[..., 2:].floor()
     axes = []
@@ -100,9 +100,9 @@ def focal(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
     in the whole batch
 
     Args:
-        logits: (...) of p, which is kept ``LEAST`` away from 0 and 1.
+        logits: (...) of p, which is clamped ``LEAST`` away from 0 and 1.
         target: (...) t in [0, 1].
-        counted: (...) bool: cells that count.
+        counted: (...) bool: cells that are part of the loss.
     """
     p = logits.sigmoid().clamp(LEAST, 1 - LEAST)
     positive = (target == 1) & counted
@@ -112,28 +112,28 @@ def focal(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
     return -total / positive.sum().clamp_min(1)
 
 
-def masked_l1(said: Tensor, true: Tensor, counted: Tensor) -> Tensor:
-    """Absolute error, mean over the coordinates that count: sum |p - t| / (n + 1e-4).
+def masked_l1(predicted: Tensor, true: Tensor, counted: Tensor) -> Tensor:
+    """Absolute error, mean over the n counted coordinates: sum |p - t| / (n + 1e-4).
 
     Args:
-        said: (..., 2).
+        predicted: (..., 2).
         true: (..., 2), finite.
-        counted: (...) bool: points that count.
+        counted: (...) bool: points that are part of the loss.
     """
-    off = (said - true).abs().sum(-1)
-    return torch.where(counted, off, torch.zeros_like(off)).sum() / (said.shape[-1] * counted.sum() + 1e-4)
+    error = (predicted - true).abs().sum(-1)
+    return torch.where(counted, error, torch.zeros_like(error)).sum() / (predicted.shape[-1] * counted.sum() + 1e-4)
 
 
 def top_peaks(maps: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The highest cells that no neighbour exceeds.
+    """The highest local maxima of maps: cells that no neighbour exceeds.
 
     Args:
-        maps: (..., H, W) at least 0.
-        count: how many; fewer where the map has fewer cells.
+        maps: (..., H, W), not negative.
+        count: number of peaks; fewer where the map has fewer cells.
 
     Returns:
-        (..., count) scores, falling, 0 where there are no more peaks; (..., count, 2) int64 (column, row); and (..., H, W)
-        the highest of each cell and its eight neighbours.
+        (..., count) scores, descending, 0 where there are no more peaks; (..., count, 2) int64 (column, row); and
+        (..., H, W) the maximum of each cell and its eight neighbours.
     """
     height, width = maps.shape[-2:]
     flat = maps.reshape(-1, 1, height, width)
@@ -144,21 +144,21 @@ def top_peaks(maps: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def snap(
-    guess: Tensor, box: Tensor, peak: Tensor, score: Tensor, threshold: float = 0.1, reach: float = 0.3
+    guess: Tensor, box: Tensor, peak: Tensor, score: Tensor, threshold: float = 0.1, max_distance: float = 0.3
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Move each guessed keypoint to the nearest peak of its heatmap, if that belongs to the instance.
+    """Move each regressed keypoint to the nearest peak of its heatmap, if the peak is near enough and in the box.
 
-    The nearest of the peaks that score more than ``threshold`` is taken if it lies in the instance's box, and not further
-    from the guess than ``reach`` times the box's longer side. Otherwise the guess stands.
+    Of the peaks that score more than ``threshold`` the nearest is used if it lies in the instance's box, and at most
+    ``max_distance`` times the box's longer side from the guess. Otherwise the guess is kept.
 
     Args:
-        guess: (B, N, K, 2) guessed keypoints.
+        guess: (B, N, K, 2) regressed keypoints.
         box: (B, N, 4) xyxy of the instances.
         peak: (B, K, P, 2) peaks of the keypoints' heatmaps, same frame.
         score: (B, K, P) of the peaks.
 
     Returns:
-        (B, N, K, 2) keypoints, (B, N, K) score of the peak taken, and (B, N, K) bool where one was taken.
+        (B, N, K, 2) keypoints, (B, N, K) score of the nearest peak, and (B, N, K) bool whether the keypoint was moved.
     """
     distance = (guess.transpose(1, 2)[:, :, :, None] - peak[:, :, None]).norm(dim=-1)  # (B, K, N, P)
     distance = torch.where(score[:, :, None] > threshold, distance, torch.inf)
@@ -168,5 +168,5 @@ def snap(
     low, high = box[:, :, None, :2], box[:, :, None, 2:]
     inside = ((nearest >= low) & (nearest <= high)).all(-1)
     longest = (high - low).amax(-1)
-    taken = inside & (least.transpose(1, 2) <= reach * longest)
-    return torch.where(taken[..., None], nearest, guess), value, taken
+    moved = inside & (least.transpose(1, 2) <= max_distance * longest)
+    return torch.where(moved[..., None], nearest, guess), value, moved

@@ -1,8 +1,8 @@
-"""Gaussian targets on maps and axes, and peaks read back to a fraction of a cell.
+"""Gaussian targets on maps and axes, and peaks decoded with subpixel accuracy.
 
 Continuous coordinates as in ``ops.affine``: a point x of the view is at u = x / stride on a map of that stride, and the
-cell in row i, column j stands for its centre (j + 0.5, i + 0.5). Targets are never rounded to cells, so that a Gaussian
-tells the decoder where between cells its centre is.
+centre of the cell in row i, column j is (j + 0.5, i + 0.5). Targets are never rounded to cells, so that the decoder can
+recover a Gaussian's centre between cells.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def gaussian_map(uv: Tensor, sigma: float, size: tuple[int, int]) -> Tensor:
         size: (width, height) of the map, cells.
 
     Returns:
-        (..., height, width), 1 at a centre of the map's cells.
+        (..., height, width), 1 where a cell's centre is a Gaussian's centre.
 
     Source: DARK's unbiased encoding, Zhang et al., "Distribution-Aware Coordinate Representation", 2020.
     """
@@ -65,16 +65,16 @@ def peaks(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def refined_peaks(maps: Tensor, blur: int = 0) -> tuple[Tensor, Tensor]:
-    """The highest cell of each map, moved to the peak of the Gaussian that the log of the map around it says (DARK).
+    """The highest cell of each map, moved to the peak of the Gaussian fitted to the log of the map around it (DARK).
 
     u = m - H^-1 g, with gradient g and Hessian H of log(blurred map) at cell m. Within two cells of the border the
-    stencil of differences sits further in, which is exact for a Gaussian as well; within reach of the blur the map is
-    taken as it is, because a blur draws peaks away from the border. Where H is not negative definite the centre of the
-    cell stands; no point moves by more than a cell.
+    stencil of differences is shifted inwards, which is exact for a Gaussian as well. Where the blur's kernel would cross
+    the border the map is not blurred, because a blur moves peaks away from the border. Where H is not negative definite
+    the centre of the cell is returned; no point moves by more than a cell.
 
     Args:
         maps: (..., H, W).
-        blur: width of the Gaussian kernel, cells, odd; 0 is no blur. DARK takes 11 for sigma 2 and 17 for sigma 3.
+        blur: width of the Gaussian kernel, cells, odd; 0 is no blur. DARK uses 11 for sigma 2 and 17 for sigma 3.
 
     Returns:
         (..., 2) (x, y) in cells, and (...) the value of the highest cell before the blur.
@@ -87,13 +87,13 @@ def refined_peaks(maps: Tensor, blur: int = 0) -> tuple[Tensor, Tensor]:
     if min(height, width) < 5:
         return centre, value
     last = torch.tensor([width - 1, height - 1], device=maps.device)
-    seat = torch.minimum(cell.clamp_min(2), last - 2)
-    reach = blur // 2 + 2
-    around = _windows(maps, seat, reach)
-    near = around[..., reach - 2 : reach + 3, reach - 2 : reach + 3]
+    centre_cell = torch.minimum(cell.clamp_min(2), last - 2)
+    radius = blur // 2 + 2
+    around = _windows(maps, centre_cell, radius)
+    near = around[..., radius - 2 : radius + 3, radius - 2 : radius + 3]
     if blur:
         band = _blur_band(blur).to(maps)
-        inner = ((cell >= reach) & (cell <= last - reach)).all(-1)
+        inner = ((cell >= radius) & (cell <= last - radius)).all(-1)
         near = torch.where(inner[..., None, None], band @ around @ band.T, near)
     log = near.clamp_min(_TINY).log()
 
@@ -108,22 +108,22 @@ def refined_peaks(maps: Tensor, blur: int = 0) -> tuple[Tensor, Tensor]:
     definite = (hxx < 0) & (determinant > 0) & (value > 0)
     safe = torch.where(definite, determinant, torch.ones_like(determinant))
     step = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], dim=-1) / safe[..., None]
-    offset = (seat - cell).to(maps.dtype) + step
+    offset = (centre_cell - cell).to(maps.dtype) + step
     return centre + torch.where(definite[..., None], offset.clamp(-1, 1), torch.zeros_like(offset)), value
 
 
-def _windows(maps: Tensor, seat: Tensor, reach: int) -> Tensor:
-    """(..., 2 reach + 1, 2 reach + 1) cells around a (column, row) of each (..., H, W) map, its border repeated."""
+def _windows(maps: Tensor, cell: Tensor, radius: int) -> Tensor:
+    """(..., 2 radius + 1, 2 radius + 1) cells around a (column, row) of each (..., H, W) map, with its border replicated."""
     height, width = maps.shape[-2:]
-    steps = torch.arange(-reach, reach + 1, device=maps.device)
-    columns = (seat[..., 0, None] + steps).clamp(0, width - 1)
-    rows = (seat[..., 1, None] + steps).clamp(0, height - 1)
+    steps = torch.arange(-radius, radius + 1, device=maps.device)
+    columns = (cell[..., 0, None] + steps).clamp(0, width - 1)
+    rows = (cell[..., 1, None] + steps).clamp(0, height - 1)
     flat = (rows[..., :, None] * width + columns[..., None, :]).flatten(-2)
     return maps.flatten(-2).gather(-1, flat).unflatten(-1, (len(steps), len(steps)))
 
 
 def _blur_band(kernel: int) -> Tensor:
-    """(5, kernel + 4) matrix that blurs kernel + 4 cells in a row and keeps the 5 in the middle.
+    """(5, kernel + 4) matrix that blurs a row of kernel + 4 cells and returns its 5 middle cells.
 
     Its sigma is OpenCV's for kernels wider than 7: 2.0 for 11 cells, 2.9 for 17.
 
@@ -138,7 +138,7 @@ def _blur_band(kernel: int) -> Tensor:
 
 
 def refined_peaks_1d(log: Tensor) -> tuple[Tensor, Tensor]:
-    """The highest bin of each axis, moved to the top of the parabola through the logs around it.
+    """The highest bin of each axis, moved to the top of the parabola through the log of three bins.
 
     Args:
         log: (..., bins) log of a distribution, up to a constant.
@@ -151,18 +151,18 @@ def refined_peaks_1d(log: Tensor) -> tuple[Tensor, Tensor]:
     centre = bin_.to(log.dtype) + 0.5
     if bins < 3:
         return centre, bin_
-    seat = bin_.clamp(1, bins - 2)
+    middle = bin_.clamp(1, bins - 2)
 
     def at(d: int) -> Tensor:
-        return log.gather(-1, (seat + d)[..., None]).squeeze(-1)
+        return log.gather(-1, (middle + d)[..., None]).squeeze(-1)
 
     curve = at(1) - 2 * at(0) + at(-1)
-    bent = curve < 0
-    step = (at(-1) - at(1)) / 2 / torch.where(bent, curve, -torch.ones_like(curve))
-    offset = (seat - bin_).to(log.dtype) + step
-    return centre + torch.where(bent, offset.clamp(-1, 1), torch.zeros_like(offset)), bin_
+    concave = curve < 0
+    step = (at(-1) - at(1)) / 2 / torch.where(concave, curve, -torch.ones_like(curve))
+    offset = (middle - bin_).to(log.dtype) + step
+    return centre + torch.where(concave, offset.clamp(-1, 1), torch.zeros_like(offset)), bin_
 
 
 def ideal_peak_1d(sigma: float) -> float:
-    """The highest probability that a Gaussian label of this width gives a bin: 1 / (sigma sqrt(2 pi))."""
+    """The highest probability of a bin in a Gaussian label of this width: 1 / (sigma sqrt(2 pi))."""
     return 1 / (sigma * math.sqrt(2 * math.pi))

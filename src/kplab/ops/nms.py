@@ -1,4 +1,4 @@
-"""Non-maximum suppression of boxes: of predictions that overlap, the surest stays. That of poses is in ``ops.oks``."""
+"""Non-maximum suppression (NMS) of boxes. NMS of poses is in ``ops.oks``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def box_nms(boxes: Tensor, score: Tensor, threshold: float) -> Tensor:
-    """Hard suppression by the overlap of boxes, in one view.
+    """Greedy NMS of boxes by IoU, in one view.
 
     Args:
         boxes: (N, 4) xyxy, pixels.
         score: (N,).
-        threshold: IoU above which the less sure of two goes.
+        threshold: IoU above which the lower-scoring of two boxes is removed.
 
     Returns:
-        (n,) int64 indices that stay, by falling score.
+        (n,) int64 indices of the boxes that are kept, by descending score.
     """
     return torchvision.ops.nms(boxes, score, threshold)

@@ -1,4 +1,4 @@
-"""Object keypoint similarity, the measure under COCO keypoint AP, and the suppression of poses that are alike by it."""
+"""Object keypoint similarity (OKS), the similarity of COCO keypoint AP, and non-maximum suppression (NMS) by it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def oks(xy: np.ndarray, true_xy: np.ndarray, visible: np.ndarray, area: np.ndarr
     array([[0.6065]])
     """
     labelled = visible > 0
-    # COCO adds the spacing of 1, so that a subject of area 0 met exactly has similarity 1 and not NaN
+    # COCO adds the spacing of 1, so that an exact prediction of a subject of area 0 has similarity 1 and not NaN
     scale = 2 * (area[:, None] + np.spacing(1)) * (2 * np.asarray(sigmas)) ** 2
     true_xy = np.where(labelled[..., None], true_xy, 0.0)
     squared = ((xy[:, None] - true_xy[None]) ** 2).sum(-1)
@@ -40,15 +40,15 @@ def oks(xy: np.ndarray, true_xy: np.ndarray, visible: np.ndarray, area: np.ndarr
 def pose_similarity(
     xy: np.ndarray, area: np.ndarray, other_xy: np.ndarray, other_area: np.ndarray, sigmas: np.ndarray
 ) -> np.ndarray:
-    """OKS of predictions with one another, which knows no true area: it takes the mean of both.
+    """OKS of predictions with each other. The true area is unknown; the mean of the two predicted areas takes its place.
 
-    OKS(i, j) = mean_k exp(-d_k**2 / (2 (area_i + area_j) / 2 * (2*sigma_k)**2)), over keypoints that both found
+    OKS(i, j) = mean_k exp(-d_k**2 / (2 (area_i + area_j) / 2 * (2*sigma_k)**2)), over keypoints that both have
 
     Args:
-        xy: (N, K, 2) pixels; NaN where not found.
+        xy: (N, K, 2) pixels; NaN where not predicted.
         area: (N,) of each subject, pixels**2.
         other_xy: (K, 2) one prediction.
-        other_area: its area.
+        other_area: area of that prediction.
         sigmas: (K,) falloff per keypoint, dimensionless.
 
     Returns:
@@ -65,24 +65,29 @@ def pose_similarity(
 
 
 def oks_nms(
-    xy: np.ndarray, score: np.ndarray, area: np.ndarray, sigmas: np.ndarray, threshold: float, most: int | None = None
+    xy: np.ndarray,
+    score: np.ndarray,
+    area: np.ndarray,
+    sigmas: np.ndarray,
+    threshold: float,
+    max_poses: int | None = None,
 ) -> np.ndarray:
-    """Hard suppression by the similarity of keypoints, in one view: it keeps apart subjects whose boxes nearly coincide.
+    """Greedy NMS of poses by OKS, in one view. Unlike NMS of boxes, it keeps subjects whose boxes nearly coincide.
 
     Args:
-        xy: (N, K, 2) pixels; NaN where not found.
+        xy: (N, K, 2) pixels; NaN where not predicted.
         score: (N,).
         area: (N,) of each subject, pixels**2.
         sigmas: (K,) falloff per keypoint, dimensionless.
-        threshold: OKS above which the less sure of two goes.
-        most: stop at so many; None is no limit.
+        threshold: OKS above which the lower-scoring of two poses is removed.
+        max_poses: largest number of poses that are kept; None is no limit.
 
     Returns:
-        (n,) int64 indices that stay, by falling score; of equal scores the first.
+        (n,) int64 indices of the poses that are kept, by descending score; of equal scores the first comes first.
     """
     left = np.argsort(-score, kind="stable")
     kept: list[int] = []
-    while len(left) and (most is None or len(kept) < most):
+    while len(left) and (max_poses is None or len(kept) < max_poses):
         best, left = left[0], left[1:]
         kept.append(int(best))
         left = left[pose_similarity(xy[left], area[left], xy[best], area[best], sigmas) <= threshold]
@@ -90,23 +95,28 @@ def oks_nms(
 
 
 def soft_oks_nms(
-    xy: np.ndarray, score: np.ndarray, area: np.ndarray, sigmas: np.ndarray, threshold: float, most: int | None = None
+    xy: np.ndarray,
+    score: np.ndarray,
+    area: np.ndarray,
+    sigmas: np.ndarray,
+    threshold: float,
+    max_poses: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Soft suppression: nobody goes, but who is like a surer one scores exp(-OKS**2 / threshold) times as much.
+    """Soft NMS: no pose is removed, but its score is multiplied by exp(-OKS**2 / threshold) for each higher-scoring pose.
 
     Args:
-        xy, score, area, sigmas: as of ``oks_nms``.
-        threshold: the smaller, the more is taken off.
-        most: keep so many; None is no limit.
+        xy, score, area, sigmas: see ``oks_nms``.
+        threshold: the smaller, the more the scores are reduced.
+        max_poses: largest number of poses that are kept; None is no limit.
 
     Returns:
-        (n,) int64 indices by falling new score, and (n,) these scores.
+        (n,) int64 indices by descending new score, and (n,) the new scores.
 
-    Source: Bodla et al., "Soft-NMS", 2017, with OKS as HRNet's evaluation has it.
+    Source: Bodla et al., "Soft-NMS", 2017, with OKS as in the evaluation of HRNet.
     """
     left, value = np.arange(len(score)), np.array(score, dtype=np.float64)
     kept: list[int] = []
-    while len(left) and (most is None or len(kept) < most):
+    while len(left) and (max_poses is None or len(kept) < max_poses):
         at = int(np.argmax(value[left]))
         best, left = left[at], np.delete(left, at)
         kept.append(int(best))
@@ -116,17 +126,17 @@ def soft_oks_nms(
 
 
 def rescored(score: np.ndarray, keypoint_score: np.ndarray, threshold: float) -> np.ndarray:
-    """Score of an instance times the mean score of its keypoints that score more than a threshold; 0 where none does.
+    """Score of an instance times the mean score of its keypoints above a threshold; 0 where no keypoint is above it.
 
     Args:
-        score: (N,) of boxes.
+        score: (N,) of the instances.
         keypoint_score: (N, K).
-        threshold: 0.2 is usual.
+        threshold: 0.2 is common.
 
     Returns:
         (N,).
 
     Source: Xiao et al., "Simple Baselines for Human Pose Estimation and Tracking", 2018, and its code.
     """
-    sure = keypoint_score > threshold
-    return score * (keypoint_score * sure).sum(1) / np.maximum(sure.sum(1), 1)
+    above = keypoint_score > threshold
+    return score * (keypoint_score * above).sum(1) / np.maximum(above.sum(1), 1)

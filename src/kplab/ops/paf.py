@@ -1,7 +1,7 @@
-"""Confidence maps, part affinity fields, and which limbs a skeleton has.
+"""Confidence maps, part affinity fields (PAF), and the limbs of a skeleton.
 
-Continuous coordinates as in ``ops.affine``; everything here is in cells of the map. A part is a keypoint, or a virtual one
-such as the neck; a limb is a pair of parts. P parts, L limbs, N people.
+Continuous coordinates as in ``ops.affine``; everything here is in cells of the map. A part is a keypoint, or a virtual
+keypoint such as the neck; a limb is a pair of parts. P parts, L limbs, N people.
 
 Source: Cao et al., "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields", CVPR 2017; "OpenPose", TPAMI 2019.
 """
@@ -18,9 +18,9 @@ from kplab.ops.heatmap import gaussian_map
 
 Limb = tuple[int, int]
 
-#: Gaussians are cut to nothing below this height, as in the published code (exponent 4.6052) ...
+#: Gaussians are set to 0 below this height, as in the published code (exponent 4.6052).
 CUT = 0.01
-#: ... which is so many sigma from their centre.
+#: Distance from the centre of a Gaussian at which it falls below ``CUT``, in sigmas.
 REACH = math.sqrt(-2 * math.log(CUT))
 
 
@@ -28,13 +28,13 @@ REACH = math.sqrt(-2 * math.log(CUT))
 
 
 def limbs_of(edges: Sequence[Limb], parts: int) -> list[Limb]:
-    """Edges in an order to parse them in, each pointing away from the root: a spanning tree first, then the others.
+    """Edges in the order in which they are parsed, each pointing away from the root: a spanning tree, then the others.
 
-    The tree is breadth first from the part with most edges (the first of several), so that people grow from the middle,
-    where parts are found best.
+    The tree is built breadth first from the part with most edges (the first of several), so that people are assembled
+    from the middle of the body, where parts are detected best.
 
     Args:
-        edges: pairs of parts; doubled ones count once.
+        edges: pairs of parts; duplicates count once.
         parts: P.
 
     >>> limbs_of([(2, 1), (0, 1), (2, 0), (2, 3)], 4)
@@ -62,32 +62,32 @@ def limbs_of(edges: Sequence[Limb], parts: int) -> list[Limb]:
 
 
 def pieces(limbs: Sequence[Limb], parts: int) -> tuple[list[int], list[bool]]:
-    """Which parts hang together, and which limbs are redundant.
+    """Connected components of the parts, and which limbs are redundant.
 
     Returns:
-        the piece of each part, named by one of its parts, and for each limb whether those before it connect its ends
-        already.
+        the component of each part, identified by one of its parts, and for each limb whether the limbs before it connect
+        its ends already.
     """
-    piece = list(range(parts))
+    component = list(range(parts))
     redundant = []
     for a, b in limbs:
-        redundant.append(piece[a] == piece[b])
-        if piece[a] != piece[b]:
-            old, new = piece[b], piece[a]
-            piece = [new if p == old else p for p in piece]
-    return piece, redundant
+        redundant.append(component[a] == component[b])
+        if component[a] != component[b]:
+            old, new = component[b], component[a]
+            component = [new if c == old else c for c in component]
+    return component, redundant
 
 
 # ---------------------------------------------------------------- targets
 
 
 def confidence_maps(uv: Tensor, sigma: float, size: tuple[int, int]) -> Tensor:
-    """A Gaussian around each part of each person; where people meet, the higher one.
+    """A Gaussian around each part of each person; where Gaussians overlap, the higher one.
 
     S_p(c) = max_n exp(-|c - u_np|**2 / (2 sigma**2)), 0 where that is below ``CUT``
 
     Args:
-        uv: (N, P, 2) cells, not rounded; NaN where there is none.
+        uv: (N, P, 2) cells, not rounded; NaN for a missing part.
         sigma: cells. (The papers print exp(-d**2 / sigma**2); their code has the form above.)
         size: (width, height) of the map, cells.
 
@@ -100,18 +100,18 @@ def confidence_maps(uv: Tensor, sigma: float, size: tuple[int, int]) -> Tensor:
 
 
 def affinity_fields(uv: Tensor, limbs: Tensor, width: float, size: tuple[int, int]) -> Tensor:
-    """The direction of each limb, in the cells that it covers; where people's limbs overlap, the mean over these people.
+    """The direction of each limb in the cells that it covers; where limbs of several people overlap, their mean.
 
     With v = (b - a) / |b - a|, limb a-b covers the cells c with 0 <= v.(c - a) <= |b - a| and |v x (c - a)| <= width.
 
     Args:
-        uv: (N, P, 2) cells; NaN where there is none. A limb needs both ends, and a length.
+        uv: (N, P, 2) cells; NaN for a missing part. A limb needs both ends and a positive length.
         limbs: (L, 2) int64 parts.
         width: half the thickness of a limb, cells.
         size: (width, height) of the map, cells.
 
     Returns:
-        (L, 2, height, width): (x, y) of a vector of length 1 at most.
+        (L, 2, height, width): (x, y) of vectors of length 1 at most.
     """
     start, end = uv[:, limbs[:, 0]], uv[:, limbs[:, 1]]
     length = (end - start).norm(dim=-1)
@@ -128,7 +128,7 @@ def affinity_fields(uv: Tensor, limbs: Tensor, width: float, size: tuple[int, in
 
 
 def cover(boxes: Tensor, margin: float, size: tuple[int, int]) -> Tensor:
-    """The cells whose centres lie in each box.
+    """Mask of the cells whose centres lie in each box.
 
     Args:
         boxes: (N, 4) xyxy, cells; NaN covers nothing.
@@ -146,11 +146,11 @@ def cover(boxes: Tensor, margin: float, size: tuple[int, int]) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-# ---------------------------------------------------------------- what maps can hold
+# ---------------------------------------------------------------- geometry
 
 
 def segment_distance(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """Distance between the segments a-b and c-d, which may be points: (..., 2) each to (...); NaN stays NaN."""
+    """Distance between the segments a-b and c-d, which may be points: (..., 2) each to (...); NaN for NaN."""
 
     def to_segment(p: Tensor, start: Tensor, end: Tensor) -> Tensor:
         line = end - start
@@ -161,6 +161,6 @@ def segment_distance(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
         line, off = end - start, p - start
         return line[..., 0] * off[..., 1] - line[..., 1] * off[..., 0]
 
-    apart = torch.stack([to_segment(a, c, d), to_segment(b, c, d), to_segment(c, a, b), to_segment(d, a, b)]).amin(0)
+    distance = torch.stack([to_segment(a, c, d), to_segment(b, c, d), to_segment(c, a, b), to_segment(d, a, b)]).amin(0)
     crossing = (side(c, a, b) * side(d, a, b) < 0) & (side(a, c, d) * side(b, c, d) < 0)
-    return torch.where(crossing, 0.0, apart)
+    return torch.where(crossing, 0.0, distance)

@@ -1,4 +1,4 @@
-"""People read out of confidence maps and part affinity fields.
+"""Parsing of confidence maps and part affinity fields into people.
 
 Everything here is in cells of the map, as in ``ops.paf``. P parts, L limbs, M peaks.
 
@@ -17,24 +17,24 @@ from torch.nn import functional as F
 
 from kplab.ops.paf import CUT
 
-#: Ends of a limb so close, in cells, leave no room for a field between them: they connect without one.
+#: Ends of a limb within this distance, cells, leave no room for a field between them: they connect without one.
 NEAR = 1.0
-#: What a cell of length costs a limb when candidates are ranked: among equals the shorter one wins.
+#: Penalty per cell of a limb's length when connections are ranked: among equals the shorter one wins.
 LENGTH_COST = 1e-3
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How people are read out of maps.
+    """Thresholds of the parsing.
 
     Args:
         peak: height above which a local maximum is a candidate.
-        max_peaks: candidates of a part, at most; the highest ones.
-        samples: of the field, along the line between two candidates.
-        min_paf: what the field must say at a sample, along the line, for it to be kept.
-        min_kept: more than this fraction of the samples must be kept.
-        long_limb: fraction of the map's height from which longer limbs are penalised; None: never.
-        bridges: redundant limbs also join two parts of a person, and not only single candidates to a person.
+        max_peaks: largest number of candidates of a part; the highest are kept.
+        samples: number of samples of the field along the line between two candidates.
+        min_paf: a sample is valid if the field's component along the line exceeds this value.
+        min_kept: fraction of the samples that must be exceeded by the valid ones.
+        long_limb: fraction of the map's height above which limbs are penalised; None disables it.
+        bridges: whether redundant limbs also join two groups of parts, and not only a single candidate to a group.
     """
 
     peak: float = 0.1
@@ -46,19 +46,19 @@ class Rules:
     bridges: bool = True
 
 
-def find_peaks(maps: Tensor, threshold: float, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Local maxima of each map among their eight neighbours, to a fraction of a cell.
+def find_peaks(maps: Tensor, threshold: float, max_peaks: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Local maxima of each map among their eight neighbours, with subpixel accuracy.
 
     Along each axis the parabola through the logs of three cells is exact for a Gaussian (as in DARK, whose mixed
-    derivative is 0 for it); beside the border the three cells sit further in. Of a plateau the first cell counts.
+    derivative is 0 for it); at the border the three cells are shifted inwards. Of a plateau the first cell is the peak.
 
     Args:
         maps: (P, H, W).
         threshold: candidates are higher than this, and than 0.
-        most: candidates of a part, at most; the highest ones.
+        max_peaks: largest number of candidates of a part; the highest are kept.
 
     Returns:
-        (M,) int64 part, ascending, the highest first; (M, 2) (x, y) in cells; (M,) height of the cell.
+        (M,) int64 part, ascending, the highest peak of a part first; (M, 2) (x, y) in cells; (M,) height of the cell.
     """
     count, height, width = maps.shape
     stride = width + 2
@@ -74,7 +74,7 @@ def find_peaks(maps: Tensor, threshold: float, most: int) -> tuple[Tensor, Tenso
     order = order[(index[order] // (stride * (height + 2))).argsort(stable=True)]
     index, here = index[order], here[order]
     part = index // (stride * (height + 2))
-    kept = ranks(part, count) < most
+    kept = ranks(part, count) < max_peaks
     index, here, part = index[kept], here[kept], part[kept]
 
     row, column = index // stride % (height + 2) - 1, index % stride - 1
@@ -84,21 +84,21 @@ def find_peaks(maps: Tensor, threshold: float, most: int) -> tuple[Tensor, Tenso
 
 
 def _log_parabola(flat: Tensor, index: Tensor, step: int, position: Tensor, cells: int) -> Tensor:
-    """How far from a cell, at most one cell, the top of the parabola through three logs along an axis lies."""
+    """Offset from a cell, at most one cell, of the top of the parabola through three logs along an axis."""
     if cells < 3:
         return flat.new_zeros(index.shape)
     shift = position.clamp(1, cells - 2) - position
-    seat = index + shift * step
-    # what is far below a peak is noise, and may be negative
-    before, middle, after = (flat[seat + d * step].clamp_min(CUT / 10).log() for d in (-1, 0, 1))
+    centre = index + shift * step
+    # values far below a peak are noise, and may be negative
+    before, middle, after = (flat[centre + d * step].clamp_min(CUT / 10).log() for d in (-1, 0, 1))
     curve = before - 2 * middle + after
-    bent = curve < 0
-    top = shift + (before - after) / 2 / torch.where(bent, curve, -1.0)
-    return torch.where(bent, top.clamp(-1, 1), 0.0)
+    concave = curve < 0
+    top = shift + (before - after) / 2 / torch.where(concave, curve, -1.0)
+    return torch.where(concave, top.clamp(-1, 1), 0.0)
 
 
 def ranks(part: Tensor, parts: int) -> Tensor:
-    """(M,) place of each candidate among those of its part, in their order; any order of parts."""
+    """(M,) rank of each candidate among those of its part, in the given order; parts may come in any order."""
     order = part.argsort(stable=True)
     number = torch.bincount(part, minlength=parts)
     first = number.cumsum(0) - number
@@ -108,18 +108,18 @@ def ranks(part: Tensor, parts: int) -> Tensor:
 
 
 def connect(fields: Tensor, limbs: Tensor, part: Tensor, uv: Tensor, rules: Rules) -> tuple[Tensor, Tensor, Tensor]:
-    """Every pair of candidates that the field between them supports.
+    """All pairs of candidates that the field between them supports.
 
-    The score of a pair is the mean of field . direction over the kept samples, which lie at even steps on the line, off
-    its ends by a cell (by a quarter of a short line), where the field of a limb fades out. Pairs closer than ``NEAR``
-    connect whatever the field says, with a score of at least ``min_paf``.
+    The score of a pair is the mean of field . direction over the valid samples. Samples are evenly spaced on the line,
+    and start a cell from its ends (a quarter of the length of a short line), because the field of a limb fades out
+    there. Pairs closer than ``NEAR`` connect independently of the field, with a score of at least ``min_paf``.
 
     Args:
         fields: (L, 2, H, W).
         limbs: (L, 2) int64 parts.
         part: (M,) int64 of the candidates, in any order.
         uv: (M, 2) cells.
-        rules: of sampling and acceptance.
+        rules: sampling and acceptance.
 
     Returns:
         (Q,) int64 limb, ascending, the best pair of a limb first; (Q, 2) int64 candidates at its ends; (Q,) score.
@@ -135,13 +135,13 @@ def connect(fields: Tensor, limbs: Tensor, part: Tensor, uv: Tensor, rules: Rule
     steps = torch.linspace(0, 1, rules.samples, device=uv.device, dtype=uv.dtype)
     needed = math.floor(rules.min_kept * rules.samples + 1e-9) + 1
 
-    # most pairs are of two people, with nothing between them: where as many samples fail as are too many, so does the pair
+    # most pairs belong to two people, with no field between them: a pair whose probes all fail can't have enough valid samples
     probes = rules.samples - needed + 1
     few = steps[[(2 * i + 1) * rules.samples // (2 * probes) for i in range(probes)]]
     kept = _along(fields, limb, start, line, off + (1 - 2 * off) * few) > rules.min_paf
-    hopeful = torch.nonzero(kept.any(-1) | near).squeeze(1)
-    limb, pair, start, line = limb[hopeful], pair[hopeful], start[hopeful], line[hopeful]
-    length, near, off = length[hopeful], near[hopeful], off[hopeful]
+    possible = torch.nonzero(kept.any(-1) | near).squeeze(1)
+    limb, pair, start, line = limb[possible], pair[possible], start[possible], line[possible]
+    length, near, off = length[possible], near[possible], off[possible]
 
     along = _along(fields, limb, start, line, off + (1 - 2 * off) * steps)
     kept = along > rules.min_paf
@@ -171,14 +171,14 @@ def _pairs(limbs: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _along(fields: Tensor, limb: Tensor, start: Tensor, line: Tensor, places: Tensor) -> Tensor:
-    """What fields say in the direction of lines, bilinear between cells; beyond the outer centres the border's value.
+    """Component of fields along lines, interpolated bilinearly between cells; beyond the outer centres the border's value.
 
     Args:
         fields: (L, 2, H, W).
-        limb: (Q,) int64, whose field to read.
+        limb: (Q,) int64 index of the field to sample.
         start: (Q, 2) cells.
         line: (Q, 2) cells, from the start to the end.
-        places: (Q, S) where to read: 0 at the start, 1 at the end.
+        places: (Q, S) positions of the samples: 0 at the start, 1 at the end.
 
     Returns:
         (Q, S).
@@ -193,17 +193,17 @@ def _along(fields: Tensor, limb: Tensor, start: Tensor, line: Tensor, places: Te
     down = width * (y0 < height - 1).long()
     flat = fields.flatten()
 
-    def at(seat: Tensor) -> Tensor:
-        return flat.index_select(0, seat.flatten()).view_as(seat)
+    def at(cell: Tensor) -> Tensor:
+        return flat.index_select(0, cell.flatten()).view_as(cell)
 
-    def read(seat: Tensor) -> Tensor:
-        lower = seat + down
+    def sample(cell: Tensor) -> Tensor:
+        lower = cell + down
         return torch.lerp(
-            torch.lerp(at(seat), at(seat + across), dx), torch.lerp(at(lower), at(lower + across), dx), dy
+            torch.lerp(at(cell), at(cell + across), dx), torch.lerp(at(lower), at(lower + across), dx), dy
         )
 
     unit = line / torch.hypot(line[:, 0], line[:, 1]).clamp_min(1e-6)[:, None]
-    return read(left) * unit[:, 0, None] + read(left + height * width) * unit[:, 1, None]
+    return sample(left) * unit[:, 0, None] + sample(left + height * width) * unit[:, 1, None]
 
 
 def assemble(
@@ -214,22 +214,24 @@ def assemble(
     redundant: Sequence[bool],
     bridges: bool = True,
 ) -> tuple[list[int], list[float]]:
-    """People out of candidates and the connections between them.
+    """Assemble people from candidates and the connections between them.
 
-    Connections are taken limb by limb in the given order, each if neither end is used by this limb yet (greedy matching).
-    At first each candidate is a person; a connection joins the people at its ends if they share no part. One of a
-    redundant limb never joins two single candidates, and without ``bridges`` it only joins a single one to a person.
+    Connections are used limb by limb in the given order, each if neither end is used by this limb yet (greedy matching).
+    At first each candidate is a person; a connection joins the people at its ends if they share no part. A connection of
+    a redundant limb never joins two single candidates, and without ``bridges`` it only joins a single candidate to a
+    person.
 
     Args:
         part: M parts of the candidates.
-        limb: Q limbs of the connections, in the order to take them.
+        limb: Q limbs of the connections, in the order in which they are used.
         pair: Q pairs of candidates.
         score: Q scores.
-        redundant: for each limb, whether those before it connect its ends already (see ``pieces``).
+        redundant: for each limb, whether the limbs before it connect its ends already (see ``pieces``).
         bridges: see above.
 
     Returns:
-        M people, each named by one of its candidates, and for each of these names the sum of the scores that made it.
+        for each of M candidates its person, identified by one of the person's candidates, and for each of these
+        identifiers the sum of the scores of the connections used.
     """
     person = list(range(len(part)))
     members = [[i] for i in person]

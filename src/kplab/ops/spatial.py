@@ -1,4 +1,4 @@
-"""Crops of images through boxes, differentiable with respect to the boxes: the spatial transformer of a cascade."""
+"""Crops of boxes from images, differentiable with respect to the boxes: the spatial transformer of a cascade."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 
 def crop_views(boxes: Tensor, size: tuple[int, int], padding: float = 1.0) -> Tensor:
-    """The view of each box: centred, padded, aspect kept, as large as the crop allows, as ``ops.affine.fit_box`` does it.
+    """The map from image to crop of each box: padded, centred, as large as fits, at fixed aspect (as ``affine.fit_box``).
 
     Args:
         boxes: (N, 4) xyxy, image pixels; sides below 1e-3 count as 1e-3.
         size: (width, height) of the crops, pixels.
-        padding: factor on a box's sides before it is fitted.
+        padding: factor on the sides of a box.
 
     Returns:
         (N, 3): s, tx and ty of x_crop = s * x_image + tx, y_crop = s * y_image + ty.
@@ -26,21 +26,22 @@ def crop_views(boxes: Tensor, size: tuple[int, int], padding: float = 1.0) -> Te
 
 
 def crop(images: Tensor, index: Tensor, views: Tensor, size: tuple[int, int]) -> Tensor:
-    """Sample crops from images; black beyond their borders.
+    """Sample crops from images; 0 outside of the images.
 
-    Sampling is bilinear. Where a crop shrinks its image to less than half, it is taken from the image halved as often as
-    its scale allows (each pixel the mean of four), so that small detail is not lost to aliasing.
+    Sampling is bilinear. A crop at a scale below one half is sampled from the image halved repeatedly (each pixel is the
+    mean of four), which prevents aliasing.
 
     Args:
         images: (B, C, H, W) float.
-        index: (N,) int64, which image each crop is of.
+        index: (N,) int64 image of each crop.
         views: (N, 3) s, tx, ty, see ``crop_views``; gradients flow to it.
         size: (width, height) of the crops, pixels.
 
     Returns:
         (N, C, height, width).
 
-    Source: Jaderberg et al., "Spatial Transformer Networks", 2015; with corners, not centres, of pixels at -1 and 1.
+    Source: Jaderberg et al., "Spatial Transformer Networks", 2015. Here the outer corners of pixels, not the centres, are
+    at -1 and 1.
     """
     crops = images.new_zeros(len(index), images.shape[1], size[1], size[0])
     if not len(index):
@@ -53,7 +54,7 @@ def crop(images: Tensor, index: Tensor, views: Tensor, size: tuple[int, int]) ->
     small, done = images, 0
     for times in sorted(set(halvings.tolist())):
         while done < times and min(small.shape[-2:]) >= 2:
-            # an odd last row or column is a mean of what there is of it
+            # at an odd last row or column the mean is over the pixels that exist
             small = F.avg_pool2d(small, 2, ceil_mode=True, count_include_pad=False)
             done += 1
         chosen = (halvings == times).nonzero().squeeze(1)
@@ -70,14 +71,14 @@ def crop(images: Tensor, index: Tensor, views: Tensor, size: tuple[int, int]) ->
 
 
 def _sample(images: Tensor, index: Tensor, grid: Tensor) -> Tensor:
-    """``grid_sample`` of N grids (N, h, w, 2) over B images, without a copy of an image for every grid."""
+    """``grid_sample`` of N grids (N, h, w, 2) from B images, without a copy of the image for each grid."""
     count = torch.bincount(index, minlength=len(images))
     first = count.cumsum(0) - count
     order = index.argsort(stable=True)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=order.device) - first[index[order]]
     most, (height, width) = int(count.max()), grid.shape[1:3]
-    # 2 lies outside of every image
+    # 2 is outside of every image
     table = grid.new_full((len(images), most, height, width, 2), 2.0).index_put((index, place), grid)
     sampled = F.grid_sample(
         images, table.flatten(1, 2).to(images.dtype), mode="bilinear", padding_mode="zeros", align_corners=False

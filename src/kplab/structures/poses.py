@@ -10,8 +10,8 @@ import numpy as np
 from kplab.ops import affine
 
 SEEN_SIDE, SEEN_SHARE = 2.0, 0.1
-"""Pixels, and share of its whole box, of which a cut-off subject must keep this much to count as seen without a
-keypoint (as in YOLO's choice of boxes after augmentation)."""
+"""A subject that is cut off and has no keypoint left counts as seen where its box keeps this many pixels a side and this
+share of its area (as in YOLO's choice of boxes after augmentation)."""
 
 
 @dataclass
@@ -24,8 +24,9 @@ class Poses:
         score: (N,) float64 confidence of the instance; 1 for truth.
         keypoint_score: (N, K) float64 confidence of each keypoint; 1 for truth.
         box: (N, 4) float64 xyxy, pixels of the frame; NaN where there is none.
-        area: (N,) float64 pixels**2 of the subject's segment (or what stands for it); NaN where unknown.
+        area: (N,) float64 pixels**2 of the subject's segment (or its substitute); NaN where unknown.
         ignore: (N,) bool: crowds and unlabelled subjects, which are neither trained on nor scored.
+        track: (N,) int64 number that one subject keeps through the images of a video, 0 or more; -1 where unknown.
     """
 
     xy: np.ndarray
@@ -35,6 +36,7 @@ class Poses:
     box: np.ndarray
     area: np.ndarray
     ignore: np.ndarray
+    track: np.ndarray
 
     def __post_init__(self) -> None:
         n, k = self.xy.shape[:2]
@@ -46,10 +48,11 @@ class Poses:
             ("box", (n, 4)),
             ("area", (n,)),
             ("ignore", (n,)),
+            ("track", (n,)),
         ):
             got = getattr(self, name).shape
             if got != shape:
-                raise ValueError(f"Poses.{name} has shape {got}, but xy {self.xy.shape} wants {shape}")
+                raise ValueError(f"Poses.{name} has shape {got}, but xy {self.xy.shape} needs {shape}")
 
     @classmethod
     def make(
@@ -61,8 +64,9 @@ class Poses:
         box: np.ndarray | None = None,
         area: np.ndarray | None = None,
         ignore: np.ndarray | None = None,
+        track: np.ndarray | None = None,
     ) -> Poses:
-        """Fill what is not given: visible 2 where xy is finite, scores 1, box and area NaN, ignore False.
+        """Fill what is not given: visible 2 where xy is finite, scores 1, box and area NaN, ignore False, track -1.
 
         Points with ``visible == 0`` become NaN, and points that are NaN become ``visible == 0``.
         """
@@ -79,11 +83,12 @@ class Poses:
             np.full((n, 4), np.nan) if box is None else np.asarray(box, dtype=np.float64).reshape(n, 4),
             np.full(n, np.nan) if area is None else np.asarray(area, dtype=np.float64),
             np.zeros(n, dtype=bool) if ignore is None else np.asarray(ignore, dtype=bool),
+            np.full(n, -1, dtype=np.int64) if track is None else np.asarray(track, dtype=np.int64),
         )
 
     @classmethod
     def empty(cls, keypoints: int) -> Poses:
-        """No instance at all."""
+        """Poses without any instance."""
         return cls.make(np.zeros((0, keypoints, 2)))
 
     @classmethod
@@ -128,12 +133,12 @@ class Poses:
         )
 
     def clipped(self, size: tuple[float, float], corner: tuple[float, float] = (0.0, 0.0)) -> Poses:
-        """What a view shows of the instances.
+        """The instances as far as a view shows them.
 
-        Keypoints outside become unlabelled and boxes are cut off. An instance that keeps part of its box but no labelled
-        keypoint becomes ``ignore``; one of which less is left than ``SEEN_SIDE`` or ``SEEN_SHARE`` goes. Crowds and the
-        like, ignored before, go only below ``SEEN_SIDE``: any part of them may show subjects. Areas stay those of the
-        whole subjects, whose size they tell.
+        Keypoints outside become unlabelled and boxes are clipped. An instance that keeps part of its box but no labelled
+        keypoint becomes ``ignore``; one of which less is left than ``SEEN_SIDE`` or ``SEEN_SHARE`` is removed. Instances
+        that were ignored before, such as crowds, are removed only below ``SEEN_SIDE``: any part of them may show
+        subjects. Areas stay those of the whole subjects.
 
         Args:
             size: (width, height) of the view, pixels of the frame.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from kplab.errors import DataError
+from kplab.ops import affine
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 
 
 @dataclass
 class Predictions:
-    """What a model said of a set of images.
+    """The poses that a model predicted in a set of images.
 
     Args:
         skeleton: names of the keypoints.
@@ -35,35 +37,13 @@ class Predictions:
     def write(self, path: Path) -> Path:
         """Write COCO results JSON, and the card beside it as ``<name>.card.json``.
 
-        COCO counts keypoints from pixel centres, so 0.5 is taken off; boxes are continuous there and stay.
-        The third number of a keypoint is its confidence.
+        Keypoints become pixel indices, as in COCO; boxes are continuous there and stay. The third number of a keypoint
+        is its confidence. ``track_id`` is written where an instance has a track.
         """
-        rows = []
-        for image_id in sorted(self.poses):
-            p = self.poses[image_id]
-            for i in range(len(p)):
-                triplets = np.concatenate([np.nan_to_num(p.xy[i]) - 0.5, p.keypoint_score[i][:, None]], axis=1)
-                triplets[~p.labelled[i]] = 0.0
-                row: dict[str, Any] = {
-                    "image_id": int(image_id),
-                    "category_id": 1,
-                    "keypoints": [round(float(v), 6) for v in triplets.ravel()],
-                    "score": float(p.score[i]),
-                }
-                if np.isfinite(p.box[i]).all():
-                    x0, y0, x1, y1 = (float(v) for v in p.box[i])
-                    row["bbox"] = [round(v, 4) for v in (x0, y0, x1 - x0, y1 - y0)]
-                rows.append(row)
         path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [row for image_id in sorted(self.poses) for row in result_rows(image_id, self.poses[image_id])]
         path.write_text(json.dumps(rows))
-        card = {
-            **self.card,
-            "skeleton": self.skeleton.name,
-            "keypoints": list(self.skeleton.keypoints),
-            "sha256": file_hash(path),
-            "images": {str(i): self.files.get(i, "") for i in sorted(self.poses)},
-        }
-        card_path(path).write_text(json.dumps(card, indent=1))
+        write_card(path, self.card, self.skeleton, {i: self.files.get(i, "") for i in self.poses})
         return path
 
     @classmethod
@@ -71,7 +51,7 @@ class Predictions:
         """Read COCO results JSON; the card is optional, so that other systems' results can be scored too.
 
         Raises:
-            DataError: no results file, of other keypoints, or with values that are no finite numbers.
+            DataError: not a results file, or of other keypoints, or with values that are not finite numbers.
         """
         rows = _json(Path(path), list, "a list of results")
         card = _json(card_path(path), dict, "a card") if card_path(path).exists() else {}
@@ -94,53 +74,106 @@ class Predictions:
             box = np.array([row.get("bbox", [np.nan] * 4) for row in members], dtype=np.float64).reshape(-1, 4)
             box[:, 2:] += box[:, :2]
             score = np.array([row["score"] for row in members], dtype=np.float64)
+            tracks = (row.get("track_id") for row in members)
+            track = np.array([-1 if t is None else max(t, -1) for t in tracks], dtype=np.int64)
             # three zeros are a keypoint that was not found
             visible = np.where((t == 0).all(-1), 0, 2)
-            poses[image_id] = Poses.make(t[..., :2] + 0.5, visible, score, t[..., 2], box)
+            poses[image_id] = Poses.make(
+                affine.from_pixel_index(t[..., :2]), visible, score, t[..., 2], box, track=track
+            )
         files = {int(i): name for i, name in card.get("images", {}).items()}
         return cls(skeleton, poses, card, files)
+
+
+def result_rows(image_id: int, poses: Poses) -> list[dict[str, Any]]:
+    """COCO results of one image, one a pose.
+
+    Args:
+        poses: source pixels, continuous; see ``Predictions.write`` for COCO's.
+    """
+    rows = []
+    for i in range(len(poses)):
+        index = affine.to_pixel_index(np.nan_to_num(poses.xy[i]))
+        triplets = np.concatenate([index, poses.keypoint_score[i][:, None]], axis=1)
+        triplets[~poses.labelled[i]] = 0.0
+        row: dict[str, Any] = {
+            "image_id": int(image_id),
+            "category_id": 1,
+            "keypoints": [round(float(v), 6) for v in triplets.ravel()],
+            "score": float(poses.score[i]),
+        }
+        if np.isfinite(poses.box[i]).all():
+            x0, y0, x1, y1 = (float(v) for v in poses.box[i])
+            row["bbox"] = [round(v, 4) for v in (x0, y0, x1 - x0, y1 - y0)]
+        if poses.track[i] >= 0:
+            row["track_id"] = int(poses.track[i])
+        rows.append(row)
+    return rows
+
+
+def write_card(path: Path, card: Mapping[str, Any], skeleton: Skeleton, files: Mapping[int, str]) -> None:
+    """Write the card of a results file beside it.
+
+    Args:
+        path: the results file, complete.
+        card: how the predictions were made.
+        files: image id to file name, of every image that was predicted.
+    """
+    content = {
+        **card,
+        "skeleton": skeleton.name,
+        "keypoints": list(skeleton.keypoints),
+        "sha256": file_hash(path),
+        "images": {str(i): files[i] for i in sorted(files)},
+    }
+    card_path(path).write_text(json.dumps(content, indent=1))
 
 
 def _json(path: Path, kind: type, what: str) -> Any:
     try:
         content = json.loads(path.read_text())
     except (ValueError, OSError) as error:
-        raise DataError(f"{path}: can't be read as JSON ({error}). Predict again, or fetch it again.") from None
+        raise DataError(f"{path}: cannot be read as JSON ({error}). Predict again, or fetch it again.") from None
     if not isinstance(content, kind):
         raise DataError(
-            f"{path}: wanted {what}, as COCO's results format has it, but this is {type(content).__name__}. "
+            f"{path}: expected {what}, as in COCO's results format, but this is {type(content).__name__}. "
             "Is it an annotation file?"
         )
     return content
 
 
 def _fault(row: Any, skeleton: Skeleton) -> str | None:
-    """What is wrong with one result, with the remedy; None where nothing is."""
+    """What is wrong with one result, and what to do; None where nothing is."""
     lacking = [key for key in ("image_id", "keypoints", "score") if not isinstance(row, dict) or key not in row]
     if lacking:
-        return f"lacks {', '.join(lacking)}. Each wants image_id, keypoints and score."
+        return f"lacks {', '.join(lacking)}. Each result needs image_id, keypoints and score."
     if type(row["image_id"]) is not int:
-        return f"has image_id {row['image_id']!r}. Give the whole number that the annotation file has."
+        return f"has image_id {row['image_id']!r}. Write the integer id of the annotation file."
     where, k = f"(image {row['image_id']})", len(skeleton)
     if not isinstance(row["keypoints"], list) or len(row["keypoints"]) != 3 * k:
         count = len(row["keypoints"]) if isinstance(row["keypoints"], list) else "no list of"
         return (
-            f"{where} has {count} keypoint numbers, but skeleton '{skeleton.name}' wants {3 * k} "
+            f"{where} has {count} keypoint numbers, but skeleton '{skeleton.name}' needs {3 * k} "
             f"(x, y, score for each of {k} keypoints)."
         )
     for key, values in (("keypoints", row["keypoints"]), ("score", [row["score"]]), ("bbox", row.get("bbox", []))):
         if not isinstance(values, list) or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
-            return f"{where}: {key} holds what is no finite number. A keypoint that was not found is 0, 0, 0."
+            return (
+                f"{where}: {key} holds a value that is not a finite number. A keypoint that was not found is 0, 0, 0."
+            )
     if "bbox" in row and len(row["bbox"]) != 4:
-        return f"{where}: bbox has {len(row['bbox'])} numbers. It wants x, y, width, height."
+        return f"{where}: bbox has {len(row['bbox'])} numbers. It needs x, y, width, height."
+    if row.get("track_id") is not None and type(row["track_id"]) is not int:
+        return f"{where}: track_id is {row['track_id']!r}. Write an integer of 0 or more, or leave it out."
     return None
 
 
 def card_path(path: Path) -> Path:
-    """Where the card of a predictions file lies."""
+    """Path of the card of a predictions file."""
     return Path(path).with_suffix(".card.json")
 
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

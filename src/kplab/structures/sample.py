@@ -12,17 +12,18 @@ from kplab.structures.poses import Poses
 
 @dataclass
 class Sample:
-    """One region of one image, as the network will see it.
+    """One region of one image, resampled to the network's input.
 
     Args:
         image: (H, W, 3) uint8 RGB, view frame.
         poses: true poses, view frame; empty where nothing is known.
         view: (3, 3) float64, source pixels to view pixels.
-        image_id: which image.
+        image_id: id of the image.
         box: (4,) float64 xyxy, the region in source pixels (not padded).
         score: confidence of the region: 1 where it is given.
 
-    A mosaic (training only) shows more images than one: view, image_id and box are those of the item that it was made for.
+    A mosaic (training only) shows several images: view, image_id and box are those of the
+    sample's own region.
     """
 
     image: np.ndarray

@@ -1,4 +1,4 @@
-"""What a subject's keypoints are called, how they connect, which mirror which, and how far people disagree on them."""
+"""Skeletons: the names, edges, flip pairs and sigmas of a subject's keypoints."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Skeleton:
     """Named keypoints of one kind of subject.
 
     Args:
-        name: what the skeleton is called, e.g. ``coco17``.
+        name: of the skeleton, e.g. ``coco17``.
         keypoints: K names, in the order of every array of keypoints.
         edges: pairs of 0-based indices, for drawing and for part affinity fields.
-        flip: for each keypoint the one it becomes in a mirror image; its own inverse.
+        flip: permutation of the keypoints in a mirror image; its own inverse.
         sigmas: K falloffs of OKS, dimensionless.
-        sigma_source: where the sigmas come from, in words. It is printed on every score card.
+        sigma_source: where the sigmas come from, as text. It is printed on every score card.
     """
 
     name: str
@@ -36,10 +36,10 @@ class Skeleton:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Skeleton:
-        """Read the form of ``conf/skeleton/*.yaml``: edges and flip pairs by name, sigmas one a keypoint.
+        """Make a skeleton from the content of ``conf/skeleton/*.yaml``: edges and flip pairs by name, one sigma per keypoint.
 
         Raises:
-            ConfigError: a name is unknown or doubled, a pair overlaps another, or sigmas or their source are missing.
+            ConfigError: a name is unknown or used twice, a pair overlaps another, or sigmas or their source are missing.
         """
         name = str(config.get("name", "?"))
 
@@ -48,10 +48,10 @@ class Skeleton:
 
         names = tuple(str(n) for n in config.get("keypoints") or ())
         if not names:
-            raise fail("it names no keypoints", "List them under 'keypoints'.")
+            raise fail("it has no keypoints", "List them under 'keypoints'.")
         if len(set(names)) != len(names):
-            doubled = sorted({n for n in names if names.count(n) > 1})
-            raise fail(f"keypoint names occur twice: {', '.join(doubled)}", "Give each keypoint a name of its own.")
+            repeated = sorted({n for n in names if names.count(n) > 1})
+            raise fail(f"keypoint names occur twice: {', '.join(repeated)}", "Give each keypoint a unique name.")
         index = {n: i for i, n in enumerate(names)}
 
         def pairs(key: str) -> list[tuple[int, int]]:
@@ -77,17 +77,19 @@ class Skeleton:
             got = "none" if sigmas is None else str(len(sigmas))
             raise fail(
                 f"it has {len(names)} keypoints but {got} sigmas",
-                "Give one sigma a keypoint under 'sigmas', and say under 'sigma_source' where they come from.",
+                "Give one sigma per keypoint under 'sigmas', and state their source under 'sigma_source'.",
             )
         if not all(float(s) > 0 for s in sigmas):
-            raise fail("a sigma is not positive", "Sigmas are falloffs, such as 0.025 for an eye of coco17.")
+            raise fail(
+                "a sigma is not positive", "Sigmas are positive falloffs of OKS, such as 0.025 for an eye of coco17."
+            )
         source = str(config.get("sigma_source") or "").strip()
         if not source:
-            raise fail("'sigma_source' is empty", "Say where the sigmas come from; scores depend on them.")
+            raise fail("'sigma_source' is empty", "State where the sigmas come from; scores depend on them.")
         return cls(name, names, tuple(pairs("edges")), tuple(flip), tuple(float(s) for s in sigmas), source)
 
     def index(self, keypoint: str) -> int:
-        """Index of a keypoint by its name."""
+        """Index of a keypoint by name."""
         try:
             return self.keypoints.index(keypoint)
         except ValueError:
@@ -97,10 +99,10 @@ class Skeleton:
 
     @property
     def sigma_array(self) -> np.ndarray:
-        """(K,) float64."""
+        """(K,) float64 sigmas."""
         return np.asarray(self.sigmas, dtype=np.float64)
 
     @property
     def flip_array(self) -> np.ndarray:
-        """(K,) int64 permutation."""
+        """(K,) int64 permutation of a mirror image."""
         return np.asarray(self.flip, dtype=np.int64)

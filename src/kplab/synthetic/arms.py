@@ -13,7 +13,7 @@ EDGES = ((0, 1), (1, 2), (2, 3), (3, 4), (3, 5))
 
 
 def build(rng: np.random.Generator) -> Body:
-    """One arm on its foot. The gripper has a broad fixed jaw, which continues the hand, and a thin one that swings."""
+    """One robot arm on its base. The gripper has a wide fixed jaw and a thin jaw on a hinge."""
     fig = Figure(KEYPOINTS)
     shell = hsv(float(rng.choice([0.07, 0.13, 0.6, 0.0, 0.35])), rng.uniform(0.6, 0.95), rng.uniform(0.5, 0.95))
     if rng.random() < 0.45:
@@ -52,7 +52,7 @@ def build(rng: np.random.Generator) -> Body:
 def _link(
     fig: Figure, a: np.ndarray, frame: np.ndarray, length: float, radius: float, paint: Paint, boxy: bool
 ) -> np.ndarray:
-    """A box or a tapered tube between two joints."""
+    """Add a box or a tapered tube between two joints; returns its end."""
     b = a - length * frame[:, 1]
     if boxy:
         fig.box((a + b) / 2, frame, (radius * 0.9, length / 2, radius * 0.75), paint)
@@ -70,7 +70,7 @@ def _gripper(
     shell: Paint,
     steel: Paint,
 ) -> None:
-    """Hand block, the fixed jaw on +x, the moving jaw hinged on -x with its motor."""
+    """Add the gripper: its body, the fixed jaw on +x, and the moving jaw with its motor on -x."""
     length = rng.uniform(0.2, 0.3)
     block = wrist - 0.11 * frame[:, 1]
     fig.link(wrist, block, (0.06 * thick, 0.06 * thick), frame, shell)

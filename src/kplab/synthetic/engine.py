@@ -1,8 +1,8 @@
-"""A small ray caster: bodies made of solids, their depth and owners per sample, and what hides what.
+"""A small ray caster: bodies made of solids, their depth and identity per sample, and occlusion.
 
 Two frames. *Body*: x to the viewer's right, y up, z towards the viewer, any unit. *Screen*: x right and y down in
 samples (``SUPER`` samples a pixel on each axis, continuous coordinates), z towards the viewer in samples. Rays are
-parallel on the screen; perspective is in how bodies are put there.
+parallel on the screen; perspective is part of the map from body to screen.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 from kplab.synthetic.paint import Paint
 
 SUPER = 2
-"""Samples a pixel along each axis."""
+"""Number of samples per pixel along each axis."""
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Puts a body on the screen.
+    """The map from a body's frame to the screen.
 
     Args:
-        scale: samples a body unit, at z = 0.
-        centre: (2,) where the body's origin falls, samples.
-        distance: of the camera from the origin, body units; nearer things are drawn larger.
-        depth: added to z, samples; bodies that may overlap get depths far apart.
+        scale: samples per body unit, at z = 0.
+        centre: (2,) position of the body's origin on the screen, samples.
+        distance: of the camera from the origin, body units; nearer parts are drawn larger.
+        depth: added to z, samples; bodies that overlap have well separated depths.
     """
 
     scale: float
@@ -36,24 +36,24 @@ class Camera:
     depth: float = 0.0
 
     def zoom(self, points: np.ndarray) -> np.ndarray:
-        """Samples a body unit at points (..., 3)."""
+        """Samples per body unit at points (..., 3)."""
         return self.scale / (1.0 - points[..., 2] / self.distance)
 
     def screen(self, points: np.ndarray) -> np.ndarray:
-        """Body points (..., 3) to the screen."""
+        """Map body points (..., 3) to the screen."""
         zoom = self.zoom(points)
         x = self.centre[0] + zoom * points[..., 0]
         y = self.centre[1] - zoom * points[..., 1]
         return np.stack([x, y, self.depth + zoom * points[..., 2]], axis=-1)
 
     def spot(self, point: np.ndarray) -> tuple[float, float, float, float]:
-        """``screen`` and ``zoom`` of a single point, in plain numbers, which is faster."""
+        """``screen`` and ``zoom`` of a single point as Python floats, which is faster."""
         x, y, z = point.tolist()
         zoom = self.scale / (1.0 - z / self.distance)
         return self.centre[0] + zoom * x, self.centre[1] - zoom * y, self.depth + zoom * z, zoom
 
     def body(self, points: np.ndarray) -> np.ndarray:
-        """Screen points (3, N) back to the body (3, N); the inverse of ``screen``, which has a point a row."""
+        """Map screen points (3, N) to the body (3, N): the inverse of ``screen``, with one point per column."""
         x, y, rise = points[0] - self.centre[0], self.centre[1] - points[1], points[2] - self.depth
         z = rise / (self.scale + rise / self.distance)
         size = (1.0 - z / self.distance) / self.scale
@@ -62,7 +62,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Cone:
-    """A limb: the hull of a ball at ``a`` and a ball at ``b``."""
+    """A limb: the convex hull of a ball at ``a`` and a ball at ``b``."""
 
     a: np.ndarray
     b: np.ndarray
@@ -76,19 +76,19 @@ class Cone:
         return self.a
 
     def placed(self, camera: Camera) -> Cone:
-        """Each end scaled by its own distance."""
+        """The cone on the screen; each end is scaled by its own distance."""
         ax, ay, az, near = camera.spot(self.a)
         bx, by, bz, far = camera.spot(self.b)
         radius = (self.radius[0] * near, self.radius[1] * far)
         return Cone(np.array([ax, ay, az]), np.array([bx, by, bz]), radius, _on_screen(self.frame), self.paint)
 
     def bounds(self) -> tuple[float, float, float, float]:
-        """The hull of the two balls' boxes."""
+        """The box around the two balls."""
         (ax, ay, _), (bx, by, _), (ra, rb) = self.a, self.b, self.radius
         return min(ax - ra, bx - rb), min(ay - ra, by - rb), max(ax + ra, bx + rb), max(ay + ra, by + rb)
 
     def hit(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The ball, of all that roll from a to b, whose surface is nearest to the viewer.
+        """z of the surface: the maximum over the balls with centres on the axis from a to b.
 
         With s along the axis on the screen, the ball at s has height ``m s + sqrt(C + 2 B s - A s^2)`` on a ray, which
         is concave for A > 0 and greatest at ``s = B / A + m sqrt((C + B^2 / A) / (A (A + m^2)))``. Otherwise one end
@@ -111,7 +111,7 @@ class Cone:
         return az + t * dz + _ball((along - t * flat) ** 2 + across2, ra + grow * t)
 
     def normal(self, points: np.ndarray) -> np.ndarray:
-        """Away from the nearest place of the axis."""
+        """Unit vectors away from the axis."""
         d = (self.b - self.a).astype(points.dtype)
         away = points - self.a.astype(points.dtype)[:, None]
         # the axis as the surface's normal meets it: further towards the thick end than the foot of the perpendicular
@@ -123,20 +123,20 @@ class Cone:
 
 
 def _ball(distance2: np.ndarray, r: np.ndarray | float) -> np.ndarray:
-    """Height of a ball of radius r above its middle, -inf beside it."""
+    """Height of a ball of radius r above its centre, -inf outside of it."""
     h2 = r * r - distance2
     return np.where(h2 > 0, np.sqrt(np.maximum(h2, 0.0)), -np.inf)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (3, N) of length 1."""
+    """Vectors (3, N) scaled to length 1."""
     x, y, z = vectors
     return vectors / (np.sqrt(x * x + y * y + z * z) + 1e-9)
 
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """Half axes ``half`` along the columns of ``frame``."""
+    """An ellipsoid with half axes ``half`` along the columns of ``frame``."""
 
     centre: np.ndarray
     half: tuple[float, float, float]
@@ -145,23 +145,23 @@ class Ellipsoid:
 
     @property
     def origin(self) -> np.ndarray:
-        """Its centre."""
+        """The centre."""
         return self.centre
 
     def placed(self, camera: Camera) -> Ellipsoid:
-        """Scaled by the distance of its centre."""
+        """The solid on the screen, scaled by the distance of its centre."""
         x, y, z, zoom = camera.spot(self.centre)
         a, b, c = self.half
         return Ellipsoid(np.array([x, y, z]), (a * zoom, b * zoom, c * zoom), _on_screen(self.frame), self.paint)
 
     def bounds(self) -> tuple[float, float, float, float]:
-        """Exact: the support of the ellipsoid along x and y."""
+        """The exact box around the ellipsoid."""
         rx, ry = np.linalg.norm(self.frame[:2] * np.array(self.half), axis=1)
         cx, cy = self.centre[:2]
         return cx - rx, cy - ry, cx + rx, cy + ry
 
     def hit(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The nearer root of the quadric."""
+        """z of the surface: the nearer root of the quadric."""
         (xx, xy, xz), (_, yy, yz), (_, _, zz) = self._quadric().tolist()
         cx, cy, cz = self.centre.tolist()
         qx, qy = x - cx, y - cy
@@ -180,7 +180,7 @@ class Ellipsoid:
 
 @dataclass(frozen=True)
 class Box:
-    """Half sides ``half`` along the columns of ``frame``."""
+    """A box with half sides ``half`` along the columns of ``frame``."""
 
     centre: np.ndarray
     half: tuple[float, float, float]
@@ -189,23 +189,23 @@ class Box:
 
     @property
     def origin(self) -> np.ndarray:
-        """Its centre."""
+        """The centre."""
         return self.centre
 
     def placed(self, camera: Camera) -> Box:
-        """Scaled by the distance of its centre."""
+        """The solid on the screen, scaled by the distance of its centre."""
         x, y, z, zoom = camera.spot(self.centre)
         a, b, c = self.half
         return Box(np.array([x, y, z]), (a * zoom, b * zoom, c * zoom), _on_screen(self.frame), self.paint)
 
     def bounds(self) -> tuple[float, float, float, float]:
-        """The hull of its corners."""
+        """The box around the corners."""
         rx, ry = np.abs(self.frame[:2] * np.array(self.half)).sum(1)
         cx, cy = self.centre[:2]
         return cx - rx, cy - ry, cx + rx, cy + ry
 
     def hit(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Where the ray leaves the last of three slabs on its way to the viewer."""
+        """z of the surface: where the ray leaves the intersection of three slabs towards the viewer."""
         cx, cy, cz = self.centre.tolist()
         qx, qy = x - cx, y - cy
         leave, enter = [], []
@@ -218,19 +218,18 @@ class Box:
         return np.where(out > into, cz + out, -np.inf)
 
     def normal(self, points: np.ndarray) -> np.ndarray:
-        """Of the side that is nearest."""
+        """The normal of the nearest side."""
         local = (self.frame / np.array(self.half)).T @ (points - self.centre[:, None])
         side = np.abs(local).argmax(0)
         return self.frame[:, side] * np.sign(local[side, np.arange(len(side))])
 
 
 Solid = Cone | Ellipsoid | Box
-"""One convex piece of a body. Its paint sees points in ``frame`` (columns are its axes), from ``origin``.
+"""One convex part of a body. Its paint is a function of points in ``frame`` (columns are its axes), from ``origin``.
 
-``placed(camera)`` is the same solid on the screen, and ``bounds()`` a box (xyxy) that holds its outline there.
-``hit(x, y)`` gives for sample centres, e.g. (1, W) and (H, 1), how near to the viewer it comes on each ray: (H, W) z,
--inf where the ray misses. ``normal(points)`` gives outward unit normals (3, N) at points (3, N) of its surface, in the
-frame that it is in.
+``placed(camera)`` is the same solid on the screen, and ``bounds()`` a box (xyxy) around its outline there.
+``hit(x, y)`` returns the (H, W) z of the surface for sample centres, e.g. (1, W) and (H, 1), -inf where the ray misses.
+``normal(points)`` returns outward unit normals (3, N) at points (3, N) of the surface, in the solid's own frame.
 """
 
 
@@ -240,13 +239,13 @@ def _on_screen(frame: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Body:
-    """A subject, or a thing that is none.
+    """A subject, or an object of the clutter.
 
     Args:
-        solids: what it is made of, body frame.
-        core: so many of the first solids are the subject; the others come with it (the shoulders under a face).
+        solids: parts of the body, body frame.
+        core: number of solids, from the first, that are the subject; the others are drawn with it (shoulders of a face).
         keypoints: (K, 3) body frame, each inside the solid it belongs to; (0, 3) for clutter.
-        slack: (K,) how far in front of a keypoint its own surface may lie; anything nearer hides it.
+        slack: (K,) largest distance of a keypoint's own surface in front of it; anything nearer to the viewer hides it.
     """
 
     solids: list[Solid]
@@ -262,14 +261,14 @@ class Body:
 
 @dataclass
 class Buffers:
-    """What the viewer meets at each sample.
+    """The visible surface at each sample.
 
     Args:
-        z: (H, W) float32, samples; -inf where nothing is.
-        part: (H, W) int16 index into ``solids``; -1 where nothing is.
+        z: (H, W) float32, samples; -inf where there is no surface.
+        part: (H, W) int16 index into ``solids``; -1 where there is no surface.
         solids: all solids of all bodies, body frame.
-        owner: (len(solids) + 1,) int32 the body of each solid; the last entry, -1, stands for nothing.
-        subject: like ``owner``, with -1 for solids that only come along.
+        owner: (len(solids) + 1,) int32 the body of each solid; the last entry is -1, for no surface.
+        subject: like ``owner``, with -1 for solids that are not part of the subject.
     """
 
     z: np.ndarray
@@ -283,8 +282,8 @@ def cast(bodies: Sequence[Body], cameras: Sequence[Camera], size: tuple[int, int
     """Draw all bodies.
 
     Args:
-        bodies: what there is.
-        cameras: one a body.
+        bodies: subjects and clutter.
+        cameras: one per body.
         size: (width, height), samples.
     """
     width, height = size
@@ -314,16 +313,16 @@ def cast(bodies: Sequence[Body], cameras: Sequence[Camera], size: tuple[int, int
 
 
 def visibility(body: Body, camera: Camera, index: int, buffers: Buffers) -> tuple[np.ndarray, np.ndarray]:
-    """Where a body's keypoints fall and which of them are seen.
+    """Positions and visibility of a body's keypoints.
 
     Args:
         body: the body.
-        camera: how it was drawn.
-        index: its place among the bodies drawn.
-        buffers: the picture.
+        camera: with which it was drawn.
+        index: of the body among those drawn.
+        buffers: result of ``cast``.
 
     Returns:
-        (K, 2) samples, and (K,) uint8: 2 seen, 1 hidden by anything, itself included, 0 outside the picture.
+        (K, 2) samples, and (K,) uint8: 2 visible, 1 occluded (also by the body itself), 0 outside of the image.
     """
     points = camera.screen(body.keypoints)
     height, width = buffers.z.shape

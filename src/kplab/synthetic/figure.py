@@ -1,4 +1,4 @@
-"""Building blocks for subjects: frames that turn, limbs that end where the next begins, and named keypoints."""
+"""Building blocks of subjects: rotations, limbs and named keypoints."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kplab.synthetic.paint import Paint
 
 @dataclass(frozen=True)
 class Subject:
-    """A kind of thing that the renderer knows.
+    """A kind of subject that can be rendered.
 
     Args:
-        name: what ``generate`` calls it.
+        name: as in ``generate``.
         keypoints: names, in the order of the arrays.
         edges: 0-based pairs.
-        build: makes one individual in one pose, turned towards the viewer as it likes.
-        distance: (low, high) of the camera, in body lengths; hands are seen from nearer than horses.
+        build: makes one individual in a random pose and orientation.
+        distance: (low, high) distance of the camera, in lengths of the body.
     """
 
     name: str
@@ -43,7 +43,7 @@ def turn(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> np.ndarray:
 
 
 def view(rng: np.random.Generator, yaw: float, pitch: float, tilt: float, roll: float) -> np.ndarray:
-    """(3, 3) how a subject stands to the camera: turned by yaw, seen from ``pitch`` above, upright or rolled."""
+    """(3, 3) orientation of a subject to the camera: rotated by yaw, seen from ``pitch`` above, upright or rolled."""
     lean = rng.uniform(-180, 180) if rng.random() < roll else rng.normal(0, tilt)
     return turn(z=lean) @ turn(x=pitch) @ turn(y=yaw)
 
@@ -60,34 +60,34 @@ class Figure:
     def limb(
         self, a: np.ndarray, frame: np.ndarray, length: float, radius: tuple[float, float], paint: Paint
     ) -> np.ndarray:
-        """A tapered limb from a, along the frame's -y; returns where it ends."""
+        """Add a tapered limb from a along the frame's -y; returns its end."""
         b = a - length * frame[:, 1]
         self.solids.append(Cone(a, b, radius, frame, paint))
         return b
 
     def link(self, a: np.ndarray, b: np.ndarray, radius: tuple[float, float], frame: np.ndarray, paint: Paint) -> None:
-        """A tapered limb between two points; the frame only guides the paint."""
+        """Add a tapered limb between two points; the frame only orients the paint."""
         self.solids.append(Cone(np.asarray(a, dtype=float), np.asarray(b, dtype=float), radius, frame, paint))
 
     def ball(self, centre: np.ndarray, frame: np.ndarray, half: tuple[float, float, float], paint: Paint) -> None:
-        """An ellipsoid with half axes along the frame."""
+        """Add an ellipsoid with half axes along the frame."""
         self.solids.append(Ellipsoid(np.asarray(centre, dtype=float), half, frame, paint))
 
     def box(self, centre: np.ndarray, frame: np.ndarray, half: tuple[float, float, float], paint: Paint) -> None:
-        """A box with half sides along the frame."""
+        """Add a box with half sides along the frame."""
         self.solids.append(Box(np.asarray(centre, dtype=float), half, frame, paint))
 
     def mark(self, name: str, point: np.ndarray, slack: float) -> None:
-        """A keypoint, and how deep under its own surface it may lie."""
+        """Add a keypoint, and its largest depth below its own surface."""
         self.points[name] = np.asarray(point, dtype=float)
         self.slack[name] = slack
 
     def front(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """(N,) z of the surface seen along -z at (x, y); -inf beside it. For solids still in their own axes."""
+        """(N,) z of the surface visible along -z at (x, y), in body axes; -inf where there is none."""
         return np.maximum.reduce([solid.hit(x, y) for solid in self.solids])
 
     def add(self, other: Figure, frame: np.ndarray, at: np.ndarray) -> None:
-        """Another figure's solids, turned and moved; its points are for the caller to ask for."""
+        """Add another figure's solids, rotated and translated, without its keypoints."""
         for s in other.solids:
             if isinstance(s, Cone):
                 self.solids.append(replace(s, a=at + frame @ s.a, b=at + frame @ s.b, frame=frame @ s.frame))
@@ -95,7 +95,7 @@ class Figure:
                 self.solids.append(replace(s, centre=at + frame @ s.centre, frame=frame @ s.frame))
 
     def body(self, core: int | None = None) -> Body:
-        """The finished body, keypoints in the order of the names; without ``core`` all of it is the subject."""
+        """The finished body, keypoints in the order of the names; without ``core`` all solids are the subject."""
         points = np.array([self.points[n] for n in self.names]).reshape(-1, 3)
         slack = np.array([self.slack[n] for n in self.names])
         solids: list[Solid] = [*self.solids]

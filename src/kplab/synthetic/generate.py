@@ -1,4 +1,4 @@
-"""Writes rendered datasets: images, COCO annotations, and a note of how they were made."""
+"""Writes rendered datasets: images, COCO annotations, and a record of the parameters."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kplab.errors import ConfigError
+from kplab.errors import ConfigError, DataError
 from kplab.synthetic.scene import find_subject, render
 
 VERSION = 1
-"""Raised whenever the same parameters would give other pixels or labels."""
+"""Incremented whenever the same parameters would give different pixels or labels."""
 
 CARD = "generated.json"
 
@@ -26,32 +26,32 @@ def generate(
     folder: Path, subject: str, images: int, size: tuple[int, int] = (256, 256), seed: int = 0, max_subjects: int = 3,
     workers: int = 2,
 ) -> Path:  # fmt: skip
-    """Make a dataset, unless the folder holds just this one already.
+    """Make a dataset, unless the folder contains this dataset already.
 
-    Image i depends on (seed, i) and the other parameters only, so neither the number of images nor of workers matters
-    to it. Everything is made beside the folder and moved there at the end: a folder is whole or absent.
+    Image i depends on (seed, i) and the other parameters only, not on the number of images or workers. The dataset is
+    written beside the folder and moved there at the end, so that a folder is complete or absent.
 
     Args:
         folder: where to put ``images/000001.jpg``…, ``annotations.json`` (COCO keypoints) and ``generated.json``.
         subject: one of ``subjects()``.
-        images: how many.
+        images: number of images.
         size: (width, height), pixels.
         seed: of all random numbers, 0 or more.
-        max_subjects: at most so many an image; 1 gives exactly one.
-        workers: processes.
+        max_subjects: largest number of subjects of an image; 1 gives exactly one.
+        workers: number of processes.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: a parameter makes no sense.
-        FileExistsError: the folder holds something else.
+        ConfigError: a parameter is invalid.
+        DataError: the folder contains something else.
     """
     find_subject(subject)
     if images < 1 or seed < 0 or workers < 1:
         raise ConfigError(
-            f"{folder}: got images={images}, seed={seed}, workers={workers}, but wanted images >= 1, seed >= 0 and "
-            "workers >= 1."
+            f"{folder}: got images={images}, seed={seed}, workers={workers}, but images >= 1, seed >= 0 and workers >= 1 "
+            "are needed."
         )
     folder = Path(folder)
     card: dict[str, Any] = {
@@ -68,7 +68,7 @@ def generate(
         if workers == 1 or images < 32:
             drawn = [draw(i) for i in range(images)]
         else:
-            # spawned, not forked: the caller may run threads (torch, OpenCV), which do not survive a fork
+            # spawned, not forked: threads of the caller (torch, OpenCV) do not survive a fork
             with multiprocessing.get_context("spawn").Pool(workers, _one_thread) as pool:
                 drawn = pool.map(draw, range(images), chunksize=8)
         (made / "annotations.json").write_text(json.dumps(_coco(subject, size, drawn)))
@@ -76,32 +76,32 @@ def generate(
         try:
             os.replace(made, folder)
         except OSError:
-            # another process was quicker
+            # another process finished first
             if not _holds(folder, card):
                 raise
     return folder
 
 
 def _holds(folder: Path, card: dict[str, Any]) -> bool:
-    """Whether the folder is this dataset; False where there is nothing yet.
+    """Whether the folder contains this dataset; False where it is missing or empty.
 
     Raises:
-        FileExistsError: it is another one.
+        DataError: it contains something else.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
-    note = folder / CARD
-    if not note.is_file():
-        raise FileExistsError(
-            f"{folder}: wanted to put a synthetic dataset there, but it holds something else (it has no {CARD}). "
+    record = folder / CARD
+    if not record.is_file():
+        raise DataError(
+            f"{folder}: can't write a synthetic dataset there, because the folder contains something else (it has no {CARD}). "
             "Choose another folder."
         )
-    found = json.loads(note.read_text())
+    found = json.loads(record.read_text())
     if found == card:
         return True
-    differ = [f"{k}={found.get(k)!r} there but {v!r} wanted" for k, v in card.items() if found.get(k) != v]
-    raise FileExistsError(
-        f"{folder}: holds another synthetic dataset ({'; '.join(differ)}). Delete that folder to make it anew, or "
+    differ = [f"{k} is {found.get(k)!r} there, not {v!r}" for k, v in card.items() if found.get(k) != v]
+    raise DataError(
+        f"{folder}: contains another synthetic dataset ({'; '.join(differ)}). Delete that folder to make it again, or "
         "choose another one."
     )
 
@@ -138,7 +138,7 @@ def _draw(
 
 
 def _coco(subject: str, size: tuple[int, int], drawn: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    """COCO keypoints JSON: positions count from pixel centres, boxes and polygons from the image's corner."""
+    """COCO keypoints JSON: positions relative to pixel centres, boxes and polygons relative to the image's corner."""
     what = find_subject(subject)
     annotations = [row for rows in drawn for row in rows]
     return {

@@ -1,4 +1,4 @@
-"""Hands of either side in many gestures: the subject 'hand' with the 21 keypoints of OneHand10K and FreiHAND."""
+"""Left and right hands in many gestures: the subject 'hand' with the 21 keypoints of OneHand10K and FreiHAND."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _GESTURES = (
 
 
 def build(rng: np.random.Generator) -> Body:
-    """One hand with some forearm: fingers along -y, palm towards +z before it is turned."""
+    """One hand with part of the forearm: fingers along -y and palm towards +z before rotation."""
     fig = Figure(KEYPOINTS)
     side = 1.0 if rng.random() < 0.5 else -1.0
     back = between(rng, SKINS)
@@ -81,7 +81,7 @@ def _finger(
     fig: Figure, name: str, at: np.ndarray, frame: np.ndarray, bends: np.ndarray, bones: np.ndarray, thick: float,
     skin: Paint, nail: Paint,
 ) -> None:  # fmt: skip
-    """Three bones from a knuckle; ``bends`` (2, 2) turns the second and third about x and z."""
+    """Add a finger: three bones from a knuckle; ``bends`` (2, 2) rotates the second and third about x and z."""
     taper = thick * np.array([1.0, 0.86, 0.76, 0.62])
     for i in range(3):
         if i:

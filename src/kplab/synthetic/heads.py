@@ -29,9 +29,9 @@ EXTENT = 1.8
 
 
 def landmarks(rng: np.random.Generator) -> np.ndarray:
-    """(68, 2) a face from the front: x to the subject's left, y up, half the width of the head is 1. Jaw rows are NaN.
+    """(68, 2) landmarks of a frontal face: x to the subject's left, y up, half the width of the head is 1.
 
-    Brows, eyes and mouth take expressions; the jaw is set by the solids of the head.
+    Brows, eyes and mouth have random expressions. Rows of the jaw are NaN: the solids of the head determine it.
     """
     xy = np.full((68, 2), np.nan)
     frown, raised = rng.normal(0, 0.05), rng.normal(0, 0.05)
@@ -77,7 +77,7 @@ def landmarks(rng: np.random.Generator) -> np.ndarray:
 
 
 def features(rng: np.random.Generator, xy: np.ndarray, skin: np.ndarray, hair: np.ndarray, side: int) -> np.ndarray:
-    """Eyes, brows and mouth as a picture: (side, side, 4) uint8 RGB and opacity, spanning [-EXTENT, EXTENT]."""
+    """Eyes, brows and mouth as a texture: (side, side, 4) uint8 RGB and opacity, spanning [-EXTENT, EXTENT]."""
     texels = np.zeros((side, side, 4), dtype=np.uint8)
     texels[..., :3] = _bytes(skin)[:3]
     scale = side / (2 * EXTENT)
@@ -143,10 +143,10 @@ def head(rng: np.random.Generator, s: float, skin: Paint, detail: int) -> tuple[
         rng: random numbers.
         s: half the width of the head, body units.
         skin: its paint.
-        detail: side of the picture of the features, texels.
+        detail: side of the texture of the face, texels.
 
     Returns:
-        the solids, (68, 3) landmarks just under the surface, (2, 3) left and right ear.
+        the solids, (68, 3) landmarks just below the surface, (2, 3) left and right ear.
     """
     xy = landmarks(rng)
     hair = between(rng, HAIRS) if rng.random() < 0.93 else any_colour(rng)
@@ -192,7 +192,7 @@ def head(rng: np.random.Generator, s: float, skin: Paint, detail: int) -> tuple[
 
 
 def _jaw_line(ellipsoids: tuple[tuple[np.ndarray, np.ndarray], ...]) -> np.ndarray:
-    """(17, 3) from the right ear over the chin to the left one, just inside the outline of the solids."""
+    """(17, 3) landmarks of the jaw from right to left, just inside the outline of the solids."""
     middle = ellipsoids[1][0]
     angle = np.deg2rad(np.linspace(-28, 90, 9))
     z = 0.05 + 0.5 * np.clip(np.sin(angle), 0, 1) ** 2
@@ -209,7 +209,7 @@ def _jaw_line(ellipsoids: tuple[tuple[np.ndarray, np.ndarray], ...]) -> np.ndarr
 
 
 def _hair(rng: np.random.Generator, fig: Figure, s: float, colour: np.ndarray) -> None:
-    """None, cropped, full, long or a hat."""
+    """Add hair: none, short, full, long or a hat."""
     upright = np.eye(3)
     strands = Paint(colour, colour * 0.6, blotches(0.5 * s, 0.5), 0.15, 0.25 * s, 0.25, field=1)
     style = rng.random()
@@ -237,7 +237,7 @@ def _hair(rng: np.random.Generator, fig: Figure, s: float, colour: np.ndarray) -
 
 
 def build(rng: np.random.Generator) -> Body:
-    """A head on shoulders, mostly facing the camera, sometimes nearly in profile."""
+    """One head on shoulders, from frontal to nearly profile."""
     skin_colour = between(rng, SKINS)
     skin = Paint(
         skin_colour, skin_colour * [0.95, 0.8, 0.78], blotches(0.6, 0.3, 0.4), 0.03, 0.25, rng.uniform(0.1, 0.4)

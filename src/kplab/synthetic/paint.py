@@ -1,4 +1,4 @@
-"""What surfaces look like: noise, colours, patterns and decals. Colours are RGB in [0, 1]."""
+"""Surfaces: noise, colours, patterns and decals. Colours are RGB in [0, 1]."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Pattern = Callable[[np.ndarray, "Noise"], np.ndarray]
 
 @cache
 def _atlas() -> np.ndarray:
-    """(4, SIDE, SIDE) float32 random fields that repeat without seams: three with detail at all scales, a fine one."""
+    """(4, SIDE, SIDE) float32 tileable random fields: three with detail at all scales, and a fine one."""
     rng = np.random.default_rng(0)
     total = np.zeros((Noise.SIDE, Noise.SIDE, 4), dtype=np.float32)
     cells, weight = 4, 1.0
@@ -33,7 +33,7 @@ def _atlas() -> np.ndarray:
 
 
 class Noise:
-    """Random fields of mean about 0 and standard deviation about 1, somewhere else in them for every image."""
+    """Random fields of mean about 0 and standard deviation about 1, at a random offset for each image."""
 
     SIDE = 512
 
@@ -57,7 +57,7 @@ class Noise:
         return self.fields[field].ravel().take(v)
 
     def picture(self, rng: np.random.Generator, size: tuple[int, int], zoom: float, field: int) -> np.ndarray:
-        """(H, W, 1) a piece of a field, turned, ``zoom`` times as large as it is stored."""
+        """(H, W, 1) crop of a field, rotated, enlarged ``zoom`` times."""
         angle = rng.uniform(0, 2 * np.pi)
         c, s = np.cos(angle) / zoom, np.sin(angle) / zoom
         move = np.array([[c, -s, rng.uniform(0, self.SIDE)], [s, c, rng.uniform(0, self.SIDE)]])
@@ -67,12 +67,12 @@ class Noise:
 
 @dataclass(frozen=True)
 class Decal:
-    """A picture stuck on from the front: seen where the solid's own z axis meets its surface from outside.
+    """A texture projected onto a solid from the front, along the solid's z axis.
 
     Args:
         texels: (S, S, 4) uint8 RGB and opacity.
-        extent: the picture spans [-extent, extent] along the solid's x and y axes, y up.
-        offset: (3,) from the solid's origin to the picture's, in the solid's axes.
+        extent: the texture spans [-extent, extent] along the solid's x and y axes, y up.
+        offset: (3,) from the solid's origin to the texture's, in the solid's axes.
     """
 
     texels: np.ndarray
@@ -80,10 +80,10 @@ class Decal:
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def over(self, colour: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """Colours (3, N) with the picture laid over those at points (3, N)."""
+        """Colours (3, N) at points (3, N), with the texture over them."""
         texels, half = self.texels, len(self.texels) / 2
         x, y, z = self.offset
-        # OpenCV counts sample centres from 0, so the picture's edge is at -0.5
+        # OpenCV's sample centres are at whole numbers, so the texture's edge is at -0.5
         u = (points[0] - x) * (half / self.extent) + (half - 0.5)
         v = (y - points[1]) * (half / self.extent) + (half - 0.5)
         shrink = round(float(np.median(np.hypot(np.diff(u), np.diff(v)))) / 1.2) if len(u) > 1 else 1
@@ -93,7 +93,7 @@ class Decal:
             texels = cv2.resize(texels, (side, side), interpolation=cv2.INTER_AREA)
             u, v = (u + 0.5) * (side / (2 * half)) - 0.5, (v + 0.5) * (side / (2 * half)) - 0.5
         found = np.empty((len(u), 4), dtype=np.float32)
-        # OpenCV counts columns in 16 bits
+        # OpenCV stores columns in 16 bits
         for start in range(0, len(u), 32000):
             rows = slice(start, start + 32000)
             found[rows] = cv2.remap(texels, u[None, rows], v[None, rows], cv2.INTER_LINEAR)[0]
@@ -103,7 +103,7 @@ class Decal:
 
 @dataclass(frozen=True)
 class Paint:
-    """A colour, a second one where a pattern says so, unevenness, shine and perhaps a decal."""
+    """A colour, a second colour with the weight of a pattern, noise, gloss and an optional decal."""
 
     colour: np.ndarray
     second: np.ndarray | None = None
@@ -125,7 +125,7 @@ class Paint:
 
 
 def stripes(direction: np.ndarray, period: float, sharp: float = 6.0, waver: float = 0.0) -> Pattern:
-    """Bands across a direction; ``waver`` bends them, as on a zebra."""
+    """Stripes across a direction; ``waver`` bends them, as on a zebra."""
 
     def weight(points: np.ndarray, noise: Noise) -> np.ndarray:
         phase = (direction / period).astype(np.float32) @ points
@@ -137,7 +137,7 @@ def stripes(direction: np.ndarray, period: float, sharp: float = 6.0, waver: flo
 
 
 def checks(period: float) -> Pattern:
-    """A tartan of two sets of bands."""
+    """A tartan of two sets of stripes."""
 
     def weight(points: np.ndarray, noise: Noise) -> np.ndarray:
         a = np.sin(2 * np.pi * (points[0] + points[2]) / period) > 0
@@ -148,7 +148,7 @@ def checks(period: float) -> Pattern:
 
 
 def blotches(scale: float, share: float, sharp: float = 4.0) -> Pattern:
-    """Spots and patches where the noise is high; ``share`` is roughly the part covered."""
+    """Spots and patches where the noise is high; ``share`` is roughly the fraction covered."""
     level = 2.2 * (0.5 - share)
 
     def weight(points: np.ndarray, noise: Noise) -> np.ndarray:
@@ -158,7 +158,7 @@ def blotches(scale: float, share: float, sharp: float = 4.0) -> Pattern:
 
 
 def beyond(axis: int, at: float, sign: float = 1.0, soft: float = 0.01) -> Pattern:
-    """Everything past a plane: the end of a sleeve, a sock, a pale belly."""
+    """The part beyond a plane: the end of a sleeve, a sock, a pale belly."""
 
     def weight(points: np.ndarray, noise: Noise) -> np.ndarray:
         return np.clip(0.5 + sign * (points[axis] - at) / soft, 0, 1)
@@ -172,7 +172,7 @@ def hsv(h: float, s: float, v: float) -> np.ndarray:
 
 
 def any_colour(rng: np.random.Generator) -> np.ndarray:
-    """Greys and muted colours more often than loud ones, as in clothes and rooms."""
+    """(3,) random RGB; greys and muted colours are more frequent than saturated ones."""
     s = rng.beta(1.0, 2.0)
     return hsv(rng.random(), s, rng.uniform(0.08, 0.95))
 
@@ -200,7 +200,7 @@ HAIRS = np.array(
 
 
 def between(rng: np.random.Generator, palette: np.ndarray) -> np.ndarray:
-    """(3,) a colour between two neighbours of a palette, slightly off."""
+    """(3,) random colour between two neighbours of a palette, with noise."""
     i = rng.integers(len(palette) - 1)
     t = rng.random()
     return np.clip(palette[i] * (1 - t) + palette[i + 1] * t + rng.normal(0, 0.02, 3), 0.02, 1.0)

@@ -1,4 +1,4 @@
-"""People in clothes, from every side: the subject 'person' with the 17 keypoints of COCO."""
+"""Clothed people in all orientations: the subject 'person' with the 17 keypoints of COCO."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LEGS: dict[str, Ranges] = {
 
 
 def _pick(rng: np.random.Generator, table: dict[str, Ranges]) -> list[Ranges]:
-    """How the left and the right limb are held: often alike, walking in opposite ways."""
+    """Poses of the left and the right limb: often similar, in opposite phases when walking."""
     names = list(table)
     first = names[rng.integers(len(names))]
     opposite = {"forward": "back", "back": "forward"}
@@ -59,7 +59,7 @@ def _limb_frame(parent: np.ndarray, side: float, angle: dict[str, float]) -> np.
 
 
 def build(rng: np.random.Generator) -> Body:
-    """One person. Lengths are metres, before a common scale that does not matter."""
+    """One person. Lengths are metres, before a common scale."""
     fig = Figure(KEYPOINTS)
     child = rng.random() < 0.15
     stout = rng.uniform(0.85, 1.35)
@@ -122,7 +122,7 @@ def _arm(
     fig: Figure, name: str, side: float, at: np.ndarray, chest: np.ndarray, angle: dict[str, float], limb: float,
     stout: float, sleeve: float, paints: tuple[Paint, Paint], wrist_turn: float,
 ) -> None:  # fmt: skip
-    """Upper arm, forearm, hand; ``sleeve`` is how far down the cloth goes, in limbs."""
+    """Add an arm: upper arm, forearm and hand; ``sleeve`` is the length of the sleeve, in limbs."""
     skin, top = paints
     upper = _limb_frame(chest, side, angle)
     thick = 0.5 + 0.5 * stout
@@ -146,7 +146,7 @@ def _leg(
     fig: Figure, name: str, side: float, at: np.ndarray, trunk: np.ndarray, angle: dict[str, float], limb: float,
     stout: float, cut: float, paints: tuple[Paint, Paint, Paint],
 ) -> None:  # fmt: skip
-    """Thigh, shin, foot; ``cut`` is how far down the trousers go, in limbs."""
+    """Add a leg: thigh, shin and foot; ``cut`` is the length of the trousers, in limbs."""
     skin, bottom, shoes = paints
     thick = 0.4 + 0.6 * stout
     thigh = _limb_frame(trunk, side, angle)
@@ -167,7 +167,7 @@ def _clothed(
     fig: Figure, a: np.ndarray, frame: np.ndarray, length: float, radius: tuple[float, float], share: float,
     skin: Paint, cover: Paint,
 ) -> np.ndarray:  # fmt: skip
-    """A limb of skin with cloth around its first part."""
+    """Add a limb of skin whose first part is covered by cloth; returns its end."""
     b = fig.limb(a, frame, length, radius, skin)
     if share > 0.05:
         taper = radius[0] + (radius[1] - radius[0]) * share

@@ -1,4 +1,4 @@
-"""What a camera adds: surroundings, light and shade, and the faults of lenses, sensors and compression."""
+"""Backgrounds, light and shadow, and the imperfections of lenses, sensors and compression."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kplab.synthetic.paint import Noise, any_colour
 
 
 def background(rng: np.random.Generator, size: tuple[int, int], noise: Noise) -> np.ndarray:
-    """(H, W, 3) float32 in [0, 1]: mixed colours, perhaps a floor or a patterned wall, shapes and fine texture."""
+    """(H, W, 3) float32 background in [0, 1]: mixed colours, sometimes a floor or a patterned wall, shapes, texture."""
     width, height = size
     u, v = np.meshgrid(np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32))
     colours = np.array([any_colour(rng) for _ in range(4)], dtype=np.float32)
@@ -40,7 +40,7 @@ def background(rng: np.random.Generator, size: tuple[int, int], noise: Noise) ->
 
 
 def _floor(rng: np.random.Generator, image: np.ndarray, u: np.ndarray, v: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """A plane below a tilted horizon, tiled or not."""
+    """Draw a plane below a tilted horizon, with or without tiles."""
     below = v - rng.uniform(-0.4, 0.7) - rng.normal(0, 0.15) * u
     far = np.maximum(below, 0.02)
     mix = np.full_like(u, 0.8)
@@ -52,7 +52,7 @@ def _floor(rng: np.random.Generator, image: np.ndarray, u: np.ndarray, v: np.nda
 
 
 def _shapes(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Rods, blobs and polygons of any colour, some see-through."""
+    """Draw rods, blobs and polygons of any colour, some of them transparent."""
     height, width = image.shape[:2]
     extent = np.array([width, height])
     for _ in range(rng.integers(3, 22)):
@@ -84,7 +84,7 @@ def _shapes(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 def shade(
     rng: np.random.Generator, buffers: Buffers, cameras: list[Camera], noise: Noise
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Colours of everything cast, lit from one side; pixels that one solid fills are looked up once, others per sample.
+    """Colours of all solids, lit from one side; one ray per pixel where a single solid fills it, else one per sample.
 
     Returns:
         (H, W, 3) float32 colours times opacity, (H, W) float32 opacity, both per pixel, and (3,) the direction of the
@@ -106,7 +106,7 @@ def shade(
     light = (towards / np.linalg.norm(towards)).astype(np.float32)
     ambient = float(rng.uniform(0.25, 0.6))
     tint = (1 + rng.normal(0, 0.06, 3)).astype(np.float32)
-    # blurred normals round off the seams where solids meet
+    # blurred normals smooth the edges where solids meet
     normal = cv2.blur(rays.gather(normal), (3, 3)).reshape(-1, 3)[rays.pixel].T
     x, y, z = normal
     normal = normal / (np.sqrt(x * x + y * y + z * z) + 1e-6)
@@ -128,13 +128,13 @@ def shade(
 
 @dataclass(frozen=True)
 class _Rays:
-    """Places to look up, ordered by solid.
+    """Points to shade, ordered by solid.
 
     Args:
-        part: (N,) which solid.
-        screen: (3, N) where, samples.
-        pixel: (N,) the pixel that it adds to.
-        weight: (N,) how much of the pixel it stands for.
+        part: (N,) index of the solid.
+        screen: (3, N) position, samples.
+        pixel: (N,) index of the pixel.
+        weight: (N,) fraction of the pixel.
         size: (width, height) in pixels.
     """
 
@@ -152,7 +152,7 @@ class _Rays:
 
 
 def _rays(buffers: Buffers) -> _Rays:
-    """One ray through the middle of a pixel that one solid fills, else one through each sample that meets a solid."""
+    """One ray through the centre of a pixel that a single solid fills, else one through each sample that hits a solid."""
     height, width = (n // SUPER for n in buffers.part.shape)
     corners = [(row, column) for row in range(SUPER) for column in range(SUPER)]
     parts = [buffers.part[r::SUPER, c::SUPER].ravel() for r, c in corners]
@@ -174,11 +174,11 @@ def _rays(buffers: Buffers) -> _Rays:
 
 
 def _occlusion(z: np.ndarray, solid: np.ndarray) -> np.ndarray:
-    """(H, W) in [0, 1]: how much of a place's surroundings stands in front of it (the depth buffer, unsharp-masked).
+    """(H, W) ambient occlusion in [0, 1], by unsharp masking of the depth buffer.
 
     Args:
-        z: (H, W) samples, each body about its own depth: one far behind another is not darkened by it.
-        solid: (H, W) bool, where z counts.
+        z: (H, W) samples, relative to the depth of each body, so that a body does not darken one far behind it.
+        solid: (H, W) bool, where z is valid.
 
     Source: Luft, Colditz, Deussen: Image Enhancement by Unsharp Masking the Depth Buffer, SIGGRAPH 2006.
     """
@@ -190,7 +190,7 @@ def _occlusion(z: np.ndarray, solid: np.ndarray) -> np.ndarray:
 
 
 def cast_shadow(rng: np.random.Generator, image: np.ndarray, alpha: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """The background, darkened where the things in front keep the light from it."""
+    """The background with the shadow of what is in front of it."""
     height, width = alpha.shape
     away = -light[:2] / max(float(light[2]), 0.3) * rng.uniform(0.02, 0.15) * max(height, width)
     shear = rng.normal(0, 0.25)
@@ -201,7 +201,7 @@ def cast_shadow(rng: np.random.Generator, image: np.ndarray, alpha: np.ndarray, 
 
 
 def expose(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 from (H, W, 3) float32: white balance, contrast, softness, motion, sensor noise, compression."""
+    """(H, W, 3) float32 to uint8 with white balance, contrast, defocus, motion blur, sensor noise and compression."""
     height, width = image.shape[:2]
     image = cv2.pow(np.clip(image, 0, 1, dtype=np.float32), rng.uniform(0.7, 1.35))
     image = (image - 0.5) * rng.uniform(0.7, 1.15) + 0.5 + rng.normal(0, 0.05)
@@ -225,7 +225,7 @@ def expose(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 
 def _streak(rng: np.random.Generator, length: float) -> np.ndarray:
-    """A symmetric motion kernel: it blurs, and does not move things off their labels."""
+    """A symmetric kernel of motion blur, which does not shift the image relative to its labels."""
     reach = int(np.ceil(length / 2))
     x, y = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1))
     angle = rng.uniform(0, np.pi)
@@ -235,5 +235,5 @@ def _streak(rng: np.random.Generator, length: float) -> np.ndarray:
 
 
 def quantise(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 of colours in [0, 1]."""
+    """(H, W, 3) colours in [0, 1] to uint8."""
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Four-legged animals between cat and giraffe: the subject 'quadruped' with the 17 keypoints of AP-10K."""
+"""Four-legged animals, from cats to giraffes: the subject 'quadruped' with the 17 keypoints of AP-10K."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _GAITS = (6.0, 18.0, 32.0)
 
 
 class _Coat:
-    """Fur for the parts of one animal."""
+    """The fur of one animal."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.base, self.mark = between(rng, FURS), between(rng, FURS)
@@ -36,7 +36,7 @@ class _Coat:
         self.socks = rng.random() < 0.3
 
     def paint(self, along: int, marked: bool = False) -> Paint:
-        """Fur of a part whose long axis is x, y or z (0, 1, 2)."""
+        """Paint of a part whose long axis is x, y or z (0, 1, 2)."""
         pattern: Pattern | None = None
         if self.kind in ("patches", "spots"):
             pattern = blotches(self.scale, self.share)
@@ -47,7 +47,7 @@ class _Coat:
 
 
 def build(rng: np.random.Generator) -> Body:
-    """One animal. Unit: shoulder to hip; z forward, x to its left, y up before it is turned."""
+    """One animal. The unit is the distance from shoulder to hip; z forward, x to its left, y up before rotation."""
     fig = Figure(KEYPOINTS)
     coat = _Coat(rng)
     yaw = rng.choice([-90.0, 90.0]) + rng.normal(0, 30) if rng.random() < 0.55 else rng.uniform(-180, 180)
@@ -81,7 +81,7 @@ def _foreleg(
     fig: Figure, name: str, at: np.ndarray, frame: np.ndarray, swing: float, long: float, thick: float, wide: float,
     coat: _Coat,
 ) -> None:  # fmt: skip
-    """Shoulder, elbow, wrist, paw."""
+    """Add a front leg: shoulder, elbow, wrist and paw."""
     upper = frame @ turn(x=22 - swing)
     elbow = fig.limb(at, upper, 0.38 * long + 0.08, (0.115 * thick, 0.075 * thick), coat.paint(1))
     fore = upper @ turn(x=-26 - max(swing, 0) * 0.2)
@@ -98,7 +98,7 @@ def _hindleg(
     fig: Figure, name: str, at: np.ndarray, frame: np.ndarray, swing: float, sits: bool, long: float, thick: float,
     wide: float, coat: _Coat,
 ) -> None:  # fmt: skip
-    """Hip, knee, hock, paw."""
+    """Add a hind leg: hip, knee, hock and paw."""
     thigh = frame @ turn(x=-75 if sits else -20 - swing)
     knee = fig.limb(at, thigh, 0.36 * long + 0.1, (0.14 * thick, 0.085 * thick), coat.paint(1))
     shin = thigh @ turn(x=140 if sits else 52 + max(swing, 0) * 0.3)
@@ -112,7 +112,7 @@ def _hindleg(
 
 
 def _tail(rng: np.random.Generator, fig: Figure, at: np.ndarray, trunk: np.ndarray, coat: _Coat) -> None:
-    """A few links that curl."""
+    """Add a tail of several curved links."""
     length, width = rng.uniform(0.05, 0.28), rng.uniform(0.025, 0.06)
     bend, sway = rng.normal(0, 25), rng.normal(0, 18)
     frame = trunk @ turn(x=rng.uniform(10, 120))
@@ -124,7 +124,7 @@ def _tail(rng: np.random.Generator, fig: Figure, at: np.ndarray, trunk: np.ndarr
 def _neck(
     rng: np.random.Generator, fig: Figure, trunk: np.ndarray, high: float, stout: float, coat: _Coat, sits: bool
 ) -> None:
-    """Neck and head: skull, muzzle, eyes, ears, perhaps horns and a mane."""
+    """Add the neck and head: skull, muzzle, eyes, ears, sometimes horns and a mane."""
     base = trunk @ np.array([0, 0.35 * high, 0.5])
     rise = rng.uniform(30, 75) if sits or rng.random() < 0.8 else rng.uniform(-50, 10)
     length = rng.uniform(0.16, 0.42) if rng.random() < 0.75 else rng.uniform(0.42, 0.8)
@@ -161,7 +161,7 @@ def _neck(
 
 
 def _ears(rng: np.random.Generator, fig: Figure, skull: np.ndarray, face: np.ndarray, size: float, coat: _Coat) -> None:
-    """Pricked or hanging ears, and horns on some."""
+    """Add upright or hanging ears, and sometimes horns."""
     tilt, length = (rng.uniform(100, 165), rng.uniform(0.5, 1.4)) if rng.random() < 0.7 else (rng.uniform(10, 45), 0.9)
     horns = rng.uniform(0.8, 2.2) if rng.random() < 0.15 else 0.0
     bend = rng.uniform(-40, 40)

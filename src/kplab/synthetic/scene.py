@@ -1,4 +1,4 @@
-"""One image: subjects, things beside, behind and before them, and the truth about their keypoints."""
+"""One image: subjects, clutter in front of and behind them, and their true keypoints."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from kplab.synthetic.quadrupeds import QUADRUPED
 SUBJECTS = {s.name: s for s in (PERSON, HAND, FACE, QUADRUPED, ARM)}
 
 SEEN_SHARE = 0.3
-"""A subject with fewer of its keypoints in sight is not worth a label, and is not placed."""
+"""Minimum fraction of visible keypoints of a subject; subjects with fewer are removed."""
 
 Polygons = list[list[np.ndarray]]
 
 
 def subjects() -> list[str]:
-    """Names of what can be rendered."""
+    """Names of the subjects that can be rendered."""
     return list(SUBJECTS)
 
 
@@ -34,7 +34,7 @@ def find_subject(name: str) -> Subject:
     """The description of a subject.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: the name is unknown.
     """
     if name not in SUBJECTS:
         raise ConfigError(f"synthetic subject '{name}' is unknown. Choose one of: {', '.join(SUBJECTS)}.")
@@ -48,26 +48,26 @@ def render(
     max_subjects: int = 3,
     clean: bool = False,
 ) -> tuple[np.ndarray, Poses, Polygons]:
-    """One image with 1 to ``max_subjects`` subjects.
+    """Render one image with 1 to ``max_subjects`` subjects.
 
     Args:
         subject: one of ``subjects()``.
         rng: random numbers; the same state gives the same image.
         size: (width, height), pixels.
-        max_subjects: at most so many; 1 gives exactly one.
-        clean: no blur, noise or compression.
+        max_subjects: largest number of subjects; 1 gives exactly one.
+        clean: without blur, noise and compression.
 
     Returns:
-        (H, W, 3) uint8 RGB; the true poses, continuous pixels, with boxes and areas of what is seen of each subject;
-        and for each subject the polygons (P, 2) around its visible pieces, continuous pixels, holes filled.
+        (H, W, 3) uint8 RGB; the true poses, continuous pixels, with boxes and areas of the visible part of each
+        subject; and for each subject the polygons (P, 2) around its visible parts, continuous pixels, holes filled.
 
     Raises:
-        ConfigError: the subject is unknown, the size or the number of subjects makes no sense.
+        ConfigError: the subject is unknown, or the size or the number of subjects is invalid.
     """
     what = find_subject(subject)
     if max_subjects < 1 or min(size) < 32:
         raise ConfigError(
-            "synthetic images want max_subjects >= 1 and sides of 32 pixels or more, but got "
+            "synthetic images need max_subjects >= 1 and sides of 32 pixels or more, but got "
             f"max_subjects={max_subjects} and size={size}."
         )
     samples = (size[0] * SUPER, size[1] * SUPER)
@@ -81,7 +81,7 @@ def render(
 
 
 def truth(bodies: list[Body], cameras: list[Camera], buffers: Buffers) -> tuple[Poses, Polygons]:
-    """Keypoints, visibility, boxes, areas and outlines of the first bodies of a picture, continuous pixels."""
+    """Keypoints, visibility, boxes, areas and outlines of the first bodies of an image, continuous pixels."""
     xy, visible, boxes, areas, polygons = [], [], [], [], []
     owner = buffers.subject[buffers.part]
     for i, (body, camera) in enumerate(zip(bodies, cameras, strict=True)):
@@ -100,7 +100,7 @@ def truth(bodies: list[Body], cameras: list[Camera], buffers: Buffers) -> tuple[
 
 
 def _without_specks(mask: np.ndarray) -> np.ndarray:
-    """The mask, from which pieces of less than a pixel are wiped, which nobody would outline."""
+    """The mask without connected parts smaller than a pixel, which an annotator would not outline."""
     x, y, w, h = cv2.boundingRect(mask)
     window = mask[y : y + h, x : x + w]
     count, label, stats, _ = cv2.connectedComponentsWithStats(window, connectivity=8, ltype=cv2.CV_16U)
@@ -110,18 +110,18 @@ def _without_specks(mask: np.ndarray) -> np.ndarray:
 
 
 def _outlines(mask: np.ndarray, corner: tuple[int, int]) -> list[np.ndarray]:
-    """Polygons (P, 2) around the pieces of a mask of samples that starts at a corner; continuous pixels."""
-    # contours run through the centres of the outermost cells: of cells halved, they tell on which border each lies
+    """Polygons (P, 2) around the parts of a mask of samples with the given corner; continuous pixels."""
+    # contours run through the centres of the outermost cells: doubling the resolution recovers the cells' borders
     halved = mask.repeat(2, axis=0).repeat(2, axis=1)
     found, _ = cv2.findContours(halved, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    pieces = [(cv2.approxPolyDP((c + 1) // 2, 0.6, True)[:, 0] + np.array(corner)) / SUPER for c in found]
-    return [p for p in pieces if len(p) >= 3]
+    parts = [(cv2.approxPolyDP((c + 1) // 2, 0.6, True)[:, 0] + np.array(corner)) / SUPER for c in found]
+    return [p for p in parts if len(p) >= 3]
 
 
 def _compose(
     rng: np.random.Generator, what: Subject, samples: tuple[int, int], max_subjects: int
 ) -> tuple[list[Body], list[Camera], int, Buffers]:
-    """Bodies and cameras, subjects first, and how many subjects; drawn so that enough of every subject is in sight."""
+    """Bodies and cameras, subjects first, and the number of subjects; enough of every subject is visible."""
     extent = max(samples)
     while True:
         wanted = int(rng.integers(1, max_subjects + 1))
@@ -141,7 +141,7 @@ def _compose(
             seen = [(visibility(bodies[i], cameras[i], i, buffers)[1] == 2).mean() for i in range(len(figures))]
             if min(seen) >= SEEN_SHARE:
                 return bodies, cameras, len(figures), buffers
-            # first clear the view, then give up the subject that is least in sight
+            # first remove the clutter in front, then the least visible subject
             if before:
                 before = []
             else:
@@ -151,7 +151,7 @@ def _compose(
 def _place(
     rng: np.random.Generator, what: Subject, samples: tuple[int, int], wanted: int, alone: bool
 ) -> tuple[list[tuple[Body, Camera]], list[np.ndarray]]:
-    """Subjects of decent size, whole or a little cut off, overlapping at most in part, each at a depth of its own.
+    """Place subjects of sufficient size, complete or cut off a little, with limited overlap, each at its own depth.
 
     Returns:
         bodies with their cameras, and their boxes xyxy in samples.
@@ -180,13 +180,13 @@ def _place(
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """The part of the smaller box that both cover."""
+    """Intersection over the area of the smaller box."""
     sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
     return float(sides.prod() / min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()))
 
 
 def _clutter(rng: np.random.Generator, centre: np.ndarray, reach: float, depth: float) -> tuple[Body, Camera]:
-    """A thing that is no subject: a ball, a box or a jointed rod in cloth, skin or any colour; sizes in samples."""
+    """An object of the clutter: a ball, a box or a jointed rod in cloth or skin colours; sizes in samples."""
     fig = Figure(())
     paint = cloth(rng) if rng.random() < 0.8 else Paint(between(rng, SKINS))
     frame = turn(*rng.uniform(-180, 180, 3))

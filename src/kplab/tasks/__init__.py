@@ -1,10 +1,10 @@
 """The verbs of ``kplab``, one module each, and the composition of their configurations.
 
-A verb is a module ``tasks/<verb>.py`` with a first line "``kplab <verb>``: what it does.", an ``EXAMPLE``, a dataclass
-``Options`` (the top-level keys of ``conf/<verb>.yaml``) and ``main(args)``. ``check(config) -> list of faults`` and
-``complete(config, choices)``, which fills in what depends on the chosen groups, are optional; so is
-``rebase(overrides) -> (config or None, overrides)``, a config to apply the overrides to in place of ``conf/<verb>.yaml``.
-Such a module imports nothing heavy at its top: the help and ``--cfg`` read it.
+A verb is a module ``tasks/<verb>.py``. Its docstring starts with "``kplab <verb>``: what it does.", and it defines
+``EXAMPLE``, a dataclass ``Options`` (the top-level keys of ``conf/<verb>.yaml``) and ``main(args)``. Optional are
+``check(config) -> list[str]``, the faults of a config, and ``complete(config, choices)``, which fills in what depends on the
+chosen groups, and ``rebase(overrides) -> (config or None, overrides)``, a config to apply the overrides to in place of
+``conf/<verb>.yaml``. The module imports no large package at its top, because ``--help`` and ``--cfg`` read all verbs.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ REQUIRED = ("EXAMPLE", "Options", "main")
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb as the help shows it.
+    """Name, summary and example of a verb, for the help.
 
     Args:
         name: of the verb and its module.
-        summary: what it does, one line.
+        summary: one line.
         example: a command.
     """
 
@@ -41,7 +41,7 @@ class Verb:
 
 
 def find_verbs(folder: Path | None = None) -> dict[str, Verb]:
-    """Every verb by name, read from the sources of ``tasks/*.py`` without importing them.
+    """All verbs by name, read from the sources of ``tasks/*.py`` without importing them.
 
     Raises:
         ConfigError: a module lacks a part of a verb; names the module and the part.
@@ -62,14 +62,14 @@ def find_verbs(folder: Path | None = None) -> dict[str, Verb]:
         if not first.startswith(f"``kplab {path.stem}``: "):
             missing.append(f'a first line "``kplab {path.stem}``: …"')
         if missing:
-            raise ConfigError(f"{path}: a verb, but it lacks {', '.join(missing)}. See kplab/tasks/__init__.py.")
+            raise ConfigError(f"{path}: the verb lacks {', '.join(missing)}. See kplab/tasks/__init__.py.")
         summary = first.partition(": ")[2].rstrip(".")
         found[path.stem] = Verb(path.stem, summary, str(ast.literal_eval(constants["EXAMPLE"])))
     return found
 
 
 def load_verb(name: str) -> ModuleType:
-    """The module of a verb."""
+    """Import the module of a verb."""
     return import_module(f"kplab.tasks.{name}")
 
 

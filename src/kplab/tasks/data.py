@@ -1,4 +1,4 @@
-"""``kplab data``: read a dataset, check it, and draw some of it."""
+"""``kplab data``: read a dataset, check it, and draw some of it; with --formats, list the label formats and their keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ class Options:
 
 
 def main(args: list[str]) -> None:
-    """Read a dataset, check every file, count its contents and draw some of them."""
+    """Read a dataset, check every image, count its contents and draw some of them; or list the formats."""
+    if "--formats" in args:
+        from kplab.data.formats import describe_formats
+
+        print(describe_formats())
+        return
     from kplab.data.check import check_labels
     from kplab.tasks.evaluation.overview import describe, sheet
     from kplab.tasks.wiring.datasets import read_splits
@@ -32,7 +37,7 @@ def main(args: list[str]) -> None:
     config = compose("data", args)
     splits = read_splits(config.dataset)
     out = Path(config.out)
-    # a reader's notes are about its whole source, however many splits were made of it
+    # all splits of one source have the notes of its reader
     for note in dict.fromkeys(note for labels in splits.values() for note in labels.notes):
         print(f"{config.dataset.name}: {note}")
     for name, labels in splits.items():

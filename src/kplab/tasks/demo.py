@@ -38,7 +38,7 @@ def main(args: list[str]) -> None:
     runs: dict[str, Run] = {}
     for choice in CHOICES:
         name = f"demo_{DIFFERENCE}-{choice}"
-        config = compose("train", ["experiment=demo", f"{DIFFERENCE}={choice}", f"name={name}", *more])
+        config = compose("train", ["experiment=heatmap_demo", f"{DIFFERENCE}={choice}", f"name={name}", *more])
         print(f"\n=== {len(runs) + 1}/{len(CHOICES)}: {DIFFERENCE}={choice}", flush=True)
         runs[name] = trained(config)
     pictures = Path(config.runs_dir).parent / "demo"
@@ -53,6 +53,6 @@ took:     {clock(time.perf_counter() - begun)}
 
 Next, try:
   make notebooks                                           the notebooks: data, ceilings, training, predictions, comparison
-  kplab train experiment=demo head=simcc                   the same with another head; then: kplab compare runs=[A,B]
+  kplab train experiment=heatmap_demo head=simcc           the same with another head; then: kplab compare runs=[A,B]
   kplab train dataset=coco dataset.folder=PATH             your own data: any folder in COCO's layout (README, "Your own data")"""
     )

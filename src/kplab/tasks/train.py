@@ -2,53 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from kplab.tasks import compose
 
-EXAMPLE = "kplab train experiment=mouse_heatmap"
+EXAMPLE = "kplab train experiment=heatmap_mouse"
 
 
 @dataclass
 class Options:
-    """Top-level keys of ``kplab train``; the groups' own keys are the constructors' arguments."""
+    """Types of the top-level keys of ``conf/train.yaml``, which states their defaults; groups are typed by their constructors."""
 
-    dataset: dict[str, Any] = field(default_factory=dict)
-    model: dict[str, Any] = field(default_factory=dict)
-    backbone: dict[str, Any] | None = None
-    neck: dict[str, Any] | None = None
-    head: dict[str, Any] | None = None
-    detector: dict[str, Any] | None = None
-    augment: dict[str, Any] = field(default_factory=dict)
-    optimizer: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
-    logger: dict[str, Any] = field(default_factory=dict)
-    name: str = MISSING
-    seed: int = 0
-    size: list[int] = field(default_factory=list)
-    window: list[int] | None = None
-    window_anywhere: float = 0.0
-    regions: str = "annotated"
-    detector_run: str | None = None
-    padding: float = 1.25
-    batch_size: int = 32
-    workers: int | None = None
-    ema: float | None = 0.999
-    monitor: str = "val/mean_px"
-    patience: int | None = None
-    validate_every: int = 1
-    flip_test: bool = True
-    rescore: float | None = None
-    oks_nms: float | None = None
-    oks_nms_soft: bool = False
-    test_on: list[str] = field(default_factory=list)
-    weights: str | None = None
-    resume: str | None = None
-    parent: str | None = None
-    runs_dir: str = MISSING
+    dataset: dict[str, Any]
+    model: dict[str, Any]
+    backbone: dict[str, Any] | None
+    neck: dict[str, Any] | None
+    head: dict[str, Any] | None
+    detector: dict[str, Any] | None
+    augment: dict[str, Any]
+    optimizer: dict[str, Any]
+    trainer: dict[str, Any]
+    logger: dict[str, Any]
+    name: str
+    seed: int
+    size: list[int]
+    window: list[int] | None
+    window_anywhere: float
+    regions: str
+    detector_run: str | None
+    padding: float
+    batch_size: int
+    workers: int | None
+    ema: float | None
+    monitor: str
+    patience: int | None
+    validate_every: int
+    flip_test: bool
+    rescore: float | None
+    oks_nms: float | None
+    oks_nms_soft: bool
+    test_on: list[str]
+    weights: str | None
+    resume: str | None
+    parent: str | None
+    runs_dir: str
 
 
 def check(config: DictConfig) -> list[str]:
@@ -129,6 +129,7 @@ def main(args: list[str]) -> None:
 
         sweep([a for a in args if a not in ("--multirun", "-m")])
         return
+    config = compose("train", args)  # before torch is imported: a mistake in the command is reported at once
     from kplab.tasks.training.train import train
 
-    train(compose("train", args))
+    train(config)

@@ -1,4 +1,4 @@
-"""Curves: how training went, and which share of keypoints lies within a distance."""
+"""Training curves, and PCK by distance."""
 
 from __future__ import annotations
 
@@ -18,28 +18,26 @@ def training(frame: pd.DataFrame) -> Figure:
 
     Args:
         frame: the columns of ``curves.csv``: ``epoch`` and any numbers, such as ``train/loss``, ``val/loss``, ``lr``
-            and ``val/AP``; empty where nothing was logged. Several rows of one epoch are averaged. A panel is drawn
-            for each kind that is there.
+            and ``val/AP``; empty where nothing was logged. Rows of one epoch are averaged. There is one panel for each
+            kind of column: losses, metrics, errors and learning rates.
 
     Raises:
-        ValueError: there is no column ``epoch``, or nothing beside it.
+        ValueError: the column ``epoch`` is missing, or there are no other numbers.
     """
     if "epoch" not in frame:
-        raise ValueError(
-            f"curves have the columns {', '.join(map(str, frame.columns))}, but 'epoch' is wanted among them."
-        )
+        raise ValueError(f"curves have the columns {', '.join(map(str, frame.columns))}, but 'epoch' is missing.")
     numbers = frame.select_dtypes("number").dropna(axis=1, how="all")
     table = numbers.groupby("epoch").mean().drop(columns=["step", "seconds"], errors="ignore")
     kinds = {column: _kind(str(column)) for column in table.columns}
     present = [kind for kind in ("loss", "metric", "error", "learning rate") if kind in kinds.values()]
     if not present:
-        raise ValueError("curves hold no numbers beside the epoch. Was anything logged?")
+        raise ValueError("curves contain no numbers besides the epoch. Was anything logged?")
     plot, panels = look.figure(1, len(present), size=(4.0 * len(present), 3.0))
     for panel, kind in zip(panels, present, strict=True):
         columns = [column for column in table.columns if kinds[column] == kind]
         for column, colour in zip(columns, look.colours(len(columns)), strict=True):
             line = table[column].dropna()
-            # a single epoch is a point, which a line alone would not show
+            # a line alone does not show a single epoch
             marker = "o" if len(line) < 20 else ""
             panel.plot(line.index, line, color=colour, lw=1.4, marker=marker, ms=3, label=str(column))
         look.label(panel, title=columns[0] if len(columns) == 1 else kind, x="epoch", grid="y")
@@ -54,7 +52,7 @@ def training(frame: pd.DataFrame) -> Figure:
 
 
 def _kind(column: str) -> str:
-    """What a column holds, by its name: kinds differ in scale, so that each has a panel."""
+    """The kind of a column, by its name; kinds differ in scale, so each has its own panel."""
     name = column.rsplit("/", 1)[-1].lower()
     if column.startswith("train/") or "loss" in name:
         return "loss"
@@ -66,12 +64,12 @@ def _kind(column: str) -> str:
 def pck(
     curves: Sequence[tuple[str, np.ndarray, np.ndarray]], *, x: str = "distance / reference length", title: str = "PCK"
 ) -> Figure:
-    """Share of keypoints within a distance, by the distance.
+    """PCK by distance: the fraction of keypoints within a distance.
 
     Args:
-        curves: (label, thresholds (T,), share of keypoints (T,) in [0, 1]) of each run.
-        x: what the thresholds are measured in.
-        title: what is drawn.
+        curves: (label, thresholds (T,), fraction of keypoints (T,) in [0, 1]) of each run.
+        x: label of the x axis, with the unit of the thresholds.
+        title: of the figure.
     """
     plot, (panel,) = look.figure(size=(5.0, 3.5))
     for (name, thresholds, values), colour in zip(curves, look.colours(len(curves)), strict=True):

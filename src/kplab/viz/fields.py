@@ -1,4 +1,4 @@
-"""What a network says, laid over what it sees."""
+"""Outputs of a network drawn over the image: heatmaps, vector fields, links and interest points."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def heatmaps(
     columns: int = 6,
     top: float | None = None,
 ) -> Figure:
-    """Maps over the image: first the largest of all, then one panel each, whose title tells the peak.
+    """Heatmaps over the image: first the maximum of all, then one panel each, with the peak's value in the title.
 
     A map of stride s covers [0, s * w] x [0, s * h] of the image, see ``ops.affine``.
 
     Args:
-        image: (H, W, 3) uint8 RGB, as the network sees it.
+        image: (H, W, 3) uint8 RGB input of the network.
         maps: (M, h, w) heatmaps; negative values are drawn as 0.
         titles: M names, such as the skeleton's keypoints.
         stride: image pixels per map pixel.
-        columns: panels in a row.
-        top: the value that is drawn opaque; None takes the largest of all maps.
+        columns: panels per row.
+        top: the value that is drawn opaque; None is the maximum of all maps.
 
     Raises:
-        ValueError: the titles are not as many as the maps.
+        ValueError: the number of titles differs from the number of maps.
     """
     maps = np.asarray(maps, dtype=np.float64)
     _check(maps, 3, titles)
@@ -49,17 +49,17 @@ def heatmaps(
 
 
 def vectors(image: np.ndarray, maps: np.ndarray, titles: Sequence[str], stride: float, *, columns: int = 4) -> Figure:
-    """Fields of directions over the image, one panel each: the colour is the direction, its strength the length.
+    """Vector fields over the image, one panel each: the hue is the direction, the opacity the length.
 
     Args:
-        image: (H, W, 3) uint8 RGB, as the network sees it.
+        image: (H, W, 3) uint8 RGB input of the network.
         maps: (M, 2, h, w) vectors (x right, y down); length 1 is drawn opaque.
         titles: M names, such as the limbs of part affinity fields.
         stride: image pixels per map pixel.
-        columns: panels in a row.
+        columns: panels per row.
 
     Raises:
-        ValueError: the titles are not as many as the fields.
+        ValueError: the number of titles differs from the number of fields.
     """
     maps = np.asarray(maps, dtype=np.float64)
     _check(maps, 4, titles)
@@ -82,12 +82,12 @@ def vectors(image: np.ndarray, maps: np.ndarray, titles: Sequence[str], stride: 
 def links(
     image: np.ndarray, groups: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], *, columns: int = 3
 ) -> Figure:
-    """Lines over the image, one panel a group: what votes for what, such as limbs between peaks, or centres and keypoints.
+    """Lines over the image, one panel per group, such as limbs between peaks, or from centres to keypoints.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         groups: title to starts (M, 2), ends (M, 2), both image pixels, and strengths (M,) in [0, 1]; starts are dots.
-        columns: panels in a row.
+        columns: panels per row.
     """
     plot, panels = _panels(image, list(groups), columns, width=3.0)
     for panel, (title, (start, end, strength)) in zip(panels, groups.items(), strict=False):
@@ -102,13 +102,13 @@ def links(
 def points(
     image: np.ndarray, groups: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], *, columns: int = 3
 ) -> Figure:
-    """Interest points over the image, one panel a group: a circle for the size, a radius for the direction.
+    """Interest points over the image, one panel per group: a circle shows the size, a radius the direction.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        groups: title to places (N, 2) and diameters (N,), image pixels, and directions (N,), degrees from x towards y, NaN for
-            none.
-        columns: panels in a row.
+        groups: title to positions (N, 2) and diameters (N,), image pixels, and directions (N,), degrees from x towards y,
+            NaN for none.
+        columns: panels per row.
     """
     plot, panels = _panels(image, list(groups), columns, width=3.0)
     for panel, (title, (xy, size, angle)) in zip(panels, groups.items(), strict=False):
@@ -125,15 +125,15 @@ def points(
 def _check(maps: np.ndarray, axes: int, titles: Sequence[str]) -> None:
     if maps.ndim != axes or len(maps) != len(titles):
         raise ValueError(
-            f"maps of shape {maps.shape} were given with {len(titles)} titles, but one title for each map is wanted, and "
-            f"{axes} axes. Give the maps of one view."
+            f"maps of shape {maps.shape} have {len(titles)} titles, but one title for each map is needed, and {axes} axes. Give "
+            "the maps of one view."
         )
 
 
 def _panels(
     image: np.ndarray, titles: Sequence[str], columns: int, width: float = 1.75
 ) -> tuple[look.Plot, list[Axes]]:
-    """A panel for each title, shaped like the image; panels too many are empty."""
+    """A panel for each title, with the image's aspect; surplus panels are empty."""
     columns = min(columns, len(titles))
     rows = -(-len(titles) // columns)
     aspect = image.shape[0] / image.shape[1]
@@ -144,7 +144,7 @@ def _panels(
 
 
 def _lay(panel: Axes, image: np.ndarray, field: np.ndarray | None = None, stride: float = 1.0, **how: object) -> None:
-    """The image in grey, so that all colour is the network's, and a field (h, w[, 4]) over it."""
+    """Draw the image in grey, so that all colour belongs to the field, and a field (h, w[, 4]) over it."""
     height, width = image.shape[:2]
     panel.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
     if field is not None:

@@ -1,4 +1,4 @@
-"""Curves of interest points: each figure against the strength of a change, a panel a property, a line a detector."""
+"""Curves of interest points: a measure by strength of a change, one panel per property, one line per detector."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from kplab.viz import look
 
-#: column -> what it is called in a figure
+#: column -> its label in figures
 METRICS = {
     "repeatability": "repeatability",
     "localisation_px": "localisation error, px",
@@ -20,14 +20,14 @@ METRICS = {
 
 
 def curves(frame: pd.DataFrame, metric: str, title: str, units: Mapping[str, str]) -> Figure:
-    """One figure's curves.
+    """Curves of one measure.
 
     Args:
         frame: columns property, detector, strength and the metric; a row for each combination.
         metric: the column to draw.
-        title: what it is called.
-        units: property to what its strength is measured in. Factors are drawn on a logarithmic axis; JPEG's quality falls
-            to the right. What points anywhere would reach is dotted, where the frame has a column ``chance``.
+        title: label of the metric.
+        units: unit of the strength of each property. Factors have a logarithmic axis; JPEG quality decreases to the right.
+            The repeatability of random points is dotted, where the frame has a column ``chance``.
     """
     properties = list(dict.fromkeys(frame["property"]))
     detectors = list(dict.fromkeys(frame["detector"]))
@@ -59,10 +59,10 @@ def curves(frame: pd.DataFrame, metric: str, title: str, units: Mapping[str, str
 
 
 def uniqueness(frame: pd.DataFrame) -> Figure:
-    """How the ratios of best to second-best match are distributed.
+    """Cumulative distribution of the ratios of best to second-best match.
 
     Args:
-        frame: columns detector, ratio (rising) and share, of points whose ratio is below it.
+        frame: columns detector, ratio (ascending) and share, the fraction of points whose ratio is below it.
     """
     plot, (panel,) = look.figure(size=(5.0, 3.5))
     detectors = list(dict.fromkeys(frame["detector"]))

@@ -1,6 +1,6 @@
-"""The house look: one palette that colour-blind readers can tell apart, white ground, no ornament.
+"""Common style of all figures: a palette for colour-blind readers, a white background, and PNG output.
 
-Figures are made without pyplot, so that drawing leaves no state behind and works in any thread and without a display.
+Figures are made without pyplot, so that drawing has no global state and works in any thread and without a display.
 
 Source of the palette: Okabe and Ito, Color Universal Design, 2008.
 """
@@ -18,24 +18,24 @@ from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
 INK, GREY, FAINT = "#222222", "#777777", "#DDDDDD"
-#: One colour a run; a seventh run starts over.
+#: One colour per run; a seventh run has the first colour again.
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY)
 
 
 class Plot(Figure):
-    """A figure that notebooks show by itself, whether or not a pyplot backend is active."""
+    """A figure that notebooks display, with or without an active pyplot backend."""
 
     def _repr_png_(self) -> bytes:
         return png(self)
 
 
 def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.0, 3.5)) -> tuple[Plot, list[Axes]]:
-    """A figure of panels, row by row.
+    """A figure and its panels, row by row.
 
     Args:
-        rows: panels from top to bottom.
-        columns: panels from left to right.
-        size: (width, height) of the whole figure, inches at 120 dots an inch.
+        rows: number of rows of panels.
+        columns: number of columns of panels.
+        size: (width, height) of the whole figure, inches at 120 dots per inch.
     """
     plot = Plot(figsize=size, dpi=120, layout="constrained", facecolor="white")
     panels = [plot.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
@@ -48,7 +48,7 @@ def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.0, 3.
 
 
 def label(panel: Axes, title: str = "", x: str = "", y: str = "", grid: str = "") -> None:
-    """Title and axis labels; ``grid`` is "x", "y", "both" or nothing."""
+    """Set the title and axis labels; ``grid`` is "x", "y", "both" or empty."""
     panel.set_title(title, fontsize=10, loc="left", color=INK)
     panel.set_xlabel(x, fontsize=9, color=INK)
     panel.set_ylabel(y, fontsize=9, color=INK)
@@ -57,18 +57,18 @@ def label(panel: Axes, title: str = "", x: str = "", y: str = "", grid: str = ""
 
 
 def legend(panel: Axes) -> None:
-    """A legend without a frame where it hides least, if there is more than one thing to tell apart."""
+    """Add a legend without a frame, if there is more than one series."""
     if len(panel.get_legend_handles_labels()[0]) > 1:
         panel.legend(frameon=False, fontsize=8, labelcolor=INK)
 
 
 def colours(count: int) -> Sequence[str]:
-    """A colour for each of several series."""
+    """One colour for each of ``count`` series."""
     return [SERIES[i % len(SERIES)] for i in range(count)]
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
-    """``"#0072B2"`` as (0, 114, 178).
+    """Convert ``"#0072B2"`` to (0, 114, 178).
 
     >>> rgb(BLUE)
     (0, 114, 178)
@@ -77,21 +77,21 @@ def rgb(colour: str) -> tuple[int, int, int]:
 
 
 def png(picture: np.ndarray | Figure) -> bytes:
-    """The bytes of a PNG, of an (H, W, 3) uint8 RGB image or of a figure; the same drawing gives the same bytes."""
+    """PNG bytes of an (H, W, 3) uint8 RGB image or a figure; the same drawing gives the same bytes."""
     if isinstance(picture, Figure):
         stream = io.BytesIO()
         picture.savefig(stream, format="png", metadata={"Software": None})
         return stream.getvalue()
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(
-            f"a picture of shape {picture.shape} and type {picture.dtype} cannot be written, "
-            "but (height, width, 3) of uint8 RGB can. Scale it to 0..255 and convert it."
+            f"a picture of shape {picture.shape} and type {picture.dtype} can't be written: it must be (height, width, 3) "
+            "uint8 RGB. Scale it to 0..255 and convert it."
         )
     return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def write_png(path: Path, picture: np.ndarray | Figure) -> Path:
-    """Write an (H, W, 3) uint8 RGB image or a figure; the folder is made where it is missing."""
+    """Write an (H, W, 3) uint8 RGB image or a figure; creates the folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(picture))

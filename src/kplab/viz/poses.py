@@ -1,4 +1,4 @@
-"""Poses on images: true to a tenth of a pixel, left and right told apart by colour."""
+"""Drawing of poses on images, with an accuracy of a tenth of a pixel; left and right have different colours."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ LEFT, RIGHT, MIDDLE = look.rgb(look.SKY), look.rgb(look.ORANGE), (120, 230, 140)
 TRUTH, ERROR, CASING = (255, 255, 255), (230, 60, 140), (20, 20, 20)
 # fixed-point bits of OpenCV's line coordinates
 _SHIFT = 6
-# where a wild prediction is drawn at most, pixels: fixed-point numbers must not overflow
+# coordinates are clipped to this value, pixels, so that fixed-point numbers don't overflow
 _FAR = 1e5
 
 
 def sides(skeleton: Skeleton) -> list[str]:
     """For each keypoint "left", "right" or "middle".
 
-    Mirror pairs are told apart by the first letter in which their names differ (``left_eye``, ``eyeL``). Where names do
-    not tell, as in numbered landmarks, the first of a pair counts as left: the sides still differ.
+    The side of a keypoint of a mirror pair is the first letter in which the two names differ (``left_eye``, ``eyeL``).
+    Where names don't contain the side, as for numbered landmarks, the first of the pair is left.
     """
     out = ["middle"] * len(skeleton)
     for first, second in enumerate(skeleton.flip):
@@ -63,10 +63,10 @@ def draw(
         poses: instances, pixels of the image.
         skeleton: names, sides and edges of the keypoints.
         scale: output pixels per image pixel; small views are easier to read enlarged.
-        min_score: keypoints that score less are left out, with their limbs.
+        min_score: minimum score of the keypoints that are drawn; limbs need both ends.
         colour: "sides" (left, right, middle), "instances" (one colour each), or one RGB triple.
-        mark: radius of a keypoint, output pixels; None suits the size of the picture.
-        boxes: whether the boxes of instances are drawn too.
+        mark: radius of a keypoint, output pixels; None chooses it by the size of the image.
+        boxes: whether boxes are drawn too.
 
     Returns:
         (round(H * scale), round(W * scale), 3) uint8 RGB.
@@ -95,7 +95,7 @@ def overlay(
     mark: float | None = None,
     pairs: Sequence[tuple[int, int]] | None = None,
 ) -> np.ndarray:
-    """Truth and prediction on one image: truth in white rings, prediction in colour, and a whisker for each error.
+    """Truth and prediction on one image: truth in white rings, prediction in colour, and a line for each error.
 
     Args:
         image: (H, W, 3) uint8 RGB; it is not changed.
@@ -103,9 +103,9 @@ def overlay(
         predicted: predicted instances, pixels of the image.
         skeleton: names, sides and edges of the keypoints.
         scale: output pixels per image pixel.
-        min_score: predicted keypoints that score less are left out.
-        mark: radius of a keypoint, output pixels; None suits the size of the picture.
-        pairs: which true instance belongs to which predicted one; None pairs the nearest, see ``pair``.
+        min_score: minimum score of the predicted keypoints that are drawn.
+        mark: radius of a keypoint, output pixels; None chooses it by the size of the image.
+        pairs: (true, predicted) indices of paired instances; None pairs the nearest, see ``pair``.
 
     Returns:
         (round(H * scale), round(W * scale), 3) uint8 RGB.
@@ -128,10 +128,10 @@ def overlay(
 
 
 def pair(true: Poses, predicted: Poses) -> list[tuple[int, int]]:
-    """Which predicted instance lies nearest to which true one, for drawing (scores have their own matching).
+    """Pairs of nearest true and predicted instances, for drawing (scores have their own matching).
 
-    The sum over pairs of the mean distance of labelled keypoints is smallest (Hungarian method). A pair further apart
-    than the diagonal of the true keypoints' hull is no pair.
+    The Hungarian method minimises the sum over pairs of the mean distance of labelled keypoints. The mean distance of a
+    pair is at most the diagonal of the box around the true keypoints.
     """
     if not len(true) or not len(predicted):
         return []
@@ -139,10 +139,10 @@ def pair(true: Poses, predicted: Poses) -> list[tuple[int, int]]:
     distance = np.linalg.norm(true.xy[:, None] - predicted.xy[None], axis=-1)
     mean = np.where(both, distance, 0.0).sum(-1) / np.maximum(both.sum(-1), 1)
     hull = true.extent()
-    reach = np.nan_to_num(np.hypot(hull[:, 2] - hull[:, 0], hull[:, 3] - hull[:, 1]))
-    # a single keypoint has no extent: two of them may still belong together
-    reach = np.where(true.labelled.sum(1) == 1, np.inf, reach)
-    possible = both.any(-1) & (mean <= reach[:, None])
+    limit = np.nan_to_num(np.hypot(hull[:, 2] - hull[:, 0], hull[:, 3] - hull[:, 1]))
+    # a single keypoint has no extent, and may be paired at any distance
+    limit = np.where(true.labelled.sum(1) == 1, np.inf, limit)
+    possible = both.any(-1) & (mean <= limit[:, None])
     cost = np.where(possible, mean, 1e9)
     return [(int(i), int(j)) for i, j in zip(*linear_sum_assignment(cost), strict=True) if possible[i, j]]
 
@@ -155,25 +155,27 @@ def contact_sheet(
     cell: tuple[int, int] | None = None,
     gap: int = 8,
 ) -> np.ndarray:
-    """Pictures side by side on white, each as large as a cell allows, aspect kept; a row is as high as its highest.
+    """A grid of images on white, each scaled to fit a cell at its own aspect; a row is as high as its highest image.
 
     Args:
         images: (H, W, 3) uint8 RGB each, of any sizes; at least one.
-        columns: cells in a row.
-        labels: a line of text under each picture; what is too long is cut.
-        cell: (width, height) of a cell, pixels; None takes the largest width and height, but 320 at most.
+        columns: cells per row.
+        labels: a line of text under each image; long lines are truncated.
+        cell: (width, height) of a cell, pixels; None is the largest width and height, at most 320.
         gap: white space around each cell, pixels.
 
     Returns:
         (height, width, 3) uint8 RGB.
 
     Raises:
-        ValueError: there are no images, or the labels are not as many as the images.
+        ValueError: there are no images, or the number of labels differs from the number of images.
     """
     if not len(images):
-        raise ValueError("a contact sheet was asked for of no images. Give at least one.")
+        raise ValueError("a contact sheet needs at least one image, but got none.")
     if labels is not None and len(labels) != len(images):
-        raise ValueError(f"a contact sheet has {len(images)} images but {len(labels)} labels. Give one label an image.")
+        raise ValueError(
+            f"a contact sheet has {len(images)} images but {len(labels)} labels. Give one label per image."
+        )
     columns = min(columns, len(images))
     if cell is None:
         cell = min(320, max(i.shape[1] for i in images)), min(320, max(i.shape[0] for i in images))
@@ -188,12 +190,12 @@ def contact_sheet(
         x, bottom = gap + column * (cell[0] + gap), sum(heights[: row + 1]) - text
         page.paste(Image.fromarray(picture), (x, bottom - picture.shape[0]))
         if labels is not None:
-            pen.text((x, bottom + 2), _cut(labels[i], cell[0]), fill=look.INK, font=_font())
+            pen.text((x, bottom + 2), _truncated(labels[i], cell[0]), fill=look.INK, font=_font())
     return np.array(page)
 
 
 def _fitted(image: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
-    """The image as large as a cell allows."""
+    """The image scaled to fit a cell."""
     height, width = image.shape[:2]
     scale = min(cell[0] / width, cell[1] / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -209,14 +211,14 @@ def _enlarged(image: np.ndarray, poses: Poses, scale: float) -> tuple[np.ndarray
 
 
 def _radii(canvas: np.ndarray, poses: Poses, mark: float | None) -> np.ndarray:
-    """(N,) radius of each instance's keypoints: what suits the picture, but less on small instances."""
+    """(N,) radius of each instance's keypoints: by the size of the image, and smaller on small instances."""
     if mark is not None:
         return np.full(len(poses), float(mark))
-    suits = float(np.clip(0.006 * np.sqrt(canvas.shape[0] * canvas.shape[1]), 1.5, 8.0))
+    default = float(np.clip(0.006 * np.sqrt(canvas.shape[0] * canvas.shape[1]), 1.5, 8.0))
     hull = poses.extent()
     diagonal = np.hypot(hull[:, 2] - hull[:, 0], hull[:, 3] - hull[:, 1])
-    # no extent says nothing of the size: a single keypoint, or all on one place
-    return np.where(diagonal > 0, np.clip(0.03 * diagonal, 1.2, suits), suits)
+    # without an extent (a single keypoint, or all at one position) the size is unknown
+    return np.where(diagonal > 0, np.clip(0.03 * diagonal, 1.2, default), default)
 
 
 def _colours(poses: Poses, skeleton: Skeleton, colour: str | RGB) -> list[list[RGB]]:
@@ -227,7 +229,7 @@ def _colours(poses: Poses, skeleton: Skeleton, colour: str | RGB) -> list[list[R
     if colour == "instances":
         return [[look.rgb(c)] * len(skeleton) for c in look.colours(len(poses))]
     if isinstance(colour, str):
-        raise ValueError(f"colour is '{colour}', but 'sides', 'instances' or an RGB triple is wanted.")
+        raise ValueError(f"colour is '{colour}'. Use 'sides', 'instances' or an RGB triple.")
     return [[colour] * len(skeleton)] * len(poses)
 
 
@@ -245,7 +247,7 @@ def _limbs(
         for a, b in skeleton.edges
         if shown[i, a] and shown[i, b]
     ]
-    # a half-dark casing keeps limbs readable on any ground without hiding it
+    # a half-transparent dark outline keeps limbs visible on any background
     shade = canvas.copy()
     for start, end, _, width in limbs:
         _line(shade, start, end, CASING, width + 2)
@@ -255,13 +257,13 @@ def _limbs(
 
 
 def _limb_colour(a: RGB, b: RGB) -> RGB:
-    """A limb that ends in the middle belongs to the side of its other end; one across belongs to neither."""
+    """The colour of a limb: of its left or right end; middle where both ends are, or where they differ."""
     ends = {a, b} - {MIDDLE}
     return ends.pop() if len(ends) == 1 else MIDDLE
 
 
 def _line(canvas: np.ndarray, start: np.ndarray, end: np.ndarray, colour: RGB, width: int) -> None:
-    # OpenCV puts pixel centres at whole numbers
+    # OpenCV's pixel centres are at whole numbers
     a, b = (np.rint(np.clip(p - 0.5, -_FAR, _FAR) * 2**_SHIFT).astype(int).tolist() for p in (start, end))
     cv2.line(canvas, a, b, colour, width, cv2.LINE_AA, _SHIFT)
 
@@ -281,7 +283,7 @@ def _dots(
 
 
 def _disc(canvas: np.ndarray, centre: np.ndarray, outer: float, colour: RGB, inner: float = 0.0) -> None:
-    """Blend a disc or a ring in. Coverage follows a pixel centre's distance from the rim: true at any place."""
+    """Blend a disc or a ring, with subpixel accuracy: a pixel's coverage depends on its distance from the rim."""
     centre = np.clip(centre, -_FAR, _FAR)
     x0, y0 = np.maximum(np.floor(centre - outer - 1), 0).astype(int)
     x1, y1 = np.minimum(np.ceil(centre + outer + 1), [canvas.shape[1], canvas.shape[0]]).astype(int)
@@ -307,10 +309,10 @@ def _font() -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 12)
 
 
-def _cut(words: str, width: int) -> str:
-    """The words, or as many letters as fit and an ellipsis."""
-    if _font().getlength(words) <= width:
-        return words
-    while words and _font().getlength(words + "…") > width:
-        words = words[:-1]
-    return words + "…"
+def _truncated(text: str, width: int) -> str:
+    """The text, truncated with an ellipsis to fit a width in pixels."""
+    if _font().getlength(text) <= width:
+        return text
+    while text and _font().getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

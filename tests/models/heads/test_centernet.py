@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kplab.errors import ModelError
+from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.centernet import CenterNetHead
 from kplab.ops import affine
 from kplab.structures.poses import Poses
@@ -25,7 +26,7 @@ NAN = (math.nan, math.nan)
 
 def head(size: tuple[int, int] = SIZE, **options: Any) -> CenterNetHead:
     torch.manual_seed(0)
-    return CenterNetHead(in_channels=[8, 16], strides=[4, 8], size=size, skeleton=SKELETON, **options)
+    return CenterNetHead(HeadInputs([8, 16], [4, 8], size, SKELETON), **options)
 
 
 def person(box: tuple[float, float, float, float], *xy: tuple[float, float], **more: Any) -> Poses:
@@ -45,7 +46,7 @@ def crowd(seed: int, count: int = 5, size: tuple[int, int] = SIZE) -> Poses:
         extent = random.uniform(0.2, 0.4, (count, 2)) * size
         xy = start[:, None] + random.uniform(0, 1, (count, 3, 2)) * extent[:, None]
         found = Poses.make(xy, box=np.concatenate([start, start + extent], 1))
-        if head(size, offsets="shared").representable(found).all():
+        if head(size, offsets="shared").representable(found, size).all():
             return found
 
 
@@ -212,7 +213,7 @@ def test_shared_offsets_err_where_two_keypoints_share_a_cell() -> None:
     for offsets in ("shared", "per_keypoint"):
         h = head(offsets=offsets)
         found[offsets] = h.decode(h.ideal(h.encode([pose], SIZE)))[0].xy[0]
-        assert h.representable(pose).tolist() == [offsets == "per_keypoint"]
+        assert h.representable(pose, SIZE).tolist() == [offsets == "per_keypoint"]
     np.testing.assert_allclose(found["shared"], [[42, 42], [42, 42], [60, 60]], atol=1e-4)
     np.testing.assert_allclose(found["per_keypoint"], pose.xy[0], atol=1e-4)
 
@@ -220,8 +221,8 @@ def test_shared_offsets_err_where_two_keypoints_share_a_cell() -> None:
 def test_instances_whose_centres_share_a_cell_are_one() -> None:
     inner, outer = person((40, 30, 60, 50), (45, 35), (55, 45), NAN), person((30, 20, 71, 61), (35, 25), (66, 56), NAN)
     both = Poses.concat([inner, outer, WHOLE])
-    assert head().representable(both).tolist() == [False, False, True]
-    assert head().representable(both[[0, 2]]).tolist() == [True, True]
+    assert head().representable(both, SIZE).tolist() == [False, False, True]
+    assert head().representable(both[[0, 2]], SIZE).tolist() == [True, True]
     h = head()
     assert len(h.decode(h.ideal(h.encode([both], SIZE)))[0]) == 2
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kplab.errors import ModelError
+from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.heatmap import HeatmapHead
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
@@ -19,7 +20,7 @@ MIRRORED = Skeleton("two", ("left", "right"), (), (1, 0), (0.05, 0.05), "made up
 
 def head(**options: object) -> HeatmapHead:
     torch.manual_seed(0)
-    return HeatmapHead(in_channels=[8, 16], strides=[4, 8], size=SIZE, skeleton=MIRRORED, **options)  # type: ignore[arg-type]
+    return HeatmapHead(HeadInputs([8, 16], [4, 8], SIZE, MIRRORED), **options)  # type: ignore[arg-type]
 
 
 def pose(*xy: tuple[float, float]) -> Poses:

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from kplab.errors import ModelError
+from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.paf import PafHead, Parts
 from kplab.ops import affine
 from kplab.structures.poses import Poses
@@ -43,7 +44,7 @@ def skeleton(name: str) -> Skeleton:
 
 def head(of: Skeleton = BUST, **options: object) -> PafHead:
     torch.manual_seed(0)
-    return PafHead(in_channels=[8, 16], strides=[4, 8], size=SIZE, skeleton=of, **{"width": 8, **options})  # type: ignore[arg-type]
+    return PafHead(HeadInputs([8, 16], [4, 8], SIZE, of), **{"width": 8, **options})  # type: ignore[arg-type]
 
 
 def scene(*people: np.ndarray, ignore: tuple[int, ...] = ()) -> Poses:
@@ -298,7 +299,7 @@ def test_filters() -> None:
         h = head(min_keypoints=least)
         (found,) = h.decode(h.ideal(h.encode([three], SIZE)))
         assert len(found) == number
-        assert h.representable(three).tolist() == [least <= 3, True]
+        assert h.representable(three, SIZE).tolist() == [least <= 3, True]
     ideal = h.ideal(h.encode([three], SIZE))
     faint = {key: [t * 0.15 for t in value] for key, value in ideal.items()}
     # 9 times 0.15 over 5 parts, and 5 times 0.15 over 3
@@ -349,7 +350,7 @@ def test_holds_tells_what_decoding_shows() -> None:
             for shift in random.uniform(0, 110, (2, 2))
         ]
         poses = scene(*people)
-        holds = h.representable(poses)
+        holds = h.representable(poses, SIZE)
         (found,) = h.decode(h.ideal(h.encode([poses], SIZE)))
         for pose, well in enumerate(holds):
             there = poses.labelled[pose]

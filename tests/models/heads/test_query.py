@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from kplab.errors import ModelError
+from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.query import NOBODY, QueryHead
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
@@ -23,8 +24,8 @@ K = 3
 
 def head(**options: Any) -> QueryHead:
     torch.manual_seed(0)
-    small = {"width": 16, "heads": 4, "encoder_layers": 1, "decoder_layers": 2, "feedforward": 24}
-    return QueryHead(in_channels=[8, 12], strides=[16, 32], size=SIZE, skeleton=THREE, **{**small, **options}).eval()
+    small = {"width": 16, "heads": 4, "encoder_layers": 1, "decoder_layers": 2, "feedforward": 24, "anchored": False}
+    return QueryHead(HeadInputs([8, 12], [16, 32], SIZE, THREE), **{**small, **options}).eval()
 
 
 def maps(views: int = 2) -> list[torch.Tensor]:

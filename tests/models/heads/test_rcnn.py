@@ -21,6 +21,7 @@ from torchvision.ops import MultiScaleRoIAlign, box_iou
 
 from kplab.models.backbone import Backbone
 from kplab.models.heads import rcnn_parts as parts
+from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.rcnn import RCNNHead
 from kplab.models.necks import FPN
 from kplab.models.pose_model import PoseModel
@@ -37,7 +38,7 @@ def ours(name: str = "resnet50", size: tuple[int, int] = SIZE, **options: Any) -
     """A model that torchvision's weights fit into."""
     backbone = Backbone(name, False, [1, 2, 3, 4], frozen_norm=True)
     neck = FPN(backbone.channels, backbone.strides, 256, norm=False, pool=True)
-    head = RCNNHead(in_channels=neck.channels, strides=neck.strides, size=size, skeleton=COCO, **options)
+    head = RCNNHead(HeadInputs(neck.channels, neck.strides, size, COCO), **options)
     return PoseModel(backbone, neck, head, size, channels_last=False)
 
 
@@ -234,7 +235,7 @@ def narrow(**options: Any) -> RCNNHead:
     """A head of few weights on narrow maps."""
     torch.manual_seed(0)
     few = {"box_width": 16, "keypoint_layers": 1, "keypoint_width": 8, "rpn_after": (50, 20)}
-    return RCNNHead(in_channels=[8] * 4, strides=[4, 8, 16, 32], size=SIZE, skeleton=COCO, **few | options)
+    return RCNNHead(HeadInputs([8] * 4, [4, 8, 16, 32], SIZE, COCO), **few | options)
 
 
 def test_the_keypoint_loss_is_torchvisions() -> None:

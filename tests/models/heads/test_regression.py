@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kplab.errors import ModelError
+from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.regression import Likelihood
 from kplab.models.heads.rle import RLEHead
 from kplab.ops.oks import oks
@@ -22,7 +23,7 @@ NAN = (math.nan, math.nan)
 
 def head(**options: object) -> RLEHead:
     torch.manual_seed(0)
-    return RLEHead(in_channels=[8, 16], strides=[16, 32], size=SIZE, skeleton=MIRRORED, **options)  # type: ignore[arg-type]
+    return RLEHead(HeadInputs([8, 16], [16, 32], SIZE, MIRRORED), **options)  # type: ignore[arg-type]
 
 
 def pose(*xy: tuple[float, float], area: float = 900.0) -> Poses:

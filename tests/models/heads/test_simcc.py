@@ -10,6 +10,7 @@ import torch
 from scipy.stats import norm
 
 from kplab.errors import ModelError
+from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.simcc import SimCCHead
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
@@ -21,7 +22,7 @@ NAN = (math.nan, math.nan)
 
 def head(size: tuple[int, int] = SIZE, **options: object) -> SimCCHead:
     torch.manual_seed(0)
-    return SimCCHead(in_channels=[8, 16], strides=[16, 32], size=size, skeleton=MIRRORED, **options)  # type: ignore[arg-type]
+    return SimCCHead(HeadInputs([8, 16], [16, 32], size, MIRRORED), **options)  # type: ignore[arg-type]
 
 
 def pose(*xy: tuple[float, float]) -> Poses:

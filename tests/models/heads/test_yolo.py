@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kplab.errors import ModelError
+from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.yolo import YoloHead, keypoint_loss
 from kplab.ops.oks import oks
 from kplab.structures.poses import Poses
@@ -31,7 +32,7 @@ NAN = np.nan
 def head(strides: list[int] | None = None, skeleton: Skeleton = THREE, **options: Any) -> YoloHead:
     torch.manual_seed(0)
     strides = strides or STRIDES
-    return YoloHead(in_channels=[8] * len(strides), strides=strides, size=SIZE, skeleton=skeleton, **options)
+    return YoloHead(HeadInputs([8] * len(strides), strides, SIZE, skeleton), **options)
 
 
 def maps(h: YoloHead, views: int = 2, seed: int = 0) -> list[torch.Tensor]:
@@ -418,7 +419,7 @@ def test_a_detector_gives_boxes_only() -> None:
 
 def test_biases_start_as_published() -> None:
     torch.manual_seed(0)
-    h = YoloHead(in_channels=[8, 8, 8], strides=STRIDES, size=(640, 640), skeleton=THREE)
+    h = YoloHead(HeadInputs([8, 8, 8], STRIDES, (640, 640), THREE))
     for stride, box, score in zip(STRIDES, h.to_box, h.to_score, strict=True):
         assert (box[-1].bias == 1).all()  # type: ignore[index]
         assert float(score[-1].bias) == pytest.approx(math.log(5 / (640 / stride) ** 2))  # type: ignore[index]

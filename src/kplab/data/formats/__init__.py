@@ -1,102 +1,100 @@
-"""One reader, and where it makes sense one writer, for each file format; and the rules that all of them share.
+"""The label formats: a module each, found by listing this folder, so that a new format is one new file.
 
-A reader converts the format's pixels to kplab's continuous ones (``ops.affine``), matches keypoints to the skeleton by
-name, and says in ``Labels.notes`` whatever it left out or filled in. What it cannot make sense of is a ``DataError``.
+A format is a module ``data/formats/<name>.py`` whose docstring starts with a line of what it reads, with
+
+- ``read(…, skeleton, …) -> Labels``: its arguments, described under ``Args:`` in its docstring, are the keys of a source in
+  ``conf/dataset/*.yaml``;
+- ``write(labels, path, …)``, where the format can be written.
+
+Modules that start with an underscore are parts of a format. ``data.reading`` holds what all readers share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-
-import numpy as np
-
-from kplab.errors import DataError
-from kplab.structures.poses import Poses
-from kplab.structures.skeleton import Skeleton
-
-OUTSIDE_TOLERANCE = 1.0
-"""Pixels by which a keypoint may lie outside its image and still count as labelled: annotators' rounding."""
-
-BOX_AREA_SHARE = 0.53
-"""Area of a subject as a share of its box where no segment is known (CrowdPose evaluation, xtcocotools)."""
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 
-def some(items: Iterable[object], limit: int = 10) -> str:
-    """The first few of a list for a message, and how many more there are."""
-    listed = [str(item) for item in items]
-    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more
-
-
-def match_keypoints(
-    names: Sequence[str], skeleton: Skeleton, where: str, rename: Mapping[str, str] | None = None
-) -> np.ndarray:
-    """Where each keypoint of the skeleton stands in a file, by name and never by position.
+@dataclass(frozen=True)
+class Key:
+    """One key of a reader.
 
     Args:
-        names: keypoint names of the file, in its order.
-        skeleton: whose keypoints are wanted.
-        where: file and part of it, for the message.
-        rename: file's name to skeleton's name, where they differ.
-
-    Returns:
-        (K,) int64 index into ``names`` of every keypoint of the skeleton.
-
-    Raises:
-        DataError: the two sets of names differ, or the file names a keypoint twice.
+        name: of the argument.
+        required: whether it has no default.
+        default: the default, where it has one.
+        text: its description in the reader's docstring.
     """
-    known = [(rename or {}).get(n, n) for n in names]
-    doubled = sorted({n for n in known if known.count(n) > 1})
-    if doubled:
-        raise DataError(f"{where}: keypoints are named twice: {', '.join(doubled)}. Give each a name of its own.")
-    missing = [n for n in skeleton.keypoints if n not in known]
-    extra = [n for n in known if n not in skeleton.keypoints]
-    if missing or extra:
-        raise DataError(
-            f"{where}: keypoints differ from skeleton '{skeleton.name}': the file lacks {some(missing) or 'none'}, and "
-            f"has unknown {some(extra) or 'none'}. Choose the skeleton of this dataset, or map the names with 'rename'."
-        )
-    return np.array([known.index(n) for n in skeleton.keypoints], dtype=np.int64)
+
+    name: str
+    required: bool
+    default: Any
+    text: str
+
+    def __str__(self) -> str:
+        value = "" if self.required else f" = {json.dumps(self.default, default=str)}"
+        return f"{self.name}{value}: {self.text.replace('``', '')}"
 
 
-def drop_outside(xy: np.ndarray, visible: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Unlabel keypoints that lie more than ``OUTSIDE_TOLERANCE`` outside their image, and say how many.
+def find_formats() -> list[str]:
+    """Names of all formats: the modules of this folder that do not start with an underscore."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
 
-    Args:
-        xy: (N, K, 2) source pixels, continuous.
-        visible: (N, K) visibility.
-        size: (N, 2) width and height of each instance's image, pixels.
 
-    Returns:
-        (N, K) visibility with such keypoints 0, and the note, if any.
+def load_format(name: str) -> ModuleType:
+    """The module of a format."""
+    return import_module(f"{__name__}.{name}")
+
+
+def keys_of(reader: Callable[..., Any]) -> list[Key]:
+    """Keys of a reader's source in a dataset's config, from its signature and the ``Args:`` of its docstring.
+
+    ``skeleton`` is left out: it is the dataset's own.
     """
-    limit = size[:, None, :] + OUTSIDE_TOLERANCE
-    with np.errstate(invalid="ignore"):
-        outside = (visible > 0) & ((xy < -OUTSIDE_TOLERANCE) | (xy > limit)).any(-1)
-    if not outside.any():
-        return visible, []
-    note = (
-        f"{int(outside.sum())} labelled keypoints of {int(outside.any(1).sum())} instances lie more than "
-        f"{OUTSIDE_TOLERANCE:g} px outside their image: taken as unlabelled"
-    )
-    return np.where(outside, 0, visible), [note]
+    texts = argument_texts(reader)
+    return [
+        Key(name, p.default is p.empty, p.default, texts.get(name, ""))
+        for name, p in inspect.signature(reader).parameters.items()
+        if name != "skeleton" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
 
 
-def boxes_around(poses: Poses, margin: float) -> tuple[np.ndarray, str]:
-    """Boxes for a format that has none: the hull of the labelled keypoints, enlarged about its centre.
-
-    A side is at least a tenth of the other and at least 1 pixel, so that one keypoint, or a straight row of them, still
-    has a box with an area.
-
-    Returns:
-        (N, 4) xyxy, NaN where nothing is labelled; and the words for ``Labels.box_source``.
-    """
-    hull = poses.extent()
-    centre, side = (hull[:, :2] + hull[:, 2:]) / 2, hull[:, 2:] - hull[:, :2]
-    side = np.maximum(np.maximum(side, side[:, ::-1] / 10), 1.0) * margin
-    return np.concatenate([centre - side / 2, centre + side / 2], axis=1), f"keypoint extent x {margin:g}"
+def takes_any_key(reader: Callable[..., Any]) -> bool:
+    """Whether a reader has ``**options``."""
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(reader).parameters.values())
 
 
-def share_of_box(box: np.ndarray) -> np.ndarray:
-    """(N,) areas for subjects without a segment: ``BOX_AREA_SHARE * width * height``."""
-    return BOX_AREA_SHARE * (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+def argument_texts(reader: Callable[..., Any]) -> dict[str, str]:
+    """Descriptions under ``Args:`` of a docstring, by argument, each as one line."""
+    section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", inspect.getdoc(reader) or "", re.MULTILINE)
+    entries = re.split(r"^    (?=\w+: )", section[1], flags=re.MULTILINE) if section else []
+    pairs = (entry.partition(": ") for entry in entries if entry.strip())
+    return {name: " ".join(text.split()) for name, _, text in pairs}
+
+
+def summary(name: str) -> str:
+    """The first line of a format's docstring."""
+    return (load_format(name).__doc__ or "").strip().partition("\n")[0]
+
+
+def describe_formats() -> str:
+    """Every format with its target and keys, as ``kplab data --formats`` prints them."""
+    parts = []
+    for name in find_formats():
+        module = load_format(name)
+        written = "read and written" if hasattr(module, "write") else "read only"
+        lines = [f"{name} ({written}): {summary(name).replace('``', '')}", f"  _target_: {module.__name__}.read"]
+        lines += [
+            textwrap.fill(str(key), 120, initial_indent=" " * 4, subsequent_indent=" " * 8)
+            for key in keys_of(module.read)
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)

@@ -1,7 +1,7 @@
-"""COCO keypoint JSON: read into columns, and write back without loss.
+"""COCO keypoint JSON, read into columns and written back without loss.
 
-Keypoints of COCO count pixel centres from 0, so 0.5 is added; boxes are continuous there and stay. ``iscrowd`` subjects
-and those without a labelled keypoint become ``ignore`` instances without keypoints.
+Keypoints of COCO are pixel indices from 0; its boxes are continuous. ``iscrowd`` subjects and those without a labelled
+keypoint become ``ignore`` instances without keypoints. ``track_id`` is the track.
 
 Source: https://cocodataset.org/#format-data; half-pixel and identifier traps as in pycocotools.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +19,40 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from kplab.data.formats.coco_columns import File, order_by_category, to_labels
+from kplab.data.formats._coco_columns import File, order_by_category, to_labels
 from kplab.errors import DataError
-from kplab.structures.labels import Labels
+from kplab.ops import affine
+from kplab.structures.labels import Extras, Labels
 from kplab.structures.skeleton import Skeleton
 
+FORMAT = "coco"
+UNKNOWN_SIZE = 2**31
 
-@dataclass
-class Source:
-    """What ``Labels.extras`` holds for lossless writing: the whole document, and how it was read."""
+
+@dataclass(frozen=True)
+class Head:
+    """What ``Extras.head`` holds: the document without its images and annotations, and how it was read."""
 
     document: dict[str, Any]
     category: str | None
     area: str
     rename: Mapping[str, str] | None
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """An annotation with its position in the document: what ``Extras.instance`` holds of each instance."""
+
+    position: int
+    raw: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ImageExtras:
+    """What ``Extras.image`` holds of each image: its entry, and its annotations of categories that are not read."""
+
+    raw: dict[str, Any]
+    others: list[Numbered]
 
 
 def read(
@@ -46,20 +67,20 @@ def read(
     """Read a COCO keypoint file.
 
     An image's group is its ``video_id`` or ``vid_id`` where it has one, else its own file name. A missing box becomes
-    the extent of the keypoints, a missing area ``0.53 * w * h`` of the box; both are said in the sources and notes.
+    the extent of the keypoints, a missing area ``0.53 * w * h`` of the box; the sources and notes state both.
     Keypoints more than 1 px outside their image become unlabelled, and are counted in the notes.
 
     Args:
-        annotations: the JSON file.
+        annotations: JSON file with images, annotations and categories.
         images: folder that the file names in it are relative to.
         skeleton: its names must be those of the category, in any order.
-        category: name of the one category to read; None takes every category that names keypoints.
-        keep_extras: hold the whole document, so that ``write`` changes nothing but what was changed.
-        area: "annotation", or "box" for ``0.53 * w * h`` throughout, as CrowdPose is scored.
+        category: name of the one category to read; null reads every category that names keypoints.
+        keep_extras: keep all fields that kplab does not use, also of parts of the dataset, for ``write``.
+        area: annotation, or box for ``0.53 * w * h`` throughout, as CrowdPose is scored.
         rename: keypoint name in the file to name in the skeleton, where they differ.
 
     Raises:
-        DataError: the file is missing, cut short, no COCO keypoint file, or contradicts itself.
+        DataError: the file is missing, truncated, not a COCO keypoint file, or contradicts itself.
     """
     path, root = Path(annotations), Path(images)
     if area not in ("annotation", "box"):
@@ -72,13 +93,29 @@ def read(
     with _no_collection():
         labels = to_labels(_decode(data, path), path, root, skeleton, category, area, rename)
     if keep_extras:
-        labels.extras = Source(msgspec.json.decode(data), category, area, rename)
+        labels.extras = _extras(msgspec.json.decode(data), labels, category, area, rename)
     return labels
+
+
+def _extras(
+    document: dict[str, Any], labels: Labels, category: str | None, area: str, rename: Mapping[str, str] | None
+) -> Extras:
+    ids = set(labels.instance_id.tolist())
+    instance: dict[int, Numbered] = {}
+    others: dict[int, list[Numbered]] = defaultdict(list)
+    for position, raw in enumerate(document["annotations"]):
+        if raw["id"] in ids:
+            instance[raw["id"]] = Numbered(position, raw)
+        else:
+            others[raw["image_id"]].append(Numbered(position, raw))
+    image = {raw["id"]: ImageExtras(raw, others.get(raw["id"], [])) for raw in document["images"]}
+    head = Head({**document, "images": [], "annotations": []}, category, area, rename)
+    return Extras(FORMAT, head, image, instance)
 
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Hold the cyclic garbage collector back: it would scan a hundred thousand lists again and again, and free none."""
+    """Disable the cyclic garbage collector: it would scan a hundred thousand lists again and again, and free none."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -93,7 +130,7 @@ def _decode(data: bytes, path: Path) -> File:
         return msgspec.json.decode(data, type=File)
     except msgspec.ValidationError as error:
         raise DataError(
-            f"{path}: not a COCO keypoint file: {error}. Wanted {{images, annotations, categories}} with whole-number "
+            f"{path}: not a COCO keypoint file: {error}. Expected {{images, annotations, categories}} with integer "
             "ids, width and height of every image, and keypoints as one flat list; convert it, or choose another file."
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -108,13 +145,14 @@ def _decode(data: bytes, path: Path) -> File:
 def write(labels: Labels, path: str | Path) -> Path:
     """Write a COCO keypoint file.
 
-    With the extras of ``read(keep_extras=True)`` every field of the source returns as it was, and only what differs in
-    ``labels`` is changed: keypoints one by one, boxes, areas, images and instances added or taken away. Without them
-    the file has the fields COCO names; an ignored instance with labelled keypoints is then written as a crowd.
+    With the extras of ``read(keep_extras=True)``, also of a part of what was read, every field of the source is written
+    as it was, and only what differs in ``labels`` is changed: keypoints one by one, boxes, areas, tracks, images and
+    instances added or removed. Without them the file has the fields that COCO names; an ignored instance with labelled
+    keypoints is then written as a crowd.
     """
     path = Path(path)
-    source = labels.extras if isinstance(labels.extras, Source) else None
-    document = _fresh(labels) if source is None else _updated(labels, source, path)
+    extras = labels.extras
+    document = _fresh(labels) if extras is None or extras.format != FORMAT else _updated(labels, extras, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.encode(document))
     return path
@@ -140,8 +178,8 @@ def _fresh(labels: Labels) -> dict[str, Any]:
 
 def _image(labels: Labels, i: int) -> dict[str, Any]:
     width, height = (int(v) for v in labels.size[i])
-    image = {"id": int(labels.image_id[i]), "file_name": str(labels.files[i]), "width": width, "height": height}
-    return image if labels.group[i] == labels.files[i] else {**image, "video_id": str(labels.group[i])}
+    image = {"id": int(labels.image_id[i]), "file_name": str(labels.names[i]), "width": width, "height": height}
+    return image if labels.group[i] == labels.names[i] else {**image, "video_id": str(labels.group[i])}
 
 
 def _image_of(labels: Labels) -> list[int]:
@@ -149,7 +187,7 @@ def _image_of(labels: Labels) -> list[int]:
 
 
 def _number(value: float) -> float | int:
-    """As short as it can be: rounding takes off what adding and subtracting half a pixel leaves behind."""
+    """The shortest form of a number: rounding removes what adding and subtracting half a pixel leaves behind."""
     value = round(float(value), 9)
     return int(value) if value.is_integer() else value
 
@@ -157,11 +195,13 @@ def _number(value: float) -> float | int:
 def _annotation(
     labels: Labels, row: int, image_id: int, category_id: int, order: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """One instance as COCO writes it; ``order`` as from ``match_keypoints``, None where the file's order is ours."""
+    """One instance as COCO writes it; ``order`` as from ``match_keypoints``, None for the skeleton's own order."""
     p = labels.poses
     triplets = np.zeros((p.xy.shape[1], 3))
     places = np.arange(len(triplets)) if order is None else order
-    triplets[places] = np.concatenate([np.nan_to_num(p.xy[row] - 0.5), p.visible[row][:, None]], axis=1)
+    triplets[places] = np.concatenate(
+        [np.nan_to_num(affine.to_pixel_index(p.xy[row])), p.visible[row][:, None]], axis=1
+    )
     labelled = int(p.labelled[row].sum())
     out: dict[str, Any] = {
         "id": int(labels.instance_id[row]),
@@ -175,11 +215,13 @@ def _annotation(
         out["bbox"] = _bbox(p.box[row])
     if np.isfinite(p.area[row]):
         out["area"] = _number(p.area[row])
+    if p.track[row] >= 0:
+        out["track_id"] = int(p.track[row])
     return out
 
 
 def _iscrowd(labels: Labels, row: int) -> int:
-    """A labelled instance that is to be ignored can be told to COCO only as a crowd."""
+    """COCO can express a labelled instance that is ignored only as a crowd."""
     p = labels.poses
     return int(labels.crowd[row] or (p.ignore[row] and p.labelled[row].any()))
 
@@ -189,45 +231,54 @@ def _bbox(box: np.ndarray) -> list[float | int]:
     return [_number(v) for v in (x0, y0, x1 - x0, y1 - y0)]
 
 
-def _updated(labels: Labels, source: Source, path: Path) -> dict[str, Any]:
-    """The source document with the differences between it and the labels written into it."""
-    document = source.document
-    parsed = msgspec.convert(document, File)
-    how = (source.category, source.area, source.rename)
-    before = to_labels(parsed, path, labels.root, labels.skeleton, *how)
-    order = order_by_category(parsed.categories, path, labels.skeleton, source.category, source.rename)
-    now = {int(i): row for row, i in enumerate(labels.instance_id)}
+def _updated(labels: Labels, extras: Extras, path: Path) -> dict[str, Any]:
+    """The source document of these images, with the differences between it and the labels written into it."""
+    head: Head = extras.head
+    before = _source_labels(labels, extras, path)
+    categories = msgspec.convert(head.document, File).categories
+    order = order_by_category(categories, path, labels.skeleton, head.category, head.rename)
     then = {int(i): row for row, i in enumerate(before.instance_id)}
-    image_now = _image_of(labels)
-    kept = {int(i) for i in labels.image_id}
-    rows = []
-    for raw in document["annotations"]:
-        if raw["category_id"] not in order:
-            if raw["image_id"] in kept:
-                rows.append(raw)
-        elif raw["id"] in now:
-            row = now[raw["id"]]
-            changes = _changes(raw, labels, row, before, then[raw["id"]], order[raw["category_id"]])
-            if raw["image_id"] != image_now[row]:
-                changes["image_id"] = image_now[row]
-            rows.append({**raw, **changes} if changes else raw)
-    first, places = next(iter(order.items()))
-    rows += [_annotation(labels, row, image_now[row], first, places) for i, row in now.items() if i not in then]
-    return {**document, "images": _updated_images(labels, before, document["images"]), "annotations": rows}
+    found = [n for i in labels.image_id.tolist() if i in extras.image for n in extras.image[i].others]
+    added = []
+    for row, (id_, image_id) in enumerate(zip(labels.instance_id.tolist(), _image_of(labels), strict=True)):
+        if id_ not in extras.instance:
+            first, places = next(iter(order.items()))
+            added.append(_annotation(labels, row, image_id, first, places))
+            continue
+        source = extras.instance[id_]
+        changes = _changes(source.raw, labels, row, before, then[id_], order[source.raw["category_id"]])
+        if source.raw["image_id"] != image_id:
+            changes["image_id"] = image_id
+        found.append(Numbered(source.position, {**source.raw, **changes} if changes else source.raw))
+    found.sort(key=lambda n: n.position)
+    annotations = [n.raw for n in found] + added
+    return {**head.document, "images": _updated_images(labels, before, extras), "annotations": annotations}
 
 
-def _updated_images(labels: Labels, before: Labels, raw: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    source = {image["id"]: image for image in raw}
+def _source_labels(labels: Labels, extras: Extras, path: Path) -> Labels:
+    """The labels' instances, and all images in the extras, as they are in the source."""
+    head: Head = extras.head
+    rows = [extras.instance[i].raw for i in labels.instance_id.tolist() if i in extras.instance]
+    images = [e.raw for e in extras.image.values()]
+    # an instance may have been moved here from an image of another part, of which nothing is known
+    unknown = sorted({raw["image_id"] for raw in rows} - extras.image.keys())
+    images += [{"id": i, "file_name": f"{i}", "width": UNKNOWN_SIZE, "height": UNKNOWN_SIZE} for i in unknown]
+    document = {**head.document, "images": images, "annotations": rows}
+    how = (head.category, head.area, head.rename)
+    return to_labels(msgspec.convert(document, File), path, Path(), labels.skeleton, *how)
+
+
+def _updated_images(labels: Labels, before: Labels, extras: Extras) -> list[dict[str, Any]]:
     then = {int(i): row for row, i in enumerate(before.image_id)}
     out = []
     for i, image_id in enumerate(labels.image_id.tolist()):
         image = _image(labels, i)
-        if image_id not in source:
+        if image_id not in extras.image:
             out.append(image)
             continue
-        old = _image(before, then[image_id])
+        raw, old = extras.image[image_id].raw, _image(before, then[image_id])
         changes = {key: value for key, value in image.items() if old.get(key) != value}
-        out.append({**source[image_id], **changes} if changes else source[image_id])
+        out.append({**raw, **changes} if changes else raw)
     return out
 
 
@@ -252,4 +303,6 @@ def _changes(
         changes["area"] = _number(p.area[row])
     if _iscrowd(labels, row) != _iscrowd(source, old):
         changes["iscrowd"] = _iscrowd(labels, row)
+    if p.track[row] != before.track[old]:
+        changes["track_id"] = int(p.track[row]) if p.track[row] >= 0 else None
     return changes

@@ -1,8 +1,8 @@
-"""Leeds Sports Pose, extended training set: ``joints.mat`` and a folder of images; read only.
+"""Leeds Sports Pose, extended training set: ``joints.mat`` and a folder of images.
 
-Assumption: the coordinates are MATLAB pixel indices, which count from 1, so that ``xy = x - 0.5`` in continuous pixels;
-the dataset does not say. The third row is 1 where a joint is labelled. (The original LSP set is stored as (3, 14, N),
-and its third row is 1 where a joint is hidden: that file is refused.)
+Assumption: the coordinates are MATLAB pixel indices, which count from 1; the dataset does not state it. The third row is 1
+where a joint is labelled. (The original LSP set is stored as (3, 14, N), and its third row is 1 where a joint is hidden:
+that file is refused.)
 
 Source: Johnson & Everingham, "Learning Effective Human Pose Estimation from Inaccurate Annotation", CVPR 2011.
 """
@@ -10,29 +10,37 @@ Source: Johnson & Everingham, "Learning Effective Human Pose Estimation from Ina
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import scipy.io
+from scipy.io.matlab import MatReadError
 
-from kplab.data.formats import (
-    BOX_AREA_SHARE,
-    boxes_around,
-    drop_outside,
-    match_keypoints,
-    share_of_box,
-    some,
-)
 from kplab.data.images import read_header
+from kplab.data.reading import labels_from, match_keypoints, some
+from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
-from kplab.structures.labels import Labels, make_labels
-from kplab.structures.poses import Poses
+from kplab.ops import affine
+from kplab.structures.labels import Labels
 from kplab.structures.skeleton import Skeleton
 
 JOINTS = (
     *("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle"),
     *("right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist"),
     *("neck", "head_top"),
+)
+UNREADABLE = (
+    KeyError,
+    ValueError,
+    TypeError,
+    OSError,
+    IndexError,
+    NotImplementedError,
+    MatReadError,
+    struct.error,
+    zlib.error,
 )
 
 
@@ -43,7 +51,7 @@ def read(folder: str | Path, skeleton: Skeleton, images: str = "images", box_mar
     labelled more than 1 px outside its image becomes unlabelled, and is counted in the notes.
 
     Args:
-        folder: holds ``joints.mat`` and the image folder.
+        folder: folder that holds ``joints.mat`` and the image folder.
         skeleton: names the 14 joints, in any order, e.g. ``lsp14``.
         images: name of the image folder, where ``im<number>.jpg`` lie.
         box_margin: factor on the extent of the keypoints that makes a box.
@@ -63,30 +71,21 @@ def read(folder: str | Path, skeleton: Skeleton, images: str = "images", box_mar
             f"{root / 'joints.mat'}: {joints.shape[2]} columns, but there are images {some(beyond)}. "
             "Take joints.mat and the images from one release."
         )
-    size = np.array([read_header(p)[0] for p in files], dtype=np.int64)
     table = joints[match_keypoints(JOINTS, skeleton, str(root / "joints.mat"))][..., number - 1]
-    xy, flag = np.moveaxis(table[:, :2], -1, 0) - 0.5, table[:, 2].T
-    visible, notes = drop_outside(xy, np.where(flag == 1, 2, 0), size)
     absent = joints.shape[2] - len(files)
-    if absent:
-        notes.insert(0, f"{absent} of {joints.shape[2]} labelled images are not in {root / images}: left out")
-    poses = Poses.make(xy, visible, ignore=(visible == 0).all(1))
-    poses.box, box_source = boxes_around(poses, box_margin)
-    poses.area = share_of_box(poses.box)
-    names = [f"{images}/{p.name}" for p in files]
-    return make_labels(
+    left_out = f"{absent} of {joints.shape[2]} labelled images are not in {root / images}: left out"
+    return labels_from(
         skeleton,
-        root,
-        names,
+        FileSource(root, [f"{images}/{p.name}" for p in files]),
         number,
-        size,
-        names,
-        poses,
+        np.array([read_header(p)[0] for p in files], dtype=np.int64),
+        None,
+        affine.from_pixel_index(np.moveaxis(table[:, :2], -1, 0), first=1),
+        np.where(table[:, 2].T == 1, 2, 0),
         np.arange(len(files)),
         number,
-        box_source=box_source,
-        area_source=f"{BOX_AREA_SHARE} x box ({box_source})",
-        notes=notes,
+        box_margin=box_margin,
+        notes=[left_out] if absent else [],
     )
 
 
@@ -96,7 +95,7 @@ def _joints(path: Path) -> np.ndarray:
         raise DataError(f"{path}: no such file. Give the folder of LSPET that holds joints.mat and the images.")
     try:
         joints = scipy.io.loadmat(path)["joints"]
-    except (KeyError, ValueError, TypeError, OSError, NotImplementedError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: no array 'joints' can be read ({error}). Fetch the file again.") from error
     if joints.ndim == 3 and joints.shape[:2] == (3, len(JOINTS)):
         raise DataError(
@@ -104,7 +103,7 @@ def _joints(path: Path) -> np.ndarray:
             "other way round. Only the extended training set (LSPET) is read; convert this one to COCO."
         )
     if joints.ndim != 3 or joints.shape[:2] != (len(JOINTS), 3):
-        raise DataError(f"{path}: 'joints' is {joints.shape}, wanted (14, 3, N). Take joints.mat of LSPET.")
+        raise DataError(f"{path}: 'joints' is {joints.shape}, expected (14, 3, N). Take joints.mat of LSPET.")
     if not np.isfinite(joints).all() or not np.isin(joints[:, 2], (0, 1)).all():
         raise DataError(f"{path}: 'joints' holds values that are not finite, or flags besides 0 and 1. Fetch it again.")
     return joints.astype(np.float64)

@@ -1,8 +1,8 @@
-"""SLEAP labels: ``.slp`` files (HDF5) with the video that they are on, read.
+"""SLEAP labels: ``.slp`` files (HDF5) with the video that they are on.
 
-SLEAP counts pixel centres from 0, so 0.5 is added; user instances of files older than format 1.1 have the image's corner
-at 0 and stay. It stores no boxes and no areas: boxes come from the keypoints, an area is that of its box, and ``Labels``
-says so. Frames are written as images once, by ``data.video``.
+SLEAP stores pixel indices from 0; user instances of files older than format 1.1 have the image's corner at 0, that is
+continuous coordinates. It stores no boxes and no areas: boxes come from the keypoints, and an area is that of its box.
+Tracks are kept, with their names. Frames are written as images once, by ``data.video``.
 
 Source: talmolab/sleap, ``sleap/io/format/hdf5.py``, formats 1.0 to 1.3 (later 1.x add tables that kplab does not use).
 """
@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import h5py
 import numpy as np
 
-from kplab.data.formats import boxes_around, drop_outside, match_keypoints, some
 from kplab.data.images import read_header
+from kplab.data.reading import labels_from, match_keypoints, some
+from kplab.data.sources.files import FileSource
 from kplab.data.video import frame_name, write_frames
 from kplab.errors import DataError
-from kplab.structures.labels import Labels, make_labels
-from kplab.structures.poses import Poses
+from kplab.ops import affine
+from kplab.structures.labels import Extras, Labels
 from kplab.structures.skeleton import Skeleton
 
 COLUMNS = {
@@ -36,22 +37,23 @@ MIDPIXEL_SINCE = 1.1
 PREDICTED = 1
 
 
-@dataclass
-class Source:
-    """What ``Labels.extras`` holds.
+FORMAT = "sleap"
+
+
+@dataclass(frozen=True)
+class Head:
+    """What ``Extras.head`` holds; ``Extras.instance`` holds SLEAP's own score of each predicted instance.
 
     Args:
-        individual: instance id to the name of its track, where it has one.
-        score: instance id to SLEAP's own score (not bounded by 1) of predicted instances.
+        tracks: name of each track.
     """
 
-    individual: dict[int, str] = field(default_factory=dict)
-    score: dict[int, float] = field(default_factory=dict)
+    tracks: tuple[str, ...]
 
 
 @dataclass
 class File:
-    """The tables of a ``.slp`` and what its JSON says."""
+    """The tables of a ``.slp`` and the contents of its JSON."""
 
     path: Path
     format_id: float
@@ -78,18 +80,18 @@ def read(
     box_margin: float = 1.2,
     rename: Mapping[str, str] | None = None,
 ) -> Labels:
-    """Read a ``.slp`` file; an image's group is its video, individuals are in ``Labels.extras``.
+    """Read a ``.slp`` file; an image's group is its video, names of tracks are in ``Labels.extras``.
 
-    Frames without an instance are left out, for SLEAP does not say whether such a frame is empty or unfinished; so are
-    instances without a point. Points that are marked as not visible become unlabelled, as in SLEAP's own training.
+    Frames without an instance are left out, since SLEAP does not state whether such a frame is empty or unfinished; so
+    are instances without a point. Points marked as not visible become unlabelled, as in SLEAP's own training.
 
     Args:
         labels: the ``.slp`` file.
         skeleton: its names must be the nodes of the file's skeleton, in any order.
         frames_to: folder for the videos' frames, see ``data.video``; only frames that are read are written.
-        video: the video, or one for each video of the file; None looks beside the ``.slp``, then where it says.
+        video: the video, or one for each video of the file; null looks beside the ``.slp``, then at the path in it.
         frames: [start, stop, step]: of the labelled frames from number start and before stop, every step-th.
-        predicted: take predicted instances for truth as well, where no user instance supersedes them.
+        predicted: read predicted instances as truth as well, where no user instance supersedes them.
         box_margin: factor on the extent of the keypoints that makes a box.
         rename: node to keypoint of the skeleton, where they differ.
 
@@ -115,27 +117,31 @@ def read(
     image_of[kept] = np.arange(len(kept))
     shown = (image_of[frame_of] >= 0) & ~pointless
     image_of, rows = image_of[frame_of[shown]], rows[shown]
-    poses = Poses.make(xy[shown], visible[shown])
-    visible, outside = drop_outside(poses.xy, poses.visible, size[image_of])
-    poses = Poses.make(poses.xy, visible, ignore=(visible == 0).all(1))
-    poses.box, box_source = boxes_around(poses, box_margin)
-    poses.area = (poses.box[:, 2] - poses.box[:, 0]) * (poses.box[:, 3] - poses.box[:, 1])
-    ids = np.arange(1, len(rows) + 1)
-    return make_labels(
+    ids, table = np.arange(1, len(rows) + 1), file.instances[rows]
+    guessed = table["instance_type"] == PREDICTED
+    track = table["track"].astype(np.int64)
+    labelled_frames = labels_from(
         skeleton,
-        Path(frames_to),
-        names,
+        FileSource(frames_to, names),
         np.arange(1, len(names) + 1),
         size,
         groups,
-        poses,
+        xy[shown],
+        visible[shown],
         image_of,
         ids,
-        box_source=box_source,
-        area_source=f"area of the keypoints' padded box ({box_source})",
-        notes=[*notes, *outside],
-        extras=_source(file, rows, ids),
+        box_margin=box_margin,
+        area_share=1.0,
+        track=np.where(track < len(file.tracks), np.maximum(track, -1), -1),
+        notes=notes,
+        extras=Extras(
+            FORMAT,
+            Head(tuple(file.tracks)),
+            instance=dict(zip(ids[guessed].tolist(), table["score"][guessed].astype(float).tolist(), strict=True)),
+        ),
     )
+    labelled_frames.area_source = f"area of the keypoints' padded box ({labelled_frames.box_source})"
+    return labelled_frames
 
 
 def _load(path: Path) -> File:
@@ -166,7 +172,7 @@ def _json(text: Any) -> Any:
 
 
 def _skeletons(header: Mapping[str, Any], path: Path) -> list[list[str]]:
-    """Node names of each skeleton, in the order of its points: they are numbers into a list that all skeletons share."""
+    """Node names of each skeleton, in the order of its points; the file stores indices into a list that all skeletons share."""
     try:
         names = [str(node["name"]) for node in header["nodes"]]
         graphs = [s.get("nx_graph", s) for s in header["skeletons"]]
@@ -178,7 +184,7 @@ def _skeletons(header: Mapping[str, Any], path: Path) -> list[list[str]]:
 
 
 def _check(file: File) -> None:
-    """Refuse tables that point to what is not there, and frames that occur twice."""
+    """Refuse tables that refer to missing rows, and frames that occur twice."""
     f, i = file.frames, file.instances
     remedy = "The file is damaged: save it again from SLEAP."
     start, end = f["instance_id_start"].astype(np.int64), f["instance_id_end"].astype(np.int64)
@@ -204,7 +210,7 @@ def _check(file: File) -> None:
 
 
 def _instances(file: File, predicted: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Which instances are truth: frame row and instance row of each, and what is to be said of the others."""
+    """The instances that are truth: frame row and instance row of each, and notes on the others."""
     counts = (file.frames["instance_id_end"] - file.frames["instance_id_start"]).astype(np.int64)
     frame_of = np.repeat(np.arange(len(file.frames)), counts)
     first = np.cumsum(counts) - counts
@@ -243,9 +249,10 @@ def _points(
         for kind, points in ((0, file.points), (PREDICTED, file.pred_points)):
             here = (table["skeleton"] == number) & ((table["instance_type"] == PREDICTED) == (kind == PREDICTED))
             places = table["point_id_start"][here].astype(np.int64)[:, None] + order
-            # what a network predicted has had its pixel centres at whole numbers in all formats
-            shift = 0.0 if kind != PREDICTED and file.format_id < MIDPIXEL_SINCE else 0.5
-            xy[here] = np.stack([points["x"][places], points["y"][places]], axis=-1) + shift
+            stored = np.stack([points["x"][places], points["y"][places]], axis=-1)
+            # predicted points are pixel indices in all versions of the format
+            continuous = kind != PREDICTED and file.format_id < MIDPIXEL_SINCE
+            xy[here] = stored if continuous else affine.from_pixel_index(stored)
             visible[here] = points["visible"][places]
     odd = np.isinf(xy).any((1, 2)) | (np.isnan(xy[..., 0]) != np.isnan(xy[..., 1])).any(1)
     if odd.any():
@@ -267,12 +274,12 @@ def _refuse_copies(file: File, frame_of: np.ndarray, xy: np.ndarray) -> None:
 
 
 def _chosen(file: File, kept: np.ndarray, frames: Sequence[int] | None) -> np.ndarray:
-    """Frame rows in the order of video and number, thinned out as ``frames`` says."""
+    """Frame rows in the order of video and number, those that ``frames`` selects."""
     table = file.frames[kept]
     kept = kept[np.lexsort((table["frame_idx"], table["video"]))]
     if frames is not None:
         if len(frames) != 3 or frames[0] < 0 or frames[1] <= frames[0] or frames[2] < 1:
-            raise DataError(f"{file.path}: frames={list(frames)}, but wants [start, stop, step] with start < stop.")
+            raise DataError(f"{file.path}: frames={list(frames)}, but needs [start, stop, step] with start < stop.")
         start, stop, step = frames
         table = file.frames[kept]
         within = kept[(table["frame_idx"] >= start) & (table["frame_idx"] < stop)]
@@ -282,7 +289,7 @@ def _chosen(file: File, kept: np.ndarray, frames: Sequence[int] | None) -> np.nd
         asked = "" if frames is None else f" from {frames[0]} to {frames[1]}"
         raise DataError(
             f"{file.path}: no frame{asked} has an instance with a point. Choose other frames, or predicted=true where "
-            "predictions are to be taken for truth."
+            "predictions are to be read as truth."
         )
     return kept
 
@@ -313,7 +320,7 @@ def _images(
 
 
 def _stored(video: Mapping[str, Any]) -> str:
-    """The path of a video as the file has it, which may be one of another machine."""
+    """The path of a video as stored in the file, which may be a path of another machine."""
     return str(video.get("backend", {}).get("filename") or video.get("filename") or "")
 
 
@@ -325,19 +332,9 @@ def _find(file: File, number: int, given: Path | None) -> Path:
     if stored == "." or "filenames" in file.videos[number].get("backend", {}):
         kind = "images inside the .slp" if stored == "." else "a list of images"
         raise DataError(f"{file.path}: its video {number} is {kind}, which kplab does not read. {remedy}")
-    beside = file.path.parent / PureWindowsPath(stored).name  # knows both kinds of slashes
+    beside = file.path.parent / PureWindowsPath(stored).name  # splits at both kinds of slashes
     places = [beside, file.path.parent / stored, Path(stored)]
     for place in places:
         if stored and place.is_file():
             return place
     raise DataError(f"{file.path}: its video '{stored}' is neither at that path nor beside it. {remedy}")
-
-
-def _source(file: File, rows: np.ndarray, ids: np.ndarray) -> Source:
-    source = Source()
-    for instance, row in zip(ids.tolist(), file.instances[rows], strict=True):
-        if 0 <= row["track"] < len(file.tracks):
-            source.individual[instance] = file.tracks[row["track"]]
-        if row["instance_type"] == PREDICTED:
-            source.score[instance] = float(row["score"])
-    return source

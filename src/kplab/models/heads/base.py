@@ -1,12 +1,13 @@
-"""The one contract that every family of keypoint detector keeps.
+"""The contract of all heads: a family of keypoint detector is one subclass of ``Head``.
 
-``decode(ideal(encode(poses)))`` gives the poses back up to the error that the representation itself makes: it tests every
-head with one suite, and measures the ceiling that a representation sets on accuracy.
+``decode(ideal(encode(poses)))`` returns the poses up to the error of the representation. One test suite applies this round
+trip to every head, and it measures the best accuracy that a representation allows.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,74 +19,183 @@ from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 
 
-class Head(nn.Module, ABC):
-    """What stands on a neck's feature maps and speaks in poses.
+@dataclass(frozen=True)
+class HeadInputs:
+    """What a head is constructed for: the feature maps, the view and the keypoints.
 
-    Constructors take their own options first and, from ``tasks/build.py``, the keywords ``in_channels: list[int]``,
-    ``strides: list[int]`` (of the neck's maps, finest first), ``size: tuple[int, int]`` (width, height of the view) and
-    ``skeleton: Skeleton``.
-
-    T (targets) and O (outputs) are a head's own types: tensors, or dicts of tensors on the head's device.
+    Attributes:
+        in_channels: channels of each feature map, finest first.
+        strides: stride of each feature map, pixels.
+        size: (width, height) of the view, pixels.
+        skeleton: names and symmetry of the K keypoints.
     """
 
-    #: How many poses one view can hold; None is any number.
+    in_channels: list[int]
+    strides: list[int]
+    size: tuple[int, int]
+    skeleton: Skeleton
+
+    def level(self, head: str, index: int) -> int:
+        """The index of a feature map as a number from 0; negative ones count from the coarsest.
+
+        Args:
+            head: name of the head, for the message.
+
+        Raises:
+            ModelError: there is no such map.
+        """
+        if not -len(self.strides) <= index < len(self.strides):
+            raise ModelError(
+                f"head '{head}' reads map {index}, but the neck gives {len(self.strides)} (strides {self.strides}). "
+                "Change head.level."
+            )
+        return index % len(self.strides)
+
+
+class Head(nn.Module, ABC):
+    """Computes outputs from feature maps and decodes them into poses.
+
+    A subclass takes ``inputs: HeadInputs`` first, then its options as keywords with defaults; these are the keys of its
+    ``conf/head/<name>.yaml``. T (targets) and O (outputs) are types of the subclass: tensors, or dicts and lists of
+    tensors, on the device of the head.
+
+    Args:
+        inputs: the feature maps, the view and the skeleton.
+    """
+
+    #: Largest number of poses of one view; None is any number.
     max_poses: int | None = None
 
-    #: Whether ``shift_targets`` moves targets along with a crop.
+    #: Whether the head works with views of the constructor's size only, because its layers or its coordinates depend on it.
+    fixed_size: bool = False
+
+    #: Whether ``shift_targets`` is implemented.
     shifts_targets: bool = False
 
-    skeleton: Skeleton
+    flip: Tensor
+
+    def __init__(self, inputs: HeadInputs) -> None:
+        super().__init__()
+        self.skeleton, self.size = inputs.skeleton, inputs.size
+        self.register_buffer("flip", torch.from_numpy(self.skeleton.flip_array), persistent=False)
 
     @property
     def device(self) -> torch.device:
-        """Where the head's parameters live; targets are made there."""
+        """The device of the parameters, on which targets are created."""
         return next(self.parameters()).device
 
     @property
     def flips(self) -> bool:
-        """Whether there is a flip test."""
+        """Whether ``unflip`` is implemented, which the flip test needs."""
         return type(self).unflip is not Head.unflip
+
+    @property
+    def heatmap_stride(self) -> int | None:
+        """Stride of the outputs, view pixels, if they are (B, K, h, w) maps, one a keypoint; else None."""
+        return None
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Refuse views of another size than the constructor's; ``encode`` of heads with ``fixed_size`` calls it.
+
+        Args:
+            size: (width, height) of the views, pixels.
+
+        Raises:
+            ModelError: the size differs.
+        """
+        if tuple(size) != tuple(self.size):
+            raise ModelError(
+                f"head '{type(self).__name__}' is built for views of {self.size[0]}x{self.size[1]} pixels, but got "
+                f"{size[0]}x{size[1]}. Use views of one size for training and prediction, without a window."
+            )
+
+    def check_map(self, features: Tensor, stride: int) -> None:
+        """Refuse a feature map of views of another size; ``forward`` of heads with ``fixed_size`` calls it.
+
+        Args:
+            features: (B, C, h, w).
+            stride: of the map, pixels.
+
+        Raises:
+            ModelError: the map has another number of rows or columns than the constructor's size gives.
+        """
+        cells = tuple(-(-side // stride) for side in self.size)
+        got = (features.shape[-1], features.shape[-2])
+        if got != cells:
+            raise ModelError(
+                f"head '{type(self).__name__}' is built for maps of {cells[0]}x{cells[1]} cells (views of {self.size[0]}x"
+                f"{self.size[1]} pixels), but got {got[0]}x{got[1]}. Use views of one size for training and prediction."
+            )
 
     @abstractmethod
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> Any:
-        """What the network should say of B views.
+        """Encode the true poses of B views as training targets.
 
         Args:
-            poses: B true Poses, view pixels. Instances marked ``ignore`` are never positives and never negatives.
-            size: (width, height) of the views, pixels.
+            poses: B true Poses, view pixels. Instances with ``ignore`` are neither positives nor negatives.
+            size: (width, height) of the views, pixels; it may differ from the constructor's unless ``fixed_size``.
+
+        Returns:
+            T.
+
+        Raises:
+            ModelError: a view has more poses than ``max_poses``, or the size is refused.
         """
 
     @abstractmethod
     def forward(self, maps: list[Tensor], targets: Any | None = None) -> Any:
-        """Outputs from the neck's maps. Two-stage heads sample proposals around targets in training; others ignore them."""
+        """Compute the outputs from feature maps.
+
+        Args:
+            maps: (B, C_i, H / stride_i, W / stride_i) each, finest first.
+            targets: T in training, around which two-stage heads sample proposals; other heads ignore them.
+
+        Returns:
+            O.
+        """
 
     @abstractmethod
     def loss(self, outputs: Any, targets: Any) -> dict[str, Tensor]:
-        """Named scalar losses; training minimises their sum. Finite, with a gradient, even where nothing is labelled."""
+        """Named scalar losses, whose sum training minimises; finite, with a gradient, even if nothing is labelled."""
 
     @abstractmethod
     def decode(self, outputs: Any) -> list[Poses]:
-        """One Poses a view, view pixels, scores in [0, 1]."""
+        """Decode outputs into one Poses a view, view pixels, with scores in [0, 1]."""
 
     @abstractmethod
     def ideal(self, targets: Any) -> Any:
-        """What a perfect network would say."""
+        """Outputs that decode exactly to the targets, as far as the representation allows."""
 
-    def representable(self, poses: Poses) -> np.ndarray:
-        """Which true instances of a view the representation can give back; all, unless a head says otherwise.
+    def representable(self, poses: Poses, size: tuple[int, int]) -> np.ndarray:
+        """Which true instances of a view the representation can return; all of them by default.
 
-        Where they all hold, they hold in any part of the scene as well.
+        If all instances of a view are representable, so is every subset of them.
 
         Args:
             poses: N instances, view pixels.
+            size: (width, height) of the view, pixels.
 
         Returns:
             (N,) bool.
         """
         return np.ones(len(poses), dtype=bool)
 
+    def round_trip_error(self, poses: Poses) -> np.ndarray:
+        """Upper bound of the keypoint error of ``decode(ideal(encode(poses)))``, by default a twentieth of a pixel.
+
+        Args:
+            poses: N instances, view pixels.
+
+        Returns:
+            (N,) view pixels.
+        """
+        return np.full(len(poses), 0.05)
+
     def unflip(self, outputs: Any) -> Any:
-        """Outputs of mirrored views, mirrored back and renamed, so that they can be averaged with the plain ones.
+        """Mirror the outputs of mirrored views back and permute their keypoints, so that both can be averaged.
+
+        Returns:
+            O.
 
         Raises:
             ModelError: the head has no flip test.
@@ -93,21 +203,27 @@ class Head(nn.Module, ABC):
         raise ModelError(f"head '{type(self).__name__}' has no flip test. Use flip_test=false.")
 
     def candidates(self, outputs: Any) -> tuple[Tensor, Tensor]:
-        """Every box that the outputs could speak of, for a cascade that trains its detector through them.
+        """All boxes that the outputs contain, before any selection, with which a cascade trains its detector.
 
         Returns:
             (B, A, 4) xyxy, view pixels, with gradients; and (B, A) scores in [0, 1].
 
         Raises:
-            ModelError: the head has none.
+            ModelError: the head predicts no boxes.
         """
-        raise ModelError(f"head '{type(self).__name__}' has no candidates. Use detector.boxes=jittered.")
+        raise ModelError(f"head '{type(self).__name__}' has no candidates. Use model.boxes=jittered.")
 
     def shift_targets(self, targets: Any, by: Tensor) -> Any:
-        """Targets after each keypoint moved a little, differentiable, where ``shifts_targets`` is true.
+        """Targets whose keypoints are moved, differentiable with respect to ``by``; see ``shifts_targets``.
 
         Args:
-            targets: of B views with one pose each.
-            by: (B, K, 2) view pixels; 0 for unlabelled keypoints.
+            targets: T of B views with one pose each.
+            by: (B, K, 2) displacements, view pixels; 0 for unlabelled keypoints.
+
+        Returns:
+            T.
+
+        Raises:
+            ModelError: the head can't move its targets.
         """
-        raise ModelError(f"head '{type(self).__name__}' can't move its targets.")
+        raise ModelError(f"head '{type(self).__name__}' can't move its targets. Use model.boxes=jittered.")

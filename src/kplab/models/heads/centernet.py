@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from kplab.errors import ModelError
-from kplab.models.heads.base import Head
+from kplab.models.heads.base import Head, HeadInputs
 from kplab.models.heads.multi import boxes_of
-from kplab.models.heads.single import check_level
 from kplab.ops import centernet
 from kplab.structures.poses import Poses
-from kplab.structures.skeleton import Skeleton
 
 Maps = dict[str, Tensor]
 
@@ -66,15 +64,10 @@ class CenterNetHead(Head):
     Source: Zhou et al., "Objects as Points", 2019, and its released code.
     """
 
-    flip: Tensor
-
     def __init__(
         self,
+        inputs: HeadInputs,
         *,
-        in_channels: list[int],
-        strides: list[int],
-        size: tuple[int, int],
-        skeleton: Skeleton,
         level: int = 0,
         hidden: int = 64,
         radius: str = "released",
@@ -90,7 +83,7 @@ class CenterNetHead(Head):
         snap_score: float = 0.1,
         snap_reach: float = 0.3,
     ) -> None:
-        super().__init__()
+        super().__init__(inputs)
         for option, got, known in (
             ("radius", radius, ("released", "corrected")),
             ("boxes", boxes, ("annotated", "keypoints")),
@@ -105,9 +98,8 @@ class CenterNetHead(Head):
             )
         if not 0 < overlap < 1:
             raise ModelError(f"head 'centernet' wants overlap between 0 and 1, but got {overlap}. 0.7 is usual.")
-        self.skeleton, self.size = skeleton, size
-        self.level = check_level("centernet", level, strides)
-        self.stride = strides[self.level]
+        self.level = inputs.level("centernet", level)
+        self.stride = inputs.strides[self.level]
         self.corrected, self.overlap = radius == "corrected", overlap
         self.boxes, self.shared = boxes, offsets == "shared"
         self.weights = {
@@ -120,9 +112,12 @@ class CenterNetHead(Head):
         }
         self.max_poses: int = max_poses
         self.min_score, self.snap_score, self.snap_reach = min_score, snap_score, snap_reach
-        k = len(skeleton)
+        k = len(self.skeleton)
         self.points = {"size": 1, "offset": 1, "keypoints": k, "heatmap_offset": 1 if self.shared else k}
-        width, start = in_channels[self.level], math.log(0.1 / 0.9)  # a tenth everywhere: hardly a cell is positive
+        width, start = (
+            inputs.in_channels[self.level],
+            math.log(0.1 / 0.9),
+        )  # a tenth everywhere: hardly a cell is positive
         self.branches = nn.ModuleDict(
             {
                 "centre": _Branch(width, hidden, 1, start, None),
@@ -130,7 +125,6 @@ class CenterNetHead(Head):
                 **{name: _Branch(width, hidden, 2 * n, 0.0, 0.001) for name, n in self.points.items()},
             }
         )
-        self.register_buffer("flip", torch.from_numpy(skeleton.flip_array), persistent=False)
 
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> Maps:
         """Heatmaps with a Gaussian for each centre and keypoint, and what is to be said in the cells that hold them.
@@ -292,11 +286,11 @@ class CenterNetHead(Head):
             maps[name] = (total[..., :2] / total[..., 2:].clamp_min(1)).movedim(-1, 2)
         return maps
 
-    def representable(self, poses: Poses) -> np.ndarray:
+    def representable(self, poses: Poses, size: tuple[int, int]) -> np.ndarray:
         """Which instances share no cell that can tell of one only: of their centre, and of a keypoint."""
-        every = _in_view(poses, self.size)
-        _, shown, _, cell = self._laid_out(every, self.size)
-        number = np.where(shown, cell[..., 1] * self.size[0] + cell[..., 0], -1)
+        every = _in_view(poses, size)
+        _, shown, _, cell = self._laid_out(every, size)
+        number = np.where(shown, cell[..., 1] * size[0] + cell[..., 0], -1)
         with_others = (number[:, None] == number[None]) & (shown & ~np.eye(len(poses), dtype=bool)[..., None])
         alone = ~with_others.any((1, 2))
         if self.shared:

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kplab.errors import ModelError
-from kplab.models.heads.base import Head
-from kplab.models.heads.single import check_level, one_pose_each, subjects
+from kplab.models.heads.base import Head, HeadInputs
+from kplab.models.heads.single import one_pose_each, subjects
 from kplab.ops import heatmap
 from kplab.structures.poses import Poses
-from kplab.structures.skeleton import Skeleton
 
 
 class HeatmapHead(Head):
@@ -33,31 +32,26 @@ class HeatmapHead(Head):
     """
 
     max_poses = 1
-    flip: Tensor
 
     def __init__(
         self,
+        inputs: HeadInputs,
         *,
-        in_channels: list[int],
-        strides: list[int],
-        size: tuple[int, int],
-        skeleton: Skeleton,
         sigma: float = 2.0,
         level: int = 0,
         hidden: int = 0,
         dark: bool = True,
         blur: int = 11,
     ) -> None:
-        super().__init__()
+        super().__init__(inputs)
         if sigma <= 0:
             raise ModelError(f"head 'heatmap' wants sigma > 0, in cells of the map, but got {sigma}. 2 is usual.")
         if blur < 0 or (blur and blur % 2 == 0):
             raise ModelError(f"head 'heatmap' wants an odd blur, or 0 for none, but got {blur}. 11 goes with sigma 2.")
-        self.skeleton, self.size = skeleton, size
         self.sigma, self.dark, self.blur = sigma, dark, blur
-        self.level = check_level("heatmap", level, strides)
-        self.stride = strides[self.level]
-        width = in_channels[self.level]
+        self.level = inputs.level("heatmap", level)
+        self.stride = inputs.strides[self.level]
+        width = inputs.in_channels[self.level]
         before: list[nn.Module] = []
         if hidden:
             before = [
@@ -65,11 +59,10 @@ class HeatmapHead(Head):
                 nn.BatchNorm2d(hidden),
                 nn.ReLU(inplace=True),
             ]
-        last = nn.Conv2d(hidden or width, len(skeleton), kernel_size=1)
+        last = nn.Conv2d(hidden or width, len(self.skeleton), kernel_size=1)
         nn.init.normal_(last.weight, std=0.001)
         nn.init.constant_(cast(Tensor, last.bias), 0.0)
         self.net = nn.Sequential(*before, last)
-        self.register_buffer("flip", torch.from_numpy(skeleton.flip_array), persistent=False)
 
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> dict[str, Tensor]:
         """Gaussians of height 1 around un-rounded centres, over the whole map.
@@ -118,3 +111,8 @@ class HeatmapHead(Head):
     def unflip(self, outputs: Tensor) -> Tensor:
         """Mirrored and renamed; no shift, because cell j of a mirrored map stands for cell w - 1 - j exactly."""
         return outputs.flip(-1)[:, self.flip]
+
+    @property
+    def heatmap_stride(self) -> int:
+        """Stride of the outputs, view pixels."""
+        return self.stride

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from kplab.errors import ModelError
-from kplab.models.heads.base import Head
+from kplab.models.heads.base import Head, HeadInputs
 from kplab.models.heads.multi import boxes_of
 from kplab.models.heads.paf_stages import JointStages, PafFirstStages, conv
-from kplab.models.heads.single import check_level
 from kplab.ops import paf, paf_parsing
 from kplab.ops.paf import Limb
 from kplab.structures.poses import Poses
@@ -178,11 +177,8 @@ class PafHead(Head):
 
     def __init__(
         self,
+        inputs: HeadInputs,
         *,
-        in_channels: list[int],
-        strides: list[int],
-        size: tuple[int, int],
-        skeleton: Skeleton,
         layout: str = "paf_first",
         stages: Sequence[int] = (2, 1),
         width: int = 64,
@@ -203,18 +199,17 @@ class PafHead(Head):
         min_score: float = 0.2,
         max_poses: int = 100,
     ) -> None:
-        super().__init__()
+        super().__init__(inputs)
         _check(layout, stages, sigma, limb_width, samples, width)
-        self.skeleton, self.size = skeleton, size
-        self.parts = Parts.of(skeleton, limbs, virtual)
+        self.parts = Parts.of(self.skeleton, limbs, virtual)
         self.sigma, self.limb_width = sigma, limb_width
         self.rules = paf_parsing.Rules(peak, max_peaks, samples, min_paf, min_kept, long_limb, bridges)
         self.min_keypoints, self.min_score, self.max_poses = min_keypoints, min_score, max_poses
-        self.level = check_level("paf", level, strides)
-        self.stride = strides[self.level]
+        self.level = inputs.level("paf", level)
+        self.stride = inputs.strides[self.level]
         fields, maps = 2 * len(self.parts.limbs), len(self.parts.names) + 1
         self.project = nn.Sequential(
-            conv(in_channels[self.level], 2 * width, 3, norm, nn.ReLU), conv(2 * width, width, 3, norm, nn.ReLU)
+            conv(inputs.in_channels[self.level], 2 * width, 3, norm, nn.ReLU), conv(2 * width, width, 3, norm, nn.ReLU)
         )
         self.refine: JointStages | PafFirstStages
         if layout == "joint":
@@ -339,7 +334,7 @@ class PafHead(Head):
             "paf": [fields.flip(-1)[:, self.paf_flip] * self.paf_sign for fields in outputs["paf"]],
         }
 
-    def representable(self, poses: Poses) -> np.ndarray:
+    def representable(self, poses: Poses, size: tuple[int, int]) -> np.ndarray:
         """Which instances the maps can keep apart and in one piece.
 
         One whose labelled keypoints are not all connected by limbs is read as several; a keypoint within 3 sigma (or

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kplab.errors import ModelError
+from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.regression import Likelihood, RegressionHead, Targets, mean_over, mirrored
-from kplab.models.heads.single import check_level, one_pose_each
+from kplab.models.heads.single import one_pose_each
 from kplab.models.transformer import Transformer, sine_positions
 from kplab.structures.poses import Poses
-from kplab.structures.skeleton import Skeleton
 
 #: Logit of what a perfect network is sure of.
 SURE = 20.0
@@ -56,11 +56,8 @@ class QueryHead(RegressionHead):
 
     def __init__(
         self,
+        inputs: HeadInputs,
         *,
-        in_channels: list[int],
-        strides: list[int],
-        size: tuple[int, int],
-        skeleton: Skeleton,
         queries: str | int = "keypoints",
         level: int = -1,
         width: int = 256,
@@ -69,15 +66,15 @@ class QueryHead(RegressionHead):
         decoder_layers: int = 6,
         feedforward: int = 2048,
         dropout: float = 0.0,
-        anchored: bool = False,
+        anchored: bool = True,
         loss: str = "l1",
         coordinate_weight: float = 5.0,
         oks_weight: float = 1.0,
         score_weight: float = 1.0,
         heatmap_weight: float = 0.0,
     ) -> None:
-        super().__init__(size, skeleton)
-        k = len(skeleton)
+        super().__init__(inputs)
+        k = len(self.skeleton)
         self.fixed = queries == "keypoints"
         if not self.fixed and (not isinstance(queries, int) or queries < k):
             raise ModelError(f"head 'query' wants queries: keypoints, or a number of {k} or more, but got {queries}.")
@@ -94,9 +91,10 @@ class QueryHead(RegressionHead):
             "score": score_weight,
             "heatmap": heatmap_weight,
         }
-        self.level, self.anchored = check_level("query", level, strides), anchored
-        self.shape = tuple(-(-side // strides[self.level]) for side in size[::-1])
-        self.project = nn.Conv2d(in_channels[self.level], width, kernel_size=1)
+        self.level, self.anchored = inputs.level("query", level), anchored
+        self.stride = inputs.strides[self.level]
+        self.shape = tuple(-(-side // self.stride) for side in self.size[::-1])
+        self.project = nn.Conv2d(inputs.in_channels[self.level], width, kernel_size=1)
         self.transformer = Transformer(width, heads, encoder_layers, decoder_layers, feedforward, dropout)
         self.queries = nn.Parameter(torch.randn(k if self.fixed else int(queries), width))
         self.likelihood = Likelihood() if loss == "rle" else None
@@ -140,6 +138,7 @@ class QueryHead(RegressionHead):
 
     def _cells(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """(B, N, C) and their positions (N, C)."""
+        self.check_map(maps[self.level], self.stride)
         projected = self.project(maps[self.level])
         positions = sine_positions(projected.shape[-1], projected.shape[-2], projected.shape[1])
         return projected.flatten(2).transpose(1, 2), positions.to(projected)

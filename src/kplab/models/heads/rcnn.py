@@ -18,11 +18,10 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_p
 from torchvision.ops import box_iou
 
 from kplab.models.heads import rcnn_parts as parts
-from kplab.models.heads.base import Head
+from kplab.models.heads.base import Head, HeadInputs
 from kplab.models.heads.multi import boxes_of, padded
 from kplab.ops.nms import box_nms
 from kplab.structures.poses import Poses
-from kplab.structures.skeleton import Skeleton
 
 #: What a perfect network says when it is sure.
 SURE = 20.0
@@ -86,11 +85,8 @@ class RCNNHead(Head):
 
     def __init__(
         self,
+        inputs: HeadInputs,
         *,
-        in_channels: list[int],
-        strides: list[int],
-        size: tuple[int, int],
-        skeleton: Skeleton,
         boxes: str = "annotated",
         margin: float = 0.1,
         shift: float = 0.0,
@@ -118,7 +114,7 @@ class RCNNHead(Head):
         nms_threshold: float = 0.5,
         max_poses: int = 100,
     ) -> None:
-        super().__init__()
+        super().__init__(inputs)
         self.max_poses = max_poses
         parts.check_thresholds("rpn_positive", rpn_positive, "rpn_negative", rpn_negative)
         parts.check_thresholds("positive", positive, "negative", negative)
@@ -127,27 +123,29 @@ class RCNNHead(Head):
             box_size=box_size, box_width=box_width, keypoint_size=keypoint_size, keypoint_layers=keypoint_layers,
             keypoint_width=keypoint_width, max_poses=max_poses,
         )  # fmt: skip
-        boxes_of(Poses.empty(len(skeleton)), boxes, margin)  # refuses what it doesn't know
-        self.skeleton, self.size, self.strides = skeleton, size, list(strides)
+        boxes_of(Poses.empty(len(self.skeleton)), boxes, margin)  # refuses what it doesn't know
+        self.strides = list(inputs.strides)
         self.boxes, self.margin, self.shift, self.nms_threshold = boxes, margin, shift, nms_threshold
         self.side = 4 * keypoint_size
-        width = max(in_channels)
-        even = len(set(in_channels)) == 1
-        self.even = nn.ModuleList(nn.Identity() if even else nn.Conv2d(c, width, kernel_size=1) for c in in_channels)
-        sizes = parts.sizes_of(anchor_sizes, strides)
-        anchors = AnchorGenerator(sizes, (tuple(anchor_ratios),) * len(strides))
+        width = max(inputs.in_channels)
+        even = len(set(inputs.in_channels)) == 1
+        self.even = nn.ModuleList(
+            nn.Identity() if even else nn.Conv2d(c, width, kernel_size=1) for c in inputs.in_channels
+        )
+        sizes = parts.sizes_of(anchor_sizes, inputs.strides)
+        anchors = AnchorGenerator(sizes, (tuple(anchor_ratios),) * len(inputs.strides))
         self.rpn = RegionProposalNetwork(
             anchors, parts.Layers(width, len(sizes[0]) * len(anchor_ratios)), rpn_positive, rpn_negative, rpn_samples,
             rpn_share, parts.by_mode(rpn_before), parts.by_mode(rpn_after), rpn_nms,
         )  # fmt: skip
-        self.cut_from = [s for s in strides if s <= parts.COARSEST_STRIDE] or strides[:1]
+        self.cut_from = [s for s in inputs.strides if s <= parts.COARSEST_STRIDE] or inputs.strides[:1]
         self.roi_heads = RoIHeads(
             parts.RoIPool(self.cut_from, box_size, sampling, aligned), TwoMLPHead(width * box_size**2, box_width),
             parts.BoxPredictor(box_width, 2), positive, negative, samples, share, None, min_score, nms_threshold,
             max_poses,
             keypoint_roi_pool=parts.RoIPool(self.cut_from, keypoint_size, sampling, aligned),
             keypoint_head=KeypointRCNNHeads(width, (keypoint_width,) * keypoint_layers),
-            keypoint_predictor=parts.HeatmapPredictor(keypoint_width, len(skeleton)),
+            keypoint_predictor=parts.HeatmapPredictor(keypoint_width, len(self.skeleton)),
         )  # fmt: skip
 
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> Tensors:
@@ -367,7 +365,7 @@ class RCNNHead(Head):
             "heatmap": parts.perfect_heatmaps(xy, labelled, box, self.side),
         }
 
-    def representable(self, poses: Poses) -> np.ndarray:
+    def representable(self, poses: Poses, size: tuple[int, int]) -> np.ndarray:
         """Which instances have a box that holds all their keypoints and isn't suppressed by another's."""
         box = boxes_of(poses, self.boxes, self.margin)
         boxed = np.isfinite(box).all(1)
@@ -375,6 +373,15 @@ class RCNNHead(Head):
         some = torch.from_numpy(np.where(boxed[:, None], box, 0.0))
         overlap = box_iou(some, some).fill_diagonal_(0).numpy()
         return boxed & inside.all(1) & ~(overlap > self.nms_threshold).any(1)
+
+    def round_trip_error(self, poses: Poses) -> np.ndarray:
+        """The error of a heatmap of S x S cells that fills the box and is resized to its pixels.
+
+        Along each axis: half a cell, since a target names a cell only, or a third more in the cells at the border, where
+        the cubic of the resizing peaks 1/6 of a cell from the side of the box; and half a pixel of the resized map.
+        """
+        box = boxes_of(poses, self.boxes, self.margin)
+        return np.hypot(*(5 / 6 * (box[:, 2:] - box[:, :2]) / self.side + 0.5).T)
 
 
 def _each(targets: Tensors, name: str, there: str) -> list[Tensor]:

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kplab.models.flow import RealNVP
-from kplab.models.heads.base import Head
+from kplab.models.heads.base import Head, HeadInputs
 from kplab.models.heads.single import subjects
 from kplab.structures.poses import Poses
-from kplab.structures.skeleton import Skeleton
 
 Targets = dict[str, Tensor]
 
@@ -26,20 +25,19 @@ class RegressionHead(Head):
     """
 
     max_poses = 1
+    fixed_size = True
     shifts_targets = True
-    flip: Tensor
     sigmas: Tensor
     view: Tensor
 
-    def __init__(self, size: tuple[int, int], skeleton: Skeleton) -> None:
-        super().__init__()
-        self.skeleton, self.size = skeleton, size
-        self.register_buffer("flip", torch.from_numpy(skeleton.flip_array), persistent=False)
-        self.register_buffer("sigmas", torch.tensor(skeleton.sigmas, dtype=torch.float32), persistent=False)
-        self.register_buffer("view", torch.tensor(size, dtype=torch.float32), persistent=False)
+    def __init__(self, inputs: HeadInputs) -> None:
+        super().__init__(inputs)
+        self.register_buffer("sigmas", torch.tensor(self.skeleton.sigmas, dtype=torch.float32), persistent=False)
+        self.register_buffer("view", torch.tensor(self.size, dtype=torch.float32), persistent=False)
 
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> Targets:
         """Fractions of the view; keypoints beyond its border, which these can't say, weigh nothing."""
+        self.check_size(size)
         xy, labelled = subjects(poses, len(self.skeleton), self.device)
         inside = ((xy >= 0) & (xy <= self.view)).all(-1)
         weight = (labelled & inside).float()

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from kplab.errors import ModelError
+from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.regression import Likelihood, RegressionHead, Targets, mean_over, mirrored
-from kplab.models.heads.single import check_level, one_pose_each
+from kplab.models.heads.single import one_pose_each
 from kplab.structures.poses import Poses
-from kplab.structures.skeleton import Skeleton
 
 #: Logit of the spread of a perfect network: 3e-4 of the view.
 SURE = -8.0
@@ -32,26 +32,25 @@ class RLEHead(RegressionHead):
 
     def __init__(
         self,
+        inputs: HeadInputs,
         *,
-        in_channels: list[int],
-        strides: list[int],
-        size: tuple[int, int],
-        skeleton: Skeleton,
         level: int = -1,
         base: str = "laplace",
         residual: bool = True,
     ) -> None:
-        super().__init__(size, skeleton)
+        super().__init__(inputs)
         if base not in ("laplace", "gaussian"):
             raise ModelError(f"head 'rle' knows base laplace and gaussian, but got '{base}'.")
-        self.level = check_level("rle", level, strides)
+        self.level = inputs.level("rle", level)
+        self.stride = inputs.strides[self.level]
         self.likelihood = Likelihood(base, residual)
-        self.say = nn.Linear(in_channels[self.level], 4 * len(skeleton))
+        self.say = nn.Linear(inputs.in_channels[self.level], 4 * len(self.skeleton))
         nn.init.normal_(self.say.weight, std=0.01)
         nn.init.zeros_(self.say.bias)
 
     def forward(self, maps: list[Tensor], targets: Any | None = None) -> dict[str, Tensor]:
         """Coordinates and spreads, in full precision."""
+        self.check_map(maps[self.level], self.stride)
         pooled = maps[self.level].mean((-2, -1))
         with torch.autocast(pooled.device.type, enabled=False):
             uv, spread = self.say(pooled.float()).unflatten(-1, (-1, 4)).split(2, dim=-1)

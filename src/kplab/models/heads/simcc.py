@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kplab.errors import ModelError
-from kplab.models.heads.base import Head
-from kplab.models.heads.single import check_level, one_pose_each, subjects
+from kplab.models.heads.base import Head, HeadInputs
+from kplab.models.heads.single import one_pose_each, subjects
 from kplab.ops import heatmap
 from kplab.structures.poses import Poses
-from kplab.structures.skeleton import Skeleton
 
 
 class SimCCHead(Head):
@@ -33,43 +32,39 @@ class SimCCHead(Head):
     """
 
     max_poses = 1
-    flip: Tensor
+    fixed_size = True
 
     def __init__(
         self,
+        inputs: HeadInputs,
         *,
-        in_channels: list[int],
-        strides: list[int],
-        size: tuple[int, int],
-        skeleton: Skeleton,
         split_ratio: float = 2.0,
         sigma: float | None = None,
         level: int = -1,
     ) -> None:
-        super().__init__()
+        super().__init__(inputs)
         if split_ratio <= 0 or (sigma is not None and sigma <= 0):
             raise ModelError(
                 f"head 'simcc' wants split_ratio > 0 and sigma > 0 or null, but got {split_ratio} and {sigma}. "
                 "2 and null are usual."
             )
-        self.skeleton, self.size, self.split_ratio = skeleton, size, split_ratio
-        self.level = check_level("simcc", level, strides)
-        self.bins = (round(size[0] * split_ratio), round(size[1] * split_ratio))
-        self.sigmas = [sigma or math.sqrt(side / 8) * split_ratio / 2 for side in size]
-        self.cells = (size[0] // strides[self.level], size[1] // strides[self.level])
-        self.to_maps = nn.Conv2d(in_channels[self.level], len(skeleton), kernel_size=1)
-        area = self.cells[0] * self.cells[1]
-        self.to_x, self.to_y = nn.Linear(area, self.bins[0]), nn.Linear(area, self.bins[1])
-        start_from_positions(self.to_x, self.cells, axis=0)
-        start_from_positions(self.to_y, self.cells, axis=1)
-        self.register_buffer("flip", torch.from_numpy(skeleton.flip_array), persistent=False)
+        self.split_ratio = split_ratio
+        self.level = inputs.level("simcc", level)
+        self.bins = (round(self.size[0] * split_ratio), round(self.size[1] * split_ratio))
+        self.sigmas = [sigma or math.sqrt(side / 8) * split_ratio / 2 for side in self.size]
+        self.stride = inputs.strides[self.level]
+        cells = (-(-self.size[0] // self.stride), -(-self.size[1] // self.stride))
+        self.to_maps = nn.Conv2d(inputs.in_channels[self.level], len(self.skeleton), kernel_size=1)
+        self.to_x, self.to_y = (nn.Linear(cells[0] * cells[1], bins) for bins in self.bins)
+        start_from_positions(self.to_x, cells, axis=0)
+        start_from_positions(self.to_y, cells, axis=1)
 
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> dict[str, Tensor]:
         """Gaussians around un-rounded centres, made to sum to 1 over the bins.
 
         A keypoint has weight 0, and empty labels, where it is unlabelled, or outside the view by more than 3 sigma.
         """
-        self._check_size(size)
+        self.check_size(size)
         xy, labelled = subjects(poses, len(self.skeleton), self.device)
         uv = xy * self.split_ratio
         reach = 3 * torch.tensor(self.sigmas, device=uv.device)
@@ -86,12 +81,7 @@ class SimCCHead(Head):
     def forward(self, maps: list[Tensor], targets: Any | None = None) -> dict[str, Tensor]:
         """Logits from the neck's maps."""
         chosen = maps[self.level]
-        height, width = chosen.shape[-2:]
-        if (width, height) != self.cells:
-            raise ModelError(
-                f"head 'simcc' is made for maps of {self.cells[0]}x{self.cells[1]} cells (views of {self.size[0]}x"
-                f"{self.size[1]} pixels), but got {width}x{height}. Train it at the size it is used at."
-            )
+        self.check_map(chosen, self.stride)
         features = self.to_maps(chosen).flatten(-2)
         return {"x": self.to_x(features), "y": self.to_y(features)}
 
@@ -130,13 +120,6 @@ class SimCCHead(Head):
     def unflip(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Renamed, and x reversed. Averaging such logits is the geometric mean of the distributions."""
         return {"x": outputs["x"].flip(-1)[:, self.flip], "y": outputs["y"][:, self.flip]}
-
-    def _check_size(self, size: tuple[int, int]) -> None:
-        if tuple(size) != tuple(self.size):
-            raise ModelError(
-                f"head 'simcc' is made for views of {self.size[0]}x{self.size[1]} pixels, but got {size[0]}x{size[1]}. "
-                "Train it at the size it is used at."
-            )
 
 
 def start_from_positions(layer: nn.Linear, cells: tuple[int, int], axis: int) -> None:

@@ -52,17 +52,3 @@ def one_pose_each(xy: Tensor, keypoint_score: Tensor) -> list[Poses]:
         Poses.make(p[None], score=s.mean(keepdims=True), keypoint_score=s[None])
         for p, s in zip(points, scores, strict=True)
     ]
-
-
-def check_level(head: str, level: int, strides: list[int]) -> int:
-    """The index of a neck's map, from 0.
-
-    Raises:
-        ModelError: the neck has no such map.
-    """
-    if not -len(strides) <= level < len(strides):
-        raise ModelError(
-            f"head '{head}' reads map {level}, but the neck gives {len(strides)} (strides {strides}). "
-            "Change head.level."
-        )
-    return level % len(strides)

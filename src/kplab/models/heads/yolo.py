@@ -12,14 +12,13 @@ from torch.nn import functional as F
 
 from kplab.errors import ModelError
 from kplab.models.csp import Conv
-from kplab.models.heads.base import Head
+from kplab.models.heads.base import Head, HeadInputs
 from kplab.models.heads.multi import boxes_of, padded
 from kplab.ops.assignment import assigned_anchors, task_aligned
 from kplab.ops.boxes import complete_iou, distance_logits, distance_loss, expected_distance
 from kplab.ops.nms import box_nms
 from kplab.ops.oks import oks_nms
 from kplab.structures.poses import Poses
-from kplab.structures.skeleton import Skeleton
 
 #: Predictions of a view that suppression looks at, the surest first.
 CANDIDATES = 1000
@@ -77,16 +76,12 @@ class YoloHead(Head):
     Source: Jocher et al., YOLOv8, 2023; Maji et al., "YOLO-Pose", 2022.
     """
 
-    flip: Tensor
     sigmas: Tensor
 
     def __init__(
         self,
+        inputs: HeadInputs,
         *,
-        in_channels: list[int],
-        strides: list[int],
-        size: tuple[int, int],
-        skeleton: Skeleton,
         keypoints: bool = True,
         boxes: str = "annotated",
         margin: float = 0.1,
@@ -103,7 +98,7 @@ class YoloHead(Head):
         min_score: float = 0.001,
         max_poses: int = 100,
     ) -> None:
-        super().__init__()
+        super().__init__(inputs)
         if nms not in ("box", "oks") or (nms == "oks" and not keypoints):
             raise ModelError(
                 f"head 'yolo' suppresses by box, or by oks where it has keypoints, but got nms '{nms}' with "
@@ -115,8 +110,8 @@ class YoloHead(Head):
                 f"> 1, but got {nms_threshold}, {min_score}, {max_poses}, {top_k} and {bins}. "
                 "0.7, 0.001, 100, 10 and 16 are usual."
             )
-        boxes_of(Poses.empty(len(skeleton)), boxes, margin)  # refuses what it doesn't know
-        self.skeleton, self.size, self.strides = skeleton, size, list(strides)
+        boxes_of(Poses.empty(len(self.skeleton)), boxes, margin)  # refuses what it doesn't know
+        self.strides = list(inputs.strides)
         self.keypoints, self.boxes, self.margin, self.bins, self.top_k = keypoints, boxes, margin, bins, top_k
         self.gains = {
             "box": box_weight, "dfl": dfl_weight, "score": score_weight, "keypoint": keypoint_weight, "visible": visible_weight,
@@ -124,18 +119,17 @@ class YoloHead(Head):
         }  # fmt: skip
         self.nms, self.nms_threshold = nms, nms_threshold
         self.min_score, self.max_poses = min_score, max_poses
-        first, points = in_channels[0], 3 * len(skeleton)
-        self.to_box = nn.ModuleList(branch(c, max(16, first // 4, 4 * 16), 4 * bins) for c in in_channels)
-        self.to_score = nn.ModuleList(branch(c, first, 1) for c in in_channels)
+        first, points = inputs.in_channels[0], 3 * len(self.skeleton)
+        self.to_box = nn.ModuleList(branch(c, max(16, first // 4, 4 * 16), 4 * bins) for c in inputs.in_channels)
+        self.to_score = nn.ModuleList(branch(c, first, 1) for c in inputs.in_channels)
         self.to_keypoints = nn.ModuleList(
-            branch(c, max(first // 4, points), points) for c in in_channels if self.keypoints
+            branch(c, max(first // 4, points), points) for c in inputs.in_channels if self.keypoints
         )
-        for box, score, stride in zip(self.to_box, self.to_score, strides, strict=True):
+        for box, score, stride in zip(self.to_box, self.to_score, inputs.strides, strict=True):
             nn.init.constant_(last_bias(box), 1.0)
             # as if five subjects were spread over a view's cells
-            nn.init.constant_(last_bias(score), min(0.0, math.log(5 * stride**2 / (size[0] * size[1]))))
-        self.register_buffer("flip", torch.from_numpy(skeleton.flip_array), persistent=False)
-        self.register_buffer("sigmas", torch.tensor(skeleton.sigmas, dtype=torch.float32), persistent=False)
+            nn.init.constant_(last_bias(score), min(0.0, math.log(5 * stride**2 / (self.size[0] * self.size[1]))))
+        self.register_buffer("sigmas", torch.tensor(self.skeleton.sigmas, dtype=torch.float32), persistent=False)
 
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> dict[str, Any]:
         """True boxes and keypoints, padded to the same number a view; which anchor learns them depends on predictions.

@@ -67,9 +67,9 @@ def overrides_of(family: str, config: DictConfig) -> list[str]:
     folder = configs.conf_dir() / "experiment"
     general = f"{family}_{config.general}"
     more = [str(o) for o in config.overrides] + [f"runs_dir={config.runs_dir}"]
-    for own in (f"{family}_{config.data}", f"{config.data}_{family}"):
-        if (folder / f"{own}.yaml").is_file():
-            return [f"experiment={own}", *more]
+    own = f"{family}_{config.data}"
+    if (folder / f"{own}.yaml").is_file():
+        return [f"experiment={own}", *more]
     if not (folder / f"{general}.yaml").is_file():
         known = sorted(p.stem.removesuffix(f"_{config.general}") for p in folder.glob(f"*_{config.general}.yaml"))
         raise ConfigError(

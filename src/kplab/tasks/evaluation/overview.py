@@ -1,16 +1,15 @@
-"""What a dataset holds: counts in a line, and a contact sheet."""
+"""Overview of a dataset: counts in one line, and a contact sheet."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from kplab.data.images import read_image
 from kplab.structures.labels import Labels
 from kplab.viz import poses as drawing
 
 
 def describe(dataset: str, split: str, labels: Labels) -> str:
-    """What a split holds, in one line."""
+    """Counts of a split, in one line."""
     p = labels.poses
     scored = int((~p.ignore & p.labelled.any(1)).sum())
     hidden = int((p.visible == 1).sum())
@@ -23,8 +22,8 @@ def describe(dataset: str, split: str, labels: Labels) -> str:
 def sheet(labels: Labels, count: int) -> np.ndarray:
     """A contact sheet of images with their labels, spread evenly over the split."""
     some = spread(len(labels), count)
-    pictures = [drawing.draw(read_image(labels.path(i)), labels.poses_of(i), labels.skeleton) for i in some]
-    return drawing.contact_sheet(pictures, columns=4, labels=[str(labels.files[i]) for i in some])
+    pictures = [drawing.draw(labels.read(i), labels.poses_of(i), labels.skeleton) for i in some]
+    return drawing.contact_sheet(pictures, columns=4, labels=[str(labels.names[i]) for i in some])
 
 
 def spread(images: int, count: int) -> list[int]:

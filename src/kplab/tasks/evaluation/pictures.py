@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
-from kplab.data.images import read_image
 from kplab.metrics.score import Scores
 from kplab.ops import affine
 from kplab.runs.records import read_record
@@ -46,7 +45,7 @@ def overlays(
         truth, found = labels.poses_of(row[i]), predictions.poses[i]
         found = found if min_score is None else found[found.score >= min_score]
         x0, y0, x1, y1 = around(truth[~truth.ignore], labels.size[row[i]])
-        part = read_image(labels.path(row[i]))[y0:y1, x0:x1]
+        part = labels.read(row[i])[y0:y1, x0:x1]
         moved = affine.translation(-x0, -y0)
         pictures.append(drawing.overlay(part, truth.transform(moved), found.transform(moved), labels.skeleton))
     return pictures

@@ -1,1 +1,1 @@
-"""Interest points: repeatability under changes, and peaks of a trained model."""
+"""Interest points: their repeatability, and peaks of a trained model's heatmaps."""

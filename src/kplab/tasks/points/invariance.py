@@ -1,4 +1,4 @@
-"""``kplab invariance``: how well interest points are found again and told apart, when an image or the view changes."""
+"""Repeatability and distinctiveness of interest points under changes of an image or of the viewpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from omegaconf import DictConfig
 from kplab import config as configs
 from kplab.classical.changes import CHANGES
 from kplab.classical.points import Detector, Points
-from kplab.data.images import find_images, read_image
+from kplab.data.images import find_images
+from kplab.data.sources.files import FileSource
 from kplab.errors import ConfigError, DataError
 from kplab.metrics import repeatability as metrics
 from kplab.ops import affine
@@ -32,20 +33,20 @@ from kplab.viz import look, tables
 PHOTOGRAPHS = ("astronaut.png", "camera.png", "coffee.png", "brick.png", "grass.png", "gravel.png")
 MMA = tuple(range(1, 11))
 ACCURATE = (1, 3, 5)
-#: Ratios at which the distribution of uniqueness is written down.
+#: Ratios at which the cumulative distribution of uniqueness is evaluated.
 GRID = np.round(np.arange(0.02, 1.001, 0.02), 2)
 
 
 @dataclass
 class Pair:
-    """An image, changed or seen from elsewhere.
+    """A changed image, or another view of the same scene.
 
     Args:
         first: index of the unchanged image in the set.
         image: the changed image, (H, W, 3) uint8 RGB.
         homography: (3, 3) unchanged to changed image, continuous pixels.
-        property: what changed.
-        strength: how much.
+        property: name of the change.
+        strength: strength of the change, in the property's unit.
     """
 
     first: int
@@ -57,7 +58,7 @@ class Pair:
 
 @dataclass
 class Seen:
-    """What a detector says of an image."""
+    """The points and descriptors that a detector gives for an image."""
 
     size: tuple[int, int]
     points: Points
@@ -65,7 +66,7 @@ class Seen:
 
     @classmethod
     def by(cls, detector: Detector, image: np.ndarray) -> Seen:
-        """Look at an image."""
+        """Detect and describe the points of an image."""
         points = detector.detect(image)
         return cls((image.shape[1], image.shape[0]), points, detector.describe(image, points))
 
@@ -73,13 +74,13 @@ class Seen:
         return Seen(self.size, self.points[rows], self.descriptors[rows])
 
     def strongest(self, mask: np.ndarray, count: int | None) -> Seen:
-        """The best places of those in a mask."""
+        """The highest-scoring locations within a mask."""
         some = self[np.flatnonzero(mask)]
         return some[some.points.best(count)]
 
 
 def invariance(config: DictConfig) -> None:
-    """Measure interest points of all detectors; writes tables, figures and a record."""
+    """Measure the interest points of all detectors; write tables, figures and a record."""
     check(config)
     detectors = detectors_of(config)
     names, images, units = sources(config)
@@ -99,14 +100,14 @@ def invariance(config: DictConfig) -> None:
 
 
 def check(config: DictConfig) -> None:
-    """Refuse what can't be done, all at once."""
+    """Raise a ConfigError that lists all invalid options."""
     faults = []
     for key, known in (("detectors", list(config.points)), ("properties", list(CHANGES))):
-        strangers = [str(name) for name in config[key] if name not in known]
-        if strangers:
-            faults.append(f"{key} names {', '.join(strangers)}, but there are: {', '.join(map(str, known))}.")
+        unknown = [str(name) for name in config[key] if name not in known]
+        if unknown:
+            faults.append(f"{key} contains {', '.join(unknown)}. Known: {', '.join(map(str, known))}.")
     if not config.detectors and not config.runs:
-        faults.append("neither detectors nor runs are named. Use detectors=[sift], for example.")
+        faults.append("detectors and runs are both empty. Use detectors=[sift], for example.")
     if config.images is not None and config.sequence is not None:
         faults.append("images and sequence are both given. Use one of them.")
     for key, low in (("count", 1), ("radius", 1e-6), ("margin", 0), ("max_side", 32), ("ransac", 1e-6)):
@@ -119,7 +120,7 @@ def check(config: DictConfig) -> None:
 
 
 def detectors_of(config: DictConfig) -> dict[str, Detector]:
-    """Name to detector: those of ``conf/points``, then trained runs."""
+    """Detectors by name: those of ``conf/points``, then trained runs."""
     found: dict[str, Detector] = {str(name): build_node(config.points[name], "points") for name in config.detectors}
     for name in config.runs:
         # torch takes ten seconds to import
@@ -132,7 +133,7 @@ def detectors_of(config: DictConfig) -> dict[str, Detector]:
 
 
 def photographs() -> list[Path]:
-    """Photographs that scikit-image brings along."""
+    """Paths of photographs that are part of scikit-image."""
     found = util.find_spec("skimage")
     assert found is not None and found.origin is not None  # noqa: PT018
     return [Path(found.origin).parent / "data" / name for name in PHOTOGRAPHS]
@@ -142,16 +143,18 @@ def sources(config: DictConfig) -> tuple[list[str], list[np.ndarray], dict[str, 
     """Names and pixels of the unchanged images, and the unit of each property's strength."""
     if config.sequence is not None:
         folder = Path(config.sequence)
-        return [str(folder.name)], [shrunk(read_image(views(folder)[0][1]), config.max_side)[0]], {folder.name: "image"}
-    files = photographs() if config.images is None else find_images(config.images)[0]
-    names = [p.name for p in files]
-    images = [shrunk(read_image(p), config.max_side)[0] for p in files]
-    print(f"{len(files)} images: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}", flush=True)
+        (_, first, _), *_ = views(folder)
+        image = FileSource.of([first]).read(0)
+        return [str(folder.name)], [shrunk(image, config.max_side)[0]], {folder.name: "image"}
+    source = FileSource.of(photographs()) if config.images is None else FileSource.find(config.images)
+    names = [source.path(i).name for i in range(len(source))]
+    images = [shrunk(source.read(i), config.max_side)[0] for i in range(len(source))]
+    print(f"{len(source)} images: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}", flush=True)
     return names, images, {name: unit for name, (_, unit) in CHANGES.items()}
 
 
 def shrunk(image: np.ndarray, side: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """An image with no side longer than this, and the (3, 3) map from its own pixels."""
+    """The image with its longer side reduced to at most ``side``, and the (3, 3) map from the original pixels."""
     height, width = image.shape[:2]
     if side is None or max(height, width) <= side:
         return image, np.eye(3)
@@ -166,7 +169,7 @@ def views(folder: Path) -> list[tuple[int, Path, np.ndarray]]:
     The files' homographies count pixel centres from 0, as VGG's do.
 
     Raises:
-        DataError: there are no two images, or a homography is missing or no 3x3 numbers.
+        DataError: there are fewer than two images, or a homography is missing or is not an invertible 3x3 matrix.
     """
     found = {
         int(m[1]): p
@@ -174,7 +177,7 @@ def views(folder: Path) -> list[tuple[int, Path, np.ndarray]]:
         if (m := re.fullmatch(r"img(\d+)", p.stem))
     }
     if 1 not in found or len(found) < 2:
-        raise DataError(f"{folder}: no sequence. Wanted: img1.png, img2.png …, and homographies H1to2p ….")
+        raise DataError(f"{folder}: not a sequence. It must contain img1.png, img2.png …, and homographies H1to2p ….")
     half = affine.translation(0.5, 0.5)
     result = [(1, found.pop(1), np.eye(3))]
     for number, path in sorted(found.items()):
@@ -182,21 +185,24 @@ def views(folder: Path) -> list[tuple[int, Path, np.ndarray]]:
         try:
             matrix = np.loadtxt(file)
         except (OSError, ValueError) as error:
-            raise DataError(f"{file}: no homography can be read ({error}). Wanted: 3 lines of 3 numbers.") from None
+            raise DataError(
+                f"{file}: the homography can't be read ({error}). It must be 3 lines of 3 numbers."
+            ) from None
         if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
-            raise DataError(f"{file}: holds {matrix.shape} numbers, wanted an invertible 3x3 matrix.")
+            raise DataError(f"{file}: contains {matrix.shape} numbers, but must be an invertible 3x3 matrix.")
         result.append((number, path, half @ (matrix / matrix[2, 2]) @ np.linalg.inv(half)))
     return result
 
 
 def pairs(images: list[np.ndarray], config: DictConfig) -> Iterator[Pair]:
-    """Every changed image in turn."""
+    """Yield every changed image."""
     if config.sequence is not None:
         folder = Path(config.sequence)
-        (_, first, _), *rest = views(folder)
-        to_first = shrunk(read_image(first), config.max_side)[1]
-        for number, path, matrix in rest:
-            image, to_image = shrunk(read_image(path), config.max_side)
+        seen = views(folder)
+        source = FileSource.of([path for _, path, _ in seen])
+        to_first = shrunk(source.read(0), config.max_side)[1]
+        for i, (number, _, matrix) in enumerate(seen[1:], 1):
+            image, to_image = shrunk(source.read(i), config.max_side)
             yield Pair(0, image, to_image @ matrix @ np.linalg.inv(to_first), folder.name, float(number))
         return
     for i, image in enumerate(images):
@@ -209,7 +215,7 @@ def pairs(images: list[np.ndarray], config: DictConfig) -> Iterator[Pair]:
 def measure(
     detectors: dict[str, Detector], names: list[str], images: list[np.ndarray], config: DictConfig
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All figures, a row for each detector and pair, and how the uniqueness of each detector's points is distributed."""
+    """All measures, one row per detector and pair, and the distribution of the uniqueness of each detector's points."""
     rows, grids = [], []
     for name, detector in detectors.items():
         first = [Seen.by(detector, image) for image in images]
@@ -232,26 +238,28 @@ def measure(
 def score(
     first: Seen, second: Seen, homography: np.ndarray, others: list[Seen], config: DictConfig
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Figures of one pair, and the ratio of the best to the second-best match of each point of the first image.
+    """Measures of one pair, and the ratio of the best to the second-best match of each point of the first image.
 
-    A point's matches are sought among all points of the second image and of the others.
+    Each point is matched against all points of the second image and of the other images.
     """
     back = np.linalg.inv(homography)
-    see_a = metrics.common(first.points.xy, homography, first.size, second.size, config.margin)
-    see_b = metrics.common(second.points.xy, back / back[2, 2], second.size, first.size, config.margin)
-    # as many of each: a side with more would be met by chance more often
-    available = [len(s.points[np.flatnonzero(see)].distinct()) for s, see in ((first, see_a), (second, see_b))]
+    visible_a = metrics.common(first.points.xy, homography, first.size, second.size, config.margin)
+    visible_b = metrics.common(second.points.xy, back / back[2, 2], second.size, first.size, config.margin)
+    # equal numbers on both sides: more points are found again by chance more often
+    available = [
+        len(s.points[np.flatnonzero(visible)].distinct()) for s, visible in ((first, visible_a), (second, visible_b))
+    ]
     count = min([*available, *([] if config.count is None else [config.count])])
-    a, b = first.strongest(see_a, count), second.strongest(see_b, count)
+    a, b = first.strongest(visible_a, count), second.strongest(visible_b, count)
     at_a, at_b = a.points.distinct().xy, b.points.distinct().xy
     a_in_b = metrics.project(homography, at_a)
     distance = metrics.descriptor_distances(a.descriptors, b.descriptors, a.points.place, b.points.place)
     matched = metrics.mutual_nearest(distance)
     error = metrics.corner_error(estimate(at_a[matched[0]], at_b[matched[1]], config.ransac), homography, first.size)
-    strangers = [
+    to_others = [
         metrics.descriptor_distances(a.descriptors, o.descriptors, a.points.place, o.points.place) for o in others
     ]
-    ratio = metrics.ratios(np.concatenate([distance, *strangers], axis=1))
+    ratio = metrics.ratios(np.concatenate([distance, *to_others], axis=1))
     return {
         "available_a": available[0],
         "available_b": available[1],
@@ -270,7 +278,7 @@ def score(
 def shared_area(
     homography: np.ndarray, first: tuple[int, int], second: tuple[int, int], margin: float, cells: int = 128
 ) -> float:
-    """How much of the second image shows what the first does, pixels**2, counted on a grid of cells."""
+    """Area of the second image that the first image shows as well, pixels**2, estimated on a grid of cells."""
     x, y = ((np.arange(cells) + 0.5) * side / cells for side in second)
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     back = np.linalg.inv(homography)
@@ -278,7 +286,7 @@ def shared_area(
 
 
 def estimate(a: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray | None:
-    """The homography that RANSAC finds from matched points; None where there is none."""
+    """The homography estimated by RANSAC from matched points; None where the estimate fails."""
     if len(a) < 4:
         return None
     cv2.setRNGSeed(0)
@@ -293,7 +301,9 @@ SHOWN = (
 
 
 def write(rows: pd.DataFrame, grid: pd.DataFrame, units: dict[str, str], out: Path) -> Path:
-    """``pairs.csv``, ``curves.csv`` (means over images), ``table.csv`` and ``table.md`` (over strengths), figures; prints the table.
+    """Write all tables and figures, and print the table of means.
+
+    ``pairs.csv`` has a row per pair, ``curves.csv`` means over images, ``table.csv`` and ``table.md`` means over strengths.
 
     Returns:
         Path of the markdown.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pydoc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from kplab import config as configs
+from kplab.data import formats
 from kplab.data import split as splitting
 from kplab.data.check import check_labels
 from kplab.data.regions import Regions, detected_regions, make_regions
@@ -54,7 +56,10 @@ def read_splits(dataset: DictConfig) -> dict[str, Labels]:
         raise ConfigError(f"dataset '{dataset.get('name')}' has no sources. Name a reader and its files (README).")
     if dataset.get("make"):
         build_node(dataset.make, "dataset")
-    sources = {str(name): build_node(node, "dataset", skeleton=skeleton) for name, node in dataset.sources.items()}
+    sources = {}
+    for name, node in dataset.sources.items():
+        check_source(node, f"dataset '{dataset.get('name')}', source '{name}'")
+        sources[str(name)] = build_node(node, "dataset", skeleton=skeleton)
     plan = dataset.get("split")
     if plan is None:
         return sources
@@ -68,6 +73,29 @@ def read_splits(dataset: DictConfig) -> dict[str, Labels]:
             f"dataset '{dataset.name}': split: {error}. It wants manifest, with fractions or folds, and by."
         ) from None
     return splitting.split(*asked.args, **asked.kwargs)
+
+
+def check_source(node: DictConfig, where: str) -> None:
+    """Hold the keys of a source against its reader's signature.
+
+    Raises:
+        ConfigError: there is no such reader (names the known formats), or a key is unknown or missing (lists the reader's keys).
+    """
+    target = str(node.get("_target_") or "")
+    reader = pydoc.locate(target) if target else None
+    if not callable(reader):
+        raise ConfigError(
+            f"{where}: there is no reader '{target}'. Write _target_: kplab.data.formats.FORMAT.read, where FORMAT is one "
+            f"of {', '.join(formats.find_formats())} (kplab data --formats lists their keys), or name a function of your own."
+        )
+    keys = formats.keys_of(reader)
+    given = {str(key) for key in node if not str(key).startswith("_")}
+    unknown = [] if formats.takes_any_key(reader) else sorted(given - {key.name for key in keys})
+    missing = [key.name for key in keys if key.required and key.name not in given]
+    faults = [f"has no key '{name}'" for name in unknown] + [f"needs the key '{name}'" for name in missing]
+    if faults:
+        listed = "\n".join(f"  {key}" for key in keys)
+        raise ConfigError(f"{where}: {target} {', '.join(faults)}. Its keys:\n{listed}")
 
 
 def read_split(dataset: DictConfig, name: str) -> Labels:

@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from kplab import config as configs
-from kplab.errors import ConfigError
+from kplab.errors import ConfigError, ModelError
+from kplab.models.heads.base import HeadInputs
 from kplab.structures.predictor import Model, Predictor
 from kplab.tasks.wiring.datasets import skeleton_of
 from kplab.tasks.wiring.nodes import build_node
@@ -32,8 +33,7 @@ def build_model(config: DictConfig, pretrained: bool = True) -> Model:
         """Backbone, neck and head for views of a size, in the order in which their weights are drawn."""
         backbone = build_node(node.backbone, "backbone", size=view, **unloaded)
         neck = build_node(node.neck, "neck", in_channels=backbone.channels, strides=backbone.strides)
-        maps = {"in_channels": neck.channels, "strides": neck.strides}
-        head = build_node(node.head, "head", **maps, size=view, skeleton=skeleton)
+        head = build_node(node.head, "head", inputs=HeadInputs(neck.channels, neck.strides, view, skeleton))
         return {"backbone": backbone, "neck": neck, "head": head, "size": view}
 
     options = configs.plain(config.model)
@@ -49,6 +49,7 @@ def build_model(config: DictConfig, pretrained: bool = True) -> Model:
     else:
         objects = {"size": size, "skeleton": skeleton}
     model: Model = build_node(DictConfig(options), "model", **objects)
+    check_window(config, model)
     if given:
         from kplab.models.weights import load_model_weights
 
@@ -59,6 +60,20 @@ def build_model(config: DictConfig, pretrained: bool = True) -> Model:
 def sides(size: Sequence[int]) -> tuple[int, int]:
     """(width, height) of a config's list."""
     return int(size[0]), int(size[1])
+
+
+def check_window(config: DictConfig, model: Model) -> None:
+    """Refuse windows for models that work with views of one size only.
+
+    Raises:
+        ModelError: naming the head.
+    """
+    if model.fixed_size and config.get("window") is not None and sides(config.window) != model.size:
+        part = getattr(model, "head", model)
+        raise ModelError(
+            f"'{type(part).__name__}' works with views of one size only, but window is {list(config.window)} and size is "
+            f"{list(config.size)}. Use window=null, or a convolutional head such as heatmap."
+        )
 
 
 def check_flip_test(model: Predictor, flip_test: bool) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
+import sysconfig
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -27,15 +30,15 @@ def build_node(config: DictConfig, what: str, **objects: Any) -> Any:
 
     Raises:
         ConfigError: the target does not exist, an option is unknown, missing or of a wrong type, or a library refuses it.
-            Errors of kplab's own constructors that are no ``KplabError`` are bugs and pass with their traceback.
+            Errors of kplab's and the user's own code that are no ``KplabError`` are bugs and pass with their traceback.
     """
     try:
         partial = instantiate(config, _convert_="all", _partial_=True)
     except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, KplabError | OSError) or raised_by_kplab(cause):
-            raise cause from None
-        raise ConfigError(f"{what}: {cause} (see conf/{what})") from error
+        for cause in causes(error):
+            if isinstance(cause, KplabError | OSError) or raised_by_own_code(cause):
+                raise cause from None
+        raise ConfigError(f"{what}: {error.__cause__ or error} (see conf/{what})") from error
     target = partial.func
     check_options(target, {**partial.keywords, **objects}, set(objects), what)
     try:
@@ -50,7 +53,7 @@ def check_options(target: Any, arguments: dict[str, Any], objects: set[str], wha
     """Hold options against the signature of what they are for.
 
     Args:
-        target: class or function; of kplab's own the types are checked too.
+        target: class or function; unless it is a library's, the types are checked too.
         arguments: all that it will be called with.
         objects: names of those that do not come from a config.
 
@@ -65,7 +68,10 @@ def check_options(target: Any, arguments: dict[str, Any], objects: set[str], wha
         raise ConfigError(f"{what}: {error}. Options of {target.__qualname__}: {known} (see conf/{what}).") from None
     if not is_own(target):
         return
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    try:
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:
+        return  # annotations with names that are imported for type checkers only
     faults = []
     for name in arguments.keys() - objects:
         try:
@@ -73,27 +79,50 @@ def check_options(target: Any, arguments: dict[str, Any], objects: set[str], wha
         except msgspec.ValidationError as error:
             faults.append(f"{what}.{name} is {arguments[name]!r}: {error} (see conf/{what}).")
         except TypeError:
-            continue  # a type that no config can hold
+            continue  # a type that no config can state
     if faults:
         raise ConfigError("\n".join(sorted(faults)))
 
 
 def as_path(kind: type, value: Any) -> Any:
-    """Convert text to a path, the one type besides the plain ones that a config can state."""
-    if kind is not Path or not isinstance(value, str):
-        raise TypeError(f"{kind} is no type of a config's value")
-    return Path(value)
+    """Convert text to a path, the one type besides the plain ones that a config can state; objects pass as they are.
+
+    Raises:
+        ValueError: the value is not of the type.
+    """
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if not isinstance(value, kind):
+        raise ValueError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
+    return value
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The chain of exceptions that led to one, the first one last."""
+    cause = error.__cause__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 def is_own(target: Any) -> bool:
-    """Whether a class or function is kplab's own."""
-    return str(getattr(target, "__module__", "")).partition(".")[0] == "kplab"
+    """Whether a class or function is kplab's or the user's own, and no installed library's."""
+    name = str(getattr(target, "__module__", ""))
+    return is_own_code(name, getattr(sys.modules.get(name), "__file__", None))
 
 
-def raised_by_kplab(error: BaseException) -> bool:
-    """Whether an exception was raised inside kplab's own code."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    return bool(frames) and str(frames[-1][0].f_globals.get("__name__", "")).partition(".")[0] == "kplab"
+def is_own_code(name: str, file: str | None) -> bool:
+    """Whether a module is kplab's, or its file lies outside the folders of Python's libraries."""
+    if name.partition(".")[0] == "kplab":
+        return True
+    libraries = (sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return file is not None and Path(file).is_file() and not any(Path(file).is_relative_to(p) for p in libraries)
+
+
+def raised_by_own_code(error: BaseException) -> bool:
+    """Whether an exception was raised in kplab's or the user's own code."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and is_own_code(str(frames[-1].f_globals.get("__name__", "")), frames[-1].f_code.co_filename)
 
 
 def load_config(run: Run) -> DictConfig:

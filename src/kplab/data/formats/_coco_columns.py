@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from kplab.data.formats import (
-    BOX_AREA_SHARE,
-    boxes_around,
-    drop_outside,
-    match_keypoints,
-    share_of_box,
-    some,
-)
+from kplab.data.reading import labels_from, match_keypoints, some
+from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
-from kplab.structures.labels import Labels, make_labels
-from kplab.structures.poses import Poses
+from kplab.ops import affine
+from kplab.structures.labels import Labels
 from kplab.structures.skeleton import Skeleton
 
 
@@ -48,6 +43,7 @@ class Annotation(msgspec.Struct, gc=False):
     bbox: list[float] | None = None
     area: float | None = None
     iscrowd: int | bool = 0
+    track_id: Any = None
 
 
 class File(msgspec.Struct, gc=False):
@@ -78,21 +74,24 @@ def to_labels(
         notes.append(f"{len(file.annotations) - len(rows)} annotations of other categories left out")
     index = {image.id: i for i, image in enumerate(file.images)}
     image_of = np.fromiter((index[a.image_id] for a in rows), dtype=np.int64, count=len(rows))
-    poses, box_source, area_source, said = _poses(rows, order, path, skeleton, size[image_of], area_mode)
-    return make_labels(
+    xy, visible, noted = _keypoints(rows, order, path, skeleton)
+    track, odd = _tracks(rows)
+    area = np.array([np.nan if a.area is None else a.area for a in rows], dtype=np.float64)
+    return labels_from(
         skeleton,
-        root,
-        [i.file_name for i in file.images],
+        FileSource(root, [i.file_name for i in file.images]),
         np.array([i.id for i in file.images], dtype=np.int64),
         size,
         [_group(i) for i in file.images],
-        poses,
+        xy,
+        visible,
         image_of,
         np.fromiter((a.id for a in rows), dtype=np.int64, count=len(rows)),
+        box=_boxes(rows, path),
+        area=None if area_mode == "box" else area,
         crowd=np.array([bool(a.iscrowd) for a in rows], dtype=bool),
-        box_source=box_source,
-        area_source=area_source,
-        notes=notes + said,
+        track=track,
+        notes=notes + noted + odd,
     )
 
 
@@ -108,7 +107,7 @@ def order_by_category(
     category: str | None,
     rename: Mapping[str, str] | None,
 ) -> dict[int, np.ndarray]:
-    """Id of each category to read, and where the skeleton's keypoints stand in it."""
+    """Id of each category to read, and the positions of the skeleton's keypoints in it."""
     chosen = [c for c in categories if (c.keypoints if category is None else c.name == category)]
     if not chosen:
         what = "no category names any keypoints" if category is None else f"no category is called '{category}'"
@@ -120,7 +119,7 @@ def order_by_category(
 
 
 def _check_ids(file: File, path: Path) -> None:
-    """Identifiers that pycocotools would mistake: it reads annotation id 0 as 'no match', and AP becomes 0."""
+    """Refuse identifiers that are not unique and positive: pycocotools takes annotation id 0 for 'no match'."""
     for kind, ids in (("image", [i.id for i in file.images]), ("annotation", [a.id for a in file.annotations])):
         column = np.array(ids, dtype=np.int64)
         if (column <= 0).any():
@@ -139,30 +138,24 @@ def _check_ids(file: File, path: Path) -> None:
         doubled = [n for n in names if n in seen or seen.add(n)]  # type: ignore[func-returns-value]
         raise DataError(f"{path}: images are listed twice: {some(doubled)}. Keep one entry for each file.")
     known = {i.id for i in file.images}
-    lost = [a for a in file.annotations if a.image_id not in known]
-    if lost:
-        listed = some(f"annotation {a.id} of image {a.image_id}" for a in lost)
+    orphans = [a for a in file.annotations if a.image_id not in known]
+    if orphans:
+        listed = some(f"annotation {a.id} of image {a.image_id}" for a in orphans)
         raise DataError(
-            f"{path}: {len(lost)} annotations are of images that the file does not list: {listed}. "
+            f"{path}: {len(orphans)} annotations are of images that the file does not list: {listed}. "
             "Add the images, or remove the annotations."
         )
 
 
-def _poses(
-    rows: list[Annotation],
-    order: dict[int, np.ndarray],
-    path: Path,
-    skeleton: Skeleton,
-    size: np.ndarray,
-    area_mode: str,
-) -> tuple[Poses, str, str, list[str]]:
-    """Annotations as columns; with box source, area source and notes."""
-    n, k = len(rows), len(skeleton)
-    triplets = _triplets(rows, path, k)
-    if n:
+def _keypoints(
+    rows: list[Annotation], order: dict[int, np.ndarray], path: Path, skeleton: Skeleton
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """(N, K, 2) continuous pixels and (N, K) visibility in the skeleton's order, and notes."""
+    triplets = _triplets(rows, path, len(skeleton))
+    if rows:
         places = np.stack([order[a.category_id] for a in rows])
         triplets = np.take_along_axis(triplets, places[..., None], axis=1)
-    xy, visible = triplets[..., :2] + 0.5, triplets[..., 2].astype(np.uint8)
+    visible = triplets[..., 2].astype(np.uint8)
     notes = []
     placed = (visible == 0) & triplets[..., :2].any(-1)
     if placed.any():
@@ -171,26 +164,15 @@ def _poses(
     wrong = (stated >= 0) & (stated != (visible > 0).sum(1))
     if wrong.any():
         notes.append(f"{int(wrong.sum())} annotations state another num_keypoints than they have: counted anew")
-    crowd = np.array([bool(a.iscrowd) for a in rows], dtype=bool)
-    visible[crowd] = 0
-    visible, said = drop_outside(xy, visible, size)
-    notes += said
-    poses = Poses.make(xy, visible, ignore=(visible == 0).all(1))
-    unlabelled = int((poses.ignore & ~crowd).sum())
-    if poses.ignore.any():
-        notes.append(f"{int(crowd.sum())} crowds and {unlabelled} subjects without a labelled keypoint are ignored")
+    return affine.from_pixel_index(triplets[..., :2]), visible, notes
 
-    poses.box, box_source, said = _boxes(rows, poses, path)
-    notes += said
-    annotated = np.array([np.nan if a.area is None or area_mode == "box" else a.area for a in rows], dtype=np.float64)
-    absent = ~(annotated > 0)
-    poses.area = np.where(absent, share_of_box(poses.box), annotated)
-    area_source = f"{BOX_AREA_SHARE} x box" if n and absent.all() else "annotation"
-    if absent.any() and area_mode == "annotation":
-        notes.append(f"{int(absent.sum())} annotations have no positive area: {BOX_AREA_SHARE} x box taken")
-        if not absent.all():
-            area_source = f"annotation; {BOX_AREA_SHARE} x box where absent ({int(absent.sum())})"
-    return poses, box_source, area_source, notes
+
+def _tracks(rows: list[Annotation]) -> tuple[np.ndarray, list[str]]:
+    """(N,) track of each annotation, -1 where it has none; and a note where an identifier is not an integer."""
+    known = [a.track_id if type(a.track_id) is int and a.track_id >= 0 else -1 for a in rows]
+    odd = sum(a.track_id is not None and type(a.track_id) is not int for a in rows)
+    notes = [f"{odd} annotations have a track_id that is not an integer: taken as without a track"] if odd else []
+    return np.array(known, dtype=np.int64), notes
 
 
 def _triplets(rows: list[Annotation], path: Path, k: int) -> np.ndarray:
@@ -199,7 +181,9 @@ def _triplets(rows: list[Annotation], path: Path, k: int) -> np.ndarray:
     bad = np.flatnonzero((lengths != 3 * k) & (lengths != 0))
     if len(bad):
         listed = some(f"annotation {rows[i].id} has {lengths[i]}" for i in bad)
-        raise DataError(f"{path}: wanted {3 * k} keypoint numbers (x, y, visibility of {k}): {listed}. Correct these.")
+        raise DataError(
+            f"{path}: expected {3 * k} keypoint numbers (x, y, visibility of {k}): {listed}. Correct these."
+        )
     numbers = chain.from_iterable(a.keypoints for a in rows if a.keypoints)
     triplets = np.zeros((len(rows), k, 3))
     triplets[lengths > 0] = np.fromiter(numbers, dtype=np.float64, count=int(lengths.sum())).reshape(-1, k, 3)
@@ -215,7 +199,8 @@ def _triplets(rows: list[Annotation], path: Path, k: int) -> np.ndarray:
     return triplets
 
 
-def _boxes(rows: list[Annotation], poses: Poses, path: Path) -> tuple[np.ndarray, str, list[str]]:
+def _boxes(rows: list[Annotation], path: Path) -> np.ndarray:
+    """(N, 4) xyxy; NaN where an annotation has no box."""
     bad = [a.id for a in rows if a.bbox and len(a.bbox) != 4]
     if not bad:
         numbers = chain.from_iterable(a.bbox or (np.nan,) * 4 for a in rows)
@@ -224,11 +209,5 @@ def _boxes(rows: list[Annotation], poses: Poses, path: Path) -> tuple[np.ndarray
     if bad:
         ids = some(f"annotation {i}" for i in bad)
         raise DataError(f"{path}: boxes are not x, y, width, height with sides of 0 or more: {ids}. Correct these.")
-    absent = ~(box[:, 2:] > 0).all(1)
     box[:, 2:] += box[:, :2]
-    if not absent.any():
-        return box, "annotation", []
-    hull, source = boxes_around(poses, 1.0)
-    box[absent] = hull[absent]
-    note = f"{int(absent.sum())} annotations have no box: {source} taken"
-    return box, source if absent.all() else f"annotation; {source} where absent ({int(absent.sum())})", [note]
+    return box

@@ -1,0 +1,86 @@
+"""Images in files: a folder, a list or a glob."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kplab.data.images import check_ending, find_images, read_header, read_image
+from kplab.errors import DataError
+
+#: Faults that one message lists.
+LISTED = 10
+
+
+class FileSource:
+    """Images in files below one folder.
+
+    Args:
+        root: the folder.
+        names: path of each image relative to it, posix style.
+    """
+
+    def __init__(self, root: str | Path, names: Sequence[str]) -> None:
+        self.root, self.names = Path(root), [str(name) for name in names]
+
+    @classmethod
+    def of(cls, files: Sequence[Path]) -> FileSource:
+        """Listed files; the root is the deepest folder that holds all of them."""
+        whole = [Path(path).absolute() for path in files]
+        root = Path(os.path.commonpath([path.parent for path in whole])) if whole else Path()
+        return cls(root, [path.relative_to(root).as_posix() for path in whole])
+
+    @classmethod
+    def find(cls, pattern: str) -> FileSource:
+        """Image files of a folder (with its subfolders), a glob, or one file, sorted by name.
+
+        Raises:
+            DataError: there is none.
+        """
+        return cls.of(find_images(pattern)[0])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def __repr__(self) -> str:
+        return f"FileSource({len(self)} files below {self.root})"
+
+    def read(self, i: int) -> np.ndarray:
+        """Image i, (H, W, 3) uint8 RGB, as ``data.images.read_image`` gives it.
+
+        Raises:
+            DataError: the file is missing, is not an image, or is truncated.
+        """
+        return read_image(self.path(i))
+
+    def name(self, i: int) -> str:
+        """Path of image i relative to the root."""
+        return self.names[i]
+
+    def path(self, i: int) -> Path:
+        """File of image i."""
+        return self.root / self.names[i]
+
+
+def check_files(source: FileSource) -> None:
+    """Read every header and the end of every file, so that a damaged one is reported before work starts.
+
+    Raises:
+        DataError: the first damaged files, a line each.
+    """
+    faults = []
+    for i in range(len(source)):
+        try:
+            check_ending(source.path(i))
+            read_header(source.path(i))
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        more = f"\n… and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
+        raise DataError("\n".join(faults[:LISTED]) + more)
