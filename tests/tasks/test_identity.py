@@ -13,7 +13,7 @@ from kplab.errors import ConfigError, RunError
 from kplab.runs.run import Run
 from kplab.tasks import compose
 from kplab.tasks.training.resume import resume_from
-from kplab.tasks.wiring.identity import Difference, differences, find_run, identity, identity_hash
+from kplab.tasks.wiring.identity import Difference, changed_on_resume, differences, find_run, identity, identity_hash
 from kplab.tasks.wiring.nodes import load_config
 
 Config = Callable[..., DictConfig]
@@ -112,6 +112,21 @@ def test_the_run_of_a_training_is_found_whatever_does_not_matter(config: Config)
     again = find_run(config())
     assert again is not None
     assert again.status == "failed"
+
+
+def test_an_extended_run_is_not_the_training_that_its_config_describes(config: Config) -> None:
+    """Its schedule was another one before; a longer time limit or another split to score change nothing of it."""
+    short = stored(config("trainer.max_epochs=1"))
+    assert changed_on_resume(short, config("trainer.max_epochs=3", "test_on=[val]", "workers=2")) == [
+        "trainer.max_epochs"
+    ]
+    assert (
+        changed_on_resume(short, config("trainer.max_epochs=1", "patience=3", "trainer.max_time='00:01:00:00'")) == []
+    )
+    longer = stored(config("trainer.max_epochs=3"))
+    longer.update(changed_on_resume=["trainer.max_epochs"])
+    assert find_run(config("trainer.max_epochs=3")) is None
+    assert changed_on_resume(longer, config("trainer.max_epochs=3")) == ["trainer.max_epochs"]
 
 
 def test_resume_alone_reads_the_config_of_the_run(config: Config, tmp_path: Path) -> None:

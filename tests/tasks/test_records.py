@@ -13,7 +13,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from kplab.cli import main
-from kplab.errors import ScoreError
+from kplab.errors import RunError, ScoreError
 from kplab.metrics import metric as table
 from kplab.metrics.metric import Evidence, Metric
 from kplab.metrics.score import Scores
@@ -21,7 +21,8 @@ from kplab.runs.provenance import file_sha256
 from kplab.runs.records import read_record
 from kplab.runs.run import Run
 from kplab.tasks.evaluation.benchmarks import write
-from kplab.tasks.training.train import train, trained
+from kplab.tasks.evaluation.pictures import see_predictions
+from kplab.tasks.training.train import train
 
 Config = Callable[..., DictConfig]
 EXEMPLAR = ["model=exemplar", "flip_test=false", "model.max_poses=1"]
@@ -52,17 +53,15 @@ def test_changed_files_are_refused(config: Config, tmp_path: Path, capsys: pytes
     files = read_record(tmp_path / "compared" / "comparison.json")["sha256"]
     assert {"comparison.json", "comparison.values.csv", "intervals.png"} <= set(files)
 
-    whole = scores.read_bytes()
-    scores.write_bytes(whole.replace(b'"AP"', b'"ap"'))
-    for command in (compare, ["evaluate", f"run={run.folder}", "split=test", "pictures=1"]):
-        capsys.readouterr()
-        if command[0] == "compare":
-            assert main(command) == 2
-            assert f"{scores}: has changed since it was written" in capsys.readouterr().err
-            assert main(["runs", runs]) == 0
-            assert "dots-test.json: has changed since" in capsys.readouterr().out
-        else:  # scores anew
-            assert main(command) == 0
+    scores.write_bytes(scores.read_bytes().replace(b'"AP"', b'"ap"'))
+    capsys.readouterr()
+    assert main(compare) == 2
+    assert f"{scores}: has changed since it was written" in capsys.readouterr().err
+    assert main(["runs", runs]) == 0
+    assert "dots-test.json: has changed since" in capsys.readouterr().out
+    with pytest.raises(RunError, match=r"dots-test\.json: has changed since"):
+        see_predictions(run, "test", tmp_path / "pictures", 1)
+    assert main(["evaluate", f"run={run.folder}", "split=test", "pictures=1"]) == 0, "scores anew"
     assert main(compare) == 0
 
     predictions.write_bytes(predictions.read_bytes() + b" ")
@@ -124,7 +123,7 @@ def test_an_added_metric_is_a_monitor_and_a_column_of_a_benchmark(
 
 @pytest.mark.slow
 def test_resume_alone_goes_on_with_the_config_of_the_run(config: Config, tmp_path: Path) -> None:
-    """Longer than the run was, which then counts as done; and what would change it is refused before anything is made."""
+    """Longer than the run was; and what would make it another training is refused before anything is written."""
     begun = train(config("trainer.max_epochs=1", "test_on=[]", "seed=3"))
     assert begun is not None
     resume = ["train", f"resume={begun.name}", f"runs_dir={tmp_path}/runs"]
@@ -134,4 +133,4 @@ def test_resume_alone_goes_on_with_the_config_of_the_run(config: Config, tmp_pat
     resumed = Run.find("latest", tmp_path / "runs")
     assert (resumed.record["parent"], resumed.record["epochs"], resumed.record["seed"]) == (begun.name, 3, 3)
     assert (resumed.folder / "scores" / "dots-test.json").is_file()
-    assert trained(config("trainer.max_epochs=3", "seed=3", "workers=1", "name=again")).folder == resumed.folder
+    assert resumed.record["changed_on_resume"] == ["trainer.max_epochs"]

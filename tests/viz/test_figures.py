@@ -1,4 +1,4 @@
-"""Figures show the numbers they were given, where they belong."""
+"""Figures draw the values they are given at the right places."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_a_lit_cell_of_a_map_lies_on_its_pixels_of_the_image(row: int, column: i
     dark = fields.heatmaps(image, maps, SKELETON.keypoints, stride, top=1.0)
     maps[1, row, column] = 1.0
     lit = fields.heatmaps(image, maps, SKELETON.keypoints, stride, top=1.0)
-    # titles tell the peaks and so differ too: only the inside of the panels is looked at
+    # titles state the peaks and differ too: only the inside of the panels is compared
     change = np.abs(pixels(lit) - pixels(dark))
     for panel, expected in zip(lit.axes, (True, False, True), strict=True):
         box = panel.get_window_extent()
@@ -47,7 +47,7 @@ def test_a_lit_cell_of_a_map_lies_on_its_pixels_of_the_image(row: int, column: i
             np.testing.assert_allclose(drawn, [(column + 0.5) * stride, (row + 0.5) * stride], atol=0.5)
 
 
-def test_heatmaps_tell_their_peaks_and_want_one_map_a_keypoint() -> None:
+def test_heatmaps_state_their_peaks_and_need_one_map_per_keypoint() -> None:
     maps = np.zeros((2, 12, 16))
     maps[1, 2, 3] = 0.75
     image = np.zeros((48, 64, 3), dtype=np.uint8)
@@ -132,7 +132,7 @@ def test_training_curves_sort_columns_by_kind_and_average_within_an_epoch() -> N
     assert [line.get_label() for line in error.lines] == ["val/mean_px"]
 
 
-def test_training_curves_say_what_is_missing() -> None:
+def test_training_curves_name_what_is_missing() -> None:
     with pytest.raises(ValueError, match="'epoch' is missing"):
         curves.training(pd.DataFrame({"loss": [1.0]}))
     with pytest.raises(ValueError, match="no numbers besides the epoch"):
@@ -146,7 +146,7 @@ def test_pck_curves_are_drawn_as_given() -> None:
     assert [text.get_text() for text in panel.get_legend().get_texts()] == ["a", "b"]
 
 
-def test_intervals_stand_in_the_row_of_their_run_and_the_panel_of_their_metric() -> None:
+def test_intervals_are_drawn_in_the_row_of_their_run_and_the_panel_of_their_metric() -> None:
     values = np.array([[0.7, 3.0], [0.8, 2.0]])
     plot = compare.intervals(["first", "second"], values, values - 0.1, values + 0.2, ["AP", "px"], reference=0.0)
     for m, panel in enumerate(plot.axes):
@@ -156,7 +156,7 @@ def test_intervals_stand_in_the_row_of_their_run_and_the_panel_of_their_metric()
         np.testing.assert_allclose(whiskers, np.stack([values[:, m] - 0.1, values[:, m] + 0.2], axis=1))
         assert any(set(line.get_xdata()) == {0.0} for line in panel.lines if line.get_marker() != "o")
     assert [t.get_text() for t in plot.axes[0].get_yticklabels()] == ["first", "second"]
-    assert plot.axes[0].get_ylim()[0] > plot.axes[0].get_ylim()[1], "the first run stands on top"
+    assert plot.axes[0].get_ylim()[0] > plot.axes[0].get_ylim()[1], "the first run is on top"
     with pytest.raises(ValueError, match=r"\(2, 2\) is wanted"):
         compare.intervals(["first", "second"], values[0], values[0], values[0], ["AP", "px"])
 

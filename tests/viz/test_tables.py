@@ -1,4 +1,4 @@
-"""Tables line up, for the eye and for a terminal."""
+"""Text tables are aligned in terminal cells."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from kplab.viz import tables
 ROWS = [{"run": "heatmap", "AP": 0.71234, "images": 5}, {"run": "a longer [red]name", "AP": None, "seed": np.int64(3)}]
 
 
-def test_numbers_stand_to_the_right_and_words_to_the_left() -> None:
+def test_numbers_are_aligned_right_and_words_left() -> None:
     assert tables.text(ROWS).splitlines() == [
         "run                     AP  images  seed",
         "------------------  ------  ------  ----",
@@ -20,15 +20,15 @@ def test_numbers_stand_to_the_right_and_words_to_the_left() -> None:
     ]
 
 
-def test_columns_are_those_asked_for() -> None:
+def test_columns_are_those_given() -> None:
     assert tables.text(ROWS, ["AP", "nothing"]).splitlines()[2:] == ["0.7123  –", "     –  –"]
     assert tables.text([], ["run"]).splitlines() == ["run", "---"]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=("C", "M", "Z")), max_size=8), min_size=1, max_size=5))
-def test_the_second_column_starts_in_one_place_whatever_the_script(words: list[str]) -> None:
+def test_the_second_column_is_aligned_for_every_script(words: list[str]) -> None:
     lines = tables.text([{"name": w, "mark": "|"} for w in words]).splitlines()
-    # wide letters take two cells of a terminal
+    # wide characters take two cells of a terminal
     assert len({cell_len(line) - 1 for line in lines[2:]}) == 1
     assert all(line.endswith("|") for line in lines[2:])
 

@@ -1,4 +1,4 @@
-"""Tables for terminals and files: numbers to the right, words to the left, a dash where there is nothing."""
+"""Text tables: numbers aligned right, words left, a dash for a missing value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.cells import cell_len
 
 
 def cell(value: Any) -> str:
-    """One value as text: four significant digits, a dash for None and NaN.
+    """Format a value: four significant digits; a dash for None and NaN.
 
     >>> [cell(v) for v in (0.71834, 12345.6, 2.0, 3, None, float("nan"), True, "top-down", 1e-5)]
     ['0.7183', '12346', '2', '3', '–', '–', 'yes', 'top-down', '1e-05']
@@ -29,11 +29,11 @@ def cell(value: Any) -> str:
 
 
 def text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
-    """Rows as aligned plain text with a rule under the heading.
+    """Format rows as aligned text with a rule under the heading.
 
     Args:
         rows: column name to value; a missing value is a dash.
-        columns: which columns, in order; None takes those of all rows, in the order met.
+        columns: names in order; None takes those of all rows, in order of first occurrence.
 
     >>> print(text([{"run": "heatmap", "AP": 0.712}, {"run": "simcc", "AP": None}]))
     run         AP
@@ -47,9 +47,9 @@ def text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
     right = [_numeric(rows, column) for column in columns]
     grid.insert(1, ["-" * width for width in widths])
 
-    def padded(word: str, width: int, to_the_right: bool) -> str:
+    def padded(word: str, width: int, align_right: bool) -> str:
         space = " " * (width - cell_len(word))
-        return space + word if to_the_right else word + space
+        return space + word if align_right else word + space
 
     return "\n".join(
         "  ".join(padded(*entry) for entry in zip(line, widths, right, strict=True)).rstrip() for line in grid
@@ -61,6 +61,6 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _numeric(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
-    """Whether all values of a column that are there are numbers."""
+    """Whether all present values of a column are numbers."""
     values = [row[column] for row in rows if row.get(column) is not None]
     return bool(values) and all(isinstance(v, Real) and not isinstance(v, bool) for v in values)

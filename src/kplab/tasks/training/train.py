@@ -27,7 +27,7 @@ from kplab.tasks.training.fit import fit
 from kplab.tasks.training.one_pass import fit_one_pass
 from kplab.tasks.training.resume import resume_from
 from kplab.tasks.wiring.datasets import TrainingData, training_data
-from kplab.tasks.wiring.identity import find_run
+from kplab.tasks.wiring.identity import changed_on_resume, find_run
 from kplab.tasks.wiring.models import build_model, check_flip_test
 from kplab.tasks.wiring.training import global_rank, optimizer_factory, resolve_precision
 
@@ -71,6 +71,7 @@ def train(config: DictConfig) -> Run | None:
         configs.workspace(),
         seed=config.seed,
         parent=config.parent,
+        changed_on_resume=changed_on_resume(parent, config) if parent is not None else [],
         dataset={"name": config.dataset.name, **{name: labels.digest() for name, labels in data.splits.items()}},
         split=split_of(config),
         counts={name: [len(labels), len(labels.poses)] for name, labels in data.splits.items()},

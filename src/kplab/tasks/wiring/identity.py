@@ -38,23 +38,25 @@ IRRELEVANT = (
     "trainer.profiler",
     "trainer.detect_anomaly",  # only stops at NaN
 )
-#: Keys that a resumed run may change: the steps that are done are not affected.
+#: Keys that a resumed run may change, and with which it equals a run that had them from the start.
+LATE = (
+    "trainer.max_time",  # when to stop
+    "patience",
+    "flip_test",  # what is predicted and scored when the training is over
+    "test_on",
+)
+#: Further keys that a resumed run may change: the steps that are done are not affected, but the whole is another training.
 CHANGED_ON_RESUME = (
-    # length
+    # length: the schedule of the learning rate spans it
     "trainer.max_epochs",
     "trainer.min_epochs",
     "trainer.max_steps",
     "trainer.min_steps",
-    "trainer.max_time",
-    "patience",
-    # number of processes: each takes batch_size views a step, so a finished run with another number is another training
+    # number of processes: each takes batch_size views a step
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.sync_batchnorm",  # without effect in one process
-    # which epochs are validated, and what is predicted and scored when the training is over
-    "validate_every",
-    "flip_test",
-    "test_on",
+    "validate_every",  # which epochs may be the best
 )
 
 
@@ -78,13 +80,9 @@ def identity(config: DictConfig, resumed: bool = False) -> dict[str, Any]:
         dotted key to value. Nulls are left out: a key that an older config lacks and that is null now is no difference. The
         workspace's path is written as ``${workspace:}``, so that it does not matter where the workspace is.
     """
-    exempt = IRRELEVANT + CHANGED_ON_RESUME if resumed else IRRELEVANT
+    exempt = IRRELEVANT + LATE + CHANGED_ON_RESUME if resumed else IRRELEVANT
     values = dict(_leaves("", OmegaConf.to_container(config, resolve=True)))
-    return {
-        key: value
-        for key, value in sorted(values.items())
-        if value is not None and not any(key == e or key.startswith(f"{e}.") for e in exempt)
-    }
+    return {key: value for key, value in sorted(values.items()) if value is not None and not _covers(exempt, key)}
 
 
 def identity_hash(config: DictConfig) -> str:
@@ -99,13 +97,22 @@ def differences(one: DictConfig, other: DictConfig, resumed: bool = False) -> li
     return [Difference(key, a.get(key), b.get(key)) for key in keys]
 
 
+def changed_on_resume(parent: Run, config: DictConfig) -> list[str]:
+    """The keys whose change makes a resumed run another training than its config describes; those of its parents included."""
+    changed = [d.key for d in differences(load_config(parent), config) if not _covers(LATE, d.key)]
+    return sorted({*parent.record.get("changed_on_resume", ()), *changed})
+
+
 def find_run(config: DictConfig) -> Run | None:
     """The newest finished run of the same identity in ``runs_dir``; else the newest that ended early; else None."""
     wanted, early = identity_hash(config), None
     for folder in sorted(Path(config.runs_dir).glob("*_*"), key=lambda p: p.name, reverse=True):
         try:
             run = Run.open(folder)
-            if run.status == "running" or identity_hash(load_config(run)) != wanted:
+            # a run that was extended had another schedule before than its config describes
+            if run.status == "running" or run.record.get("changed_on_resume"):
+                continue
+            if identity_hash(load_config(run)) != wanted:
                 continue
         except RunError:
             continue  # no run, or half written: `kplab runs` lists it as unreadable
@@ -113,6 +120,11 @@ def find_run(config: DictConfig) -> Run | None:
             return run
         early = early or run
     return early
+
+
+def _covers(keys: tuple[str, ...], key: str) -> bool:
+    """Whether a key, or one above it, is in a list."""
+    return any(key == k or key.startswith(f"{k}.") for k in keys)
 
 
 def _leaves(prefix: str, node: Any) -> Iterator[tuple[str, Any]]:
