@@ -1,4 +1,4 @@
-"""Hypothesis strategies of the types that flow."""
+"""Hypothesis strategies of poses."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def poses(
     max_instances: int = 4,
     all_labelled: bool = False,
 ) -> Poses:
-    """Instances of some size that don't overlap, at most four, in a view.
+    """Instances that do not overlap, at most four, in a view.
 
-    Each has a quarter of the view to itself, a box of at least half that quarter's sides, and its keypoints in the
-    box; at least one keypoint is labelled.
+    Each lies in its own quarter of the view. Its box has at least half that quarter's sides and contains its keypoints;
+    at least one keypoint is labelled.
 
     Args:
-        draw: Hypothesis's.
+        draw: the function that Hypothesis passes.
         keypoints: K.
         size: (width, height) of the view, pixels.
-        min_instances: at least so many.
-        max_instances: at most so many, four at most.
-        all_labelled: whether no keypoint may be unlabelled.
+        min_instances: smallest number of instances.
+        max_instances: largest number of instances, four at most.
+        all_labelled: whether every keypoint is labelled.
     """
     count = draw(st.integers(min_instances, max_instances))
     quarters = draw(st.permutations(range(4)))[:count]

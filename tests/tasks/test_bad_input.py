@@ -1,4 +1,4 @@
-"""Bad input ends before any training starts, in one message that names the file and the remedy."""
+"""Invalid input ends before any training starts, in one message that names the file and the remedy."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def another(document: Document) -> None:
     ],
 )
 def test_annotations(config: Config, dotted: Path, change: Callable[[Document], None], message: str) -> None:
-    """What can be known from the labels is told before a run is made."""
+    """What the labels show is reported before a run is created."""
     edit(dotted, change)
     with pytest.raises(DataError, match=f"(?s){message}"):
         train(config())
@@ -93,7 +93,7 @@ def test_not_a_number_is_refused(config: Config, dotted: Path) -> None:
 def test_keypoints_outside_the_image_are_counted(
     config: Config, dotted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They are left out, and the run says how many, on the terminal and in its record."""
+    """They are left out; the terminal and the record give their number."""
     edit(dotted, lambda d: d["annotations"][0]["keypoints"].__setitem__(0, 500.0))
     run = train(config("trainer.max_epochs=1", "test_on=[]"))
     assert run is not None
@@ -103,7 +103,7 @@ def test_keypoints_outside_the_image_are_counted(
 
 @pytest.mark.parametrize("damage", ["truncated jpeg", "not an image", "empty"])
 def test_unreadable_images(config: Config, dotted: Path, damage: str) -> None:
-    """A cut-off JPEG looks whole from its header; OpenCV would fill the rest with grey."""
+    """The header of a truncated JPEG is valid; OpenCV would fill the rest with grey."""
     import cv2
 
     victim = dotted / "images" / "001.png"
@@ -120,13 +120,13 @@ def test_unreadable_images(config: Config, dotted: Path, damage: str) -> None:
 
 
 def test_a_split_without_images(config: Config) -> None:
-    """Asked for by fractions that leave nothing."""
+    """Fractions that leave no image for a split."""
     with pytest.raises(DataError, match=r"(?s)\btest\b"):
         train(config("dataset.split.fractions={train: 0.99, test: 0.01}"))
 
 
 def test_a_manifest_of_other_data(config: Config, dotted: Path) -> None:
-    """A split that was written down names an image that is gone."""
+    """The manifest of a split names an image that no longer exists."""
     read_splits(config().dataset)
     edit(dotted, lambda d: d.update(images=d["images"][:-1], annotations=d["annotations"][:-1]))
     with pytest.raises(DataError, match=r"016\.png"):
@@ -146,8 +146,8 @@ def test_skeletons(config: Config, override: str, message: str) -> None:
         train(config(override))
 
 
-def test_unknown_overrides_name_what_was_meant(overrides: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Through the command, as a user meets it."""
+def test_unknown_overrides_suggest_the_closest_key(overrides: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """By the command, as a user runs it."""
     assert main(["train", *overrides, "batchsize=3"]) == 2
     assert "Did you mean batch_size" in capsys.readouterr().err
 
@@ -167,8 +167,8 @@ def test_half_written_runs(finished: Finished, capsys: pytest.CaptureFixture[str
         assert message in capsys.readouterr().err
 
 
-def test_pretrained_weights_that_can_not_be_had(config: Config) -> None:
-    """A clear error, never a random start in silence."""
+def test_pretrained_weights_that_are_not_available(config: Config) -> None:
+    """An error; never random weights without a message."""
     with pytest.raises(ModelError, match="pretrained=false"):
         train(config("backbone=resnet18", "backbone.pretrained=true"))
 
@@ -187,36 +187,36 @@ def test_pretrained_weights_that_can_not_be_had(config: Config) -> None:
         (["optimizer.lr=1e30"], "the loss is not finite at step .* Lower optimizer.lr"),
     ],
 )
-def test_options_that_can_not_be_end_in_one_message(
+def test_invalid_options_end_in_one_message(
     overrides: list[str],
     override: list[str],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Through the command, as a user meets it: never a traceback."""
+    """By the command, as a user runs it: never a traceback."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     assert main(["train", *overrides, *override]) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_a_split_that_is_not_there_is_said_to_be_unscored(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    """COCO has no test split, and test_on asks for one unless it is told otherwise."""
+def test_a_missing_split_is_reported_as_not_scored(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """COCO has no test split, but the default of test_on names one."""
     train(config("trainer.max_epochs=1", "test_on=[dev]"))
     assert "nothing will be scored on 'dev': the dataset has train, val, test" in capsys.readouterr().out
 
 
 def test_views_that_do_not_fit_the_network(config: Config) -> None:
-    """A side that the strides don't divide."""
+    """A side that is not a multiple of the largest stride."""
     with pytest.raises(ValueError, match="multiple"):
         train(config("size=[70,64]"))
 
 
-def test_a_flip_test_that_the_head_has_not(
+def test_a_flip_test_that_the_head_does_not_support(
     config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Told before the training, not after it; and by a prediction that asks for one."""
+    """Refused before the training, not after it; and by a prediction with flip_test=true."""
     from kplab.models.heads.base import Head
     from kplab.models.heads.heatmap import HeatmapHead
 
@@ -240,8 +240,8 @@ def test_a_flip_test_that_the_head_has_not(
         (["augment.mosaic=1.5"], "a probability lies between 0 and 1"),
     ],
 )
-def test_mosaics_that_can_not_be(config: Config, override: list[str], message: str) -> None:
-    """They are of whole images, for heads that hold the subjects of four."""
+def test_mosaics_that_are_not_possible(config: Config, override: list[str], message: str) -> None:
+    """Mosaics need whole images, and a head that can represent the subjects of four of them."""
     with pytest.raises(ValueError, match=re.escape(message)):
         train(config("augment=mosaic", "augment.mosaic=0.5", *override))
     assert not list(Path(config().runs_dir).glob("*"))
@@ -286,15 +286,15 @@ def test_evaluation_settings_are_checked_before_training(config: Config) -> None
     assert not list(Path(config().runs_dir).glob("*"))
 
 
-def test_a_split_without_any_instance_is_told(config: Config, dotted: Path) -> None:
-    """Nobody in its images: no keypoint, no box, and no crash of the linter either."""
+def test_a_split_without_any_instance_is_refused(config: Config, dotted: Path) -> None:
+    """No keypoint and no box: an error of the data, and no crash of its checks."""
     edit(dotted, lambda d: d.update(annotations=[]))
     with pytest.raises(DataError, match=r"no labelled keypoint in .* images and 0 instances"):
         train(config())
 
 
-def test_composition_leaves_no_trace_of_the_process() -> None:
-    """The composed config holds no resolved path of this machine, so its hash is the same everywhere."""
+def test_a_composed_config_holds_no_path_of_the_machine() -> None:
+    """Its hash is the same everywhere."""
     from omegaconf import OmegaConf
 
     assert str(Path.home()) not in OmegaConf.to_yaml(compose("train", ["dataset=mouse"]))

@@ -1,4 +1,4 @@
-"""The benchmark trains what is missing, goes on with what was stopped, and skips what is done."""
+"""The benchmark trains what is missing, resumes what was stopped, and skips what is finished."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_process")
-def test_what_is_done_is_not_done_again(command: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_finished_trainings_are_not_repeated(
+    command: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     main(command)
     table = pd.read_csv(tmp_path / "table" / "table.csv")
     assert table["family"].tolist() == ["centernet", "yolo"]
@@ -72,13 +74,13 @@ def test_what_is_done_is_not_done_again(command: list[str], tmp_path: Path, capf
     assert f"2/2 yolo: done already, {added[0]}" in capfd.readouterr().out
 
 
-def test_unknown_families_are_told_before_anything_is_trained(tmp_path: Path) -> None:
+def test_unknown_families_are_refused_before_any_training(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"family .yollo. has neither .* yolo"):
         main(["data=flies", "families=[openpose,yollo]", f"runs_dir={tmp_path}"])
     assert not list(tmp_path.iterdir())
 
 
-def test_a_dataset_s_own_experiment_comes_first() -> None:
+def test_the_experiment_of_a_dataset_takes_precedence() -> None:
     config = compose("benchmark", ["data=flies", "runs_dir=r"])
     assert overrides_of("yolo", config)[0] == "experiment=yolo_flies"
     config = compose("benchmark", ["data=lsp", "runs_dir=r"])

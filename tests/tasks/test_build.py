@@ -1,4 +1,4 @@
-"""From a config to samples: crowds and unlabelled people on the way, and mosaics that end in time."""
+"""From a config to samples: crowds and unlabelled people are ignored, and mosaics end before the last epochs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Config = Callable[..., DictConfig]
 
 
 @pytest.mark.parametrize("size", [(256, 192), (192, 256)])
-def test_crowds_and_unlabelled_people_arrive_to_be_ignored(real_data: Path, size: tuple[int, int]) -> None:
+def test_crowds_and_unlabelled_people_are_ignored_instances(real_data: Path, size: tuple[int, int]) -> None:
     """Each annotation of COCO without a keypoint is an ignored instance of its sample, its box in view pixels."""
     config = compose("train", ["dataset=coco_mini", "regions=image", f"size=[{size[0]},{size[1]}]", "augment=none"])
     data = training_data(config, None)
@@ -50,7 +50,7 @@ def test_crowds_and_unlabelled_people_arrive_to_be_ignored(real_data: Path, size
 
 
 def test_no_mosaics_in_the_last_epochs_of_the_trainer(config: Config) -> None:
-    """The trainer's number of epochs reaches the dataset; too short a training says that it has none."""
+    """The trainer's number of epochs reaches the dataset; a note reports that a training is too short for any."""
     mosaic = ("augment=mosaic", "augment.mosaic_off=3")
     data = training_data(config(*mosaic, "trainer.max_epochs=8"), None)
     assert data.train.mosaic_until == 5

@@ -1,4 +1,4 @@
-"""Boxes from an earlier run and from a cascade: what is measured on them never saw the truth."""
+"""Boxes from an earlier run and from a cascade: predictions on them do not depend on the labels."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def strip(dotted: Path) -> None:
     path.write_text(json.dumps({**document, "annotations": []}))
 
 
-def test_a_run_on_detected_boxes_says_so_and_never_sees_the_truth(config: Config, finder: Run, dotted: Path) -> None:
+def test_a_run_on_detected_boxes_records_them_and_does_not_read_labels(
+    config: Config, finder: Run, dotted: Path
+) -> None:
     run = trained(config("regions=detected", f"detector_run={finder.folder}", "rescore=0.2", "oks_nms=0.9"))
     path = run.folder / "predictions" / "dots-test.json"
     card = json.loads(path.with_suffix(".card.json").read_text())
@@ -66,7 +68,7 @@ def test_a_run_on_detected_boxes_says_so_and_never_sees_the_truth(config: Config
     assert (card["rescore"], card["oks_nms"]) == (0.2, 0.9)
     before = path.read_bytes()
     assert json.loads(before)
-    # the same model on annotated boxes is another figure under another name
+    # scores of the same model on annotated boxes have another name
     assert main(["predict", f"run={run.folder}", "split=test", "regions=annotated"]) == 0
     assert main(["evaluate", f"run={run.folder}", "split=test", "regions=annotated"]) == 0
     scores = json.loads((run.folder / "scores" / "dots-test-annotated.json").read_text())
@@ -75,7 +77,7 @@ def test_a_run_on_detected_boxes_says_so_and_never_sees_the_truth(config: Config
     assert predict_split(run, "test").read_bytes() == before
 
 
-def test_a_cascade_is_measured_on_both_kinds_of_boxes_and_never_sees_the_truth(
+def test_a_cascade_is_scored_on_both_kinds_of_boxes_and_does_not_read_labels(
     config: Config, finder: Run, dotted: Path
 ) -> None:
     run = trained(config(*CASCADE))
@@ -87,7 +89,7 @@ def test_a_cascade_is_measured_on_both_kinds_of_boxes_and_never_sees_the_truth(
     assert boxes == {"dots-test": "detected", "dots-test-annotated": "annotated"}
     before = path.read_bytes()
     assert json.loads(before)
-    # whoever finds its subjects is compared with whoever does; on given boxes it is another game
+    # two models that detect their subjects are compared; annotated boxes are another condition
     compare_runs([run, finder], "dots-test", resamples=20, force=True)
     assert not [line for line in _differing(run, finder) if "boxes" in line]
     strip(dotted)
@@ -100,13 +102,13 @@ def _differing(a: Run, b: Run) -> list[str]:
     return [key for key in cards[0] if key in ("boxes", "truth_hash", "split") and cards[0][key] != cards[1][key]]
 
 
-def test_figures_on_given_boxes_are_not_compared_with_those_on_detected_ones(config: Config, finder: Run) -> None:
+def test_scores_on_annotated_boxes_are_not_compared_with_those_on_detected_boxes(config: Config, finder: Run) -> None:
     given = trained(config("regions=annotated", "flip_test=false"))
     with pytest.raises(CardMismatch, match="boxes"):
         compare_runs([given, finder], "dots-test")
 
 
-def test_boxes_that_were_not_predicted_are_asked_for(config: Config, finder: Run) -> None:
+def test_missing_predictions_of_boxes_are_refused(config: Config, finder: Run) -> None:
     (finder.folder / "predictions" / "dots-val.json").unlink()
     with pytest.raises(RunError, match=r"kplab predict run=.* split=val"):
         train(config("regions=detected", f"detector_run={finder.folder}"))
@@ -146,8 +148,8 @@ def batch(score: float) -> Batch:
 
 
 @pytest.mark.parametrize(("whole", "wanted"), [(False, 0.5 * 0.75), (True, 0.4 * 0.5 * 0.75)])
-def test_rescoring_weighs_the_box_by_its_sure_keypoints(whole: bool, wanted: float) -> None:
-    """A view's box scores 0.5; its pose 0.4, which where the box is given is but the mean of its keypoints."""
+def test_rescoring_weights_the_box_by_its_confident_keypoints(whole: bool, wanted: float) -> None:
+    """A view's box scores 0.5, its pose 0.4; on annotated boxes the score is the mean of the keypoints alone."""
     pose = Poses.make(np.full((1, 3, 2), 20.0), score=np.array([0.4]), keypoint_score=np.array([[0.9, 0.6, 0.1]]))
     (found,) = Assembly(whole, rescore=0.2).to_source(batch(0.5), [pose])
     assert found.score[0] == pytest.approx(wanted)
@@ -157,23 +159,26 @@ def test_rescoring_weighs_the_box_by_its_sure_keypoints(whole: bool, wanted: flo
     assert plain.score[0] == pytest.approx(0.2)
 
 
-def test_alike_poses_of_an_image_go_or_score_less() -> None:
-    """The same subject seen by two regions, and another one."""
+def test_duplicate_poses_of_an_image_are_removed_or_score_less() -> None:
+    """The same subject in two regions, and another subject."""
     one = Poses.make(
         np.array([[[20.0, 20], [30, 20], [25, 40]]]), score=np.array([0.8]), box=np.array([[15.0, 15, 35, 45]])
     )
     again = replace(one, xy=one.xy + 0.1, score=np.array([0.9]))
     other = replace(one, xy=one.xy + 30, box=one.box + 30, score=np.array([0.7]))
-    ids = np.array([7, 7, 7])
-    kept = Assembly(oks_nms=0.9).group(ids, [one, again, other], SKELETON)[7]
+
+    def poses_of(assembly: Assembly) -> Poses:
+        return dict(assembly.by_image([(7, one), (7, again), (7, other)], [7], SKELETON))[7]
+
+    kept = poses_of(Assembly(oks_nms=0.9))
     np.testing.assert_array_equal(kept.score, [0.9, 0.7])
-    soft = Assembly(oks_nms=0.9, soft=True).group(ids, [one, again, other], SKELETON)[7]
+    soft = poses_of(Assembly(oks_nms=0.9, soft=True))
     np.testing.assert_allclose(soft.score[:2], [0.9, 0.7])
     assert soft.score[2] == pytest.approx(0.8 * np.exp(-1 / 0.9), rel=0.05)
-    assert len(Assembly().group(ids, [one, again, other], SKELETON)[7]) == 3
+    assert len(poses_of(Assembly())) == 3
 
 
-def test_predictions_of_another_run_are_read_as_they_were_written(finder: Run) -> None:
+def test_predictions_of_another_run_become_regions(finder: Run) -> None:
     config = load_config(finder)
     labels = read_split(config.dataset, "test")
     found = Predictions.read(finder.folder / "predictions" / "dots-test.json", labels.skeleton).poses

@@ -1,4 +1,4 @@
-"""A run without learning is a run like any other: trained, predicted, scored, compared, listed, resumed, refused."""
+"""A run of a model without gradients works with every verb: train, predict, evaluate, compare, runs, resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXEMPLAR = ["model=exemplar", "flip_test=false"]
 def test_from_training_to_comparison(
     config: Config, dotted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every verb. Dots on noise are found again in the images they were seen in; the record is whole."""
+    """Every verb. Dots on noise are found in the training images; the record is complete."""
     run = train(config(*EXEMPLAR, "test_on=[train,test]", "model.max_poses=1"))
     assert run is not None
     assert run.status == "finished"
@@ -56,8 +56,8 @@ def test_from_training_to_comparison(
     assert run.name in capsys.readouterr().out
 
 
-def test_what_it_cannot_do_is_told(config: Config) -> None:
-    """A flip test, two subjects where one is held, a detector before it."""
+def test_unsupported_options_are_refused(config: Config) -> None:
+    """A flip test, a detector before it, an unknown option."""
     with pytest.raises(ConfigError, match="model 'Exemplar' has no flip test"):
         train(config("model=exemplar"))
     with pytest.raises(ConfigError, match="'detector' has no place beside"):
@@ -68,8 +68,8 @@ def test_what_it_cannot_do_is_told(config: Config) -> None:
     assert crowd.name == "sift_exemplar_flies"
 
 
-def test_one_subject_a_view_is_held_to(config: Config, dotted: Path) -> None:
-    """The message names the model and not a head that nobody makes."""
+def test_more_subjects_than_max_poses_are_refused(config: Config, dotted: Path) -> None:
+    """The message names the model, which has no head."""
     path = dotted / "annotations.json"
     document = json.loads(path.read_text())
     document["annotations"] += [{**a, "id": a["id"] + 100} for a in document["annotations"]]

@@ -1,4 +1,4 @@
-"""The verb: detectors over images, over a sequence, with trained heatmaps; what can't be is refused."""
+"""The verb: detectors on images, on a sequence, with trained heatmaps; invalid input is refused."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def sequence(tmp_path: Path) -> Path:
 
 
 def test_images_give_tables_curves_and_a_record(photos: Path, tmp_path: Path) -> None:
-    """A row a detector, image and strength; unchanged brightness is perfect; a stronger change is found less."""
+    """One row per detector, image and strength; no change scores 1; a stronger change has a lower repeatability."""
     out = tmp_path / "out"
     command = [
         "invariance", f"images={photos}", f"out={out}", "detectors=[harris,sift,orb]", "properties=[gain,noise]",
@@ -92,7 +92,7 @@ def test_images_give_tables_curves_and_a_record(photos: Path, tmp_path: Path) ->
 
 
 def test_a_sequence_with_homographies(sequence: Path, tmp_path: Path) -> None:
-    """Their scale doesn't matter, shrinking goes into them, and the half pixel of the file's convention is heeded."""
+    """Their scale does not matter, max_side rescales them, and the file's half-pixel convention is converted."""
     for side, more in (("null", []), ("200", ["detectors=[sift]"])):
         out = tmp_path / f"out{side}"
         assert main(["invariance", f"sequence={sequence}", f"out={out}", "count=100", f"max_side={side}", *more]) == 0
@@ -112,8 +112,8 @@ def test_a_sequence_with_homographies(sequence: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(project(pair.homography, xy * shrink), project(matrix, xy) * shrink, atol=1e-6)
 
 
-def test_figures_are_of_what_both_images_show() -> None:
-    """A view cut from the image: points outside it are neither found nor missed, and as many of each side are compared."""
+def test_only_the_area_that_both_images_show_is_scored() -> None:
+    """A view cropped from the image: points outside it do not count, and equal numbers of both sides are compared."""
     config = compose("invariance", ["count=null", "margin=0", "detectors=[sift]"])
     (detector,) = detectors_of(config).values()
     image = picture(3)
@@ -138,16 +138,16 @@ class Blind:
     descriptor = "none"
 
     def detect(self, image: np.ndarray) -> Points:
-        """Nothing."""
+        """No points."""
         return Points.make(np.zeros((0, 2)), np.zeros(0), np.zeros(0))
 
     def describe(self, image: np.ndarray, points: Points) -> np.ndarray:
-        """Of nothing."""
+        """No descriptors."""
         return np.zeros((0, 4), np.float32)
 
 
-def test_an_image_without_points_has_no_figures() -> None:
-    """NaN, not 0 and not 1; and no homography."""
+def test_an_image_without_points_scores_nan() -> None:
+    """NaN, not 0 and not 1; no homography is found."""
     config = compose("invariance", [])
     seen = Seen.by(Blind(), picture())
     figures, ratios = score(seen, seen, np.eye(3), [seen], config)
@@ -159,8 +159,8 @@ def test_an_image_without_points_has_no_figures() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in (Path(__file__).parents[2] / "conf" / "points").glob("*.yaml")))
-def test_every_config_of_points_is_there_to_be_chosen(name: str) -> None:
-    """And makes a detector that finds and describes."""
+def test_every_config_of_points_works(name: str) -> None:
+    """Each makes a detector that detects and describes."""
     config = compose("invariance", [f"detectors=[{name}]"])
     (detector,) = detectors_of(config).values()
     points = detector.detect(picture())
@@ -186,15 +186,17 @@ def test_every_config_of_points_is_there_to_be_chosen(name: str) -> None:
         (["detectors=[]", "runs=[gone]"], "has no runs yet"),
     ],
 )
-def test_mistakes_are_told(args: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In one message, without a traceback."""
+def test_mistakes_end_in_one_message(
+    args: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a traceback."""
     assert main(["invariance", f"out={tmp_path}/out", f"runs_dir={tmp_path}/runs", *args]) == 2
     assert re.search(message, capsys.readouterr().err, re.DOTALL)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_homography_that_is_none(sequence: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Missing, cut short, or singular: the file is named."""
+def test_an_invalid_homography_is_refused(sequence: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Missing, truncated, or singular: the message names the file."""
     path = sequence / "H1to3p"
     for content in ("1 0 0\n0 1 0\n", "1 0 0\n0 1 0\n1 1 0\n", "a b c"):
         path.write_text(content)
@@ -205,8 +207,8 @@ def test_a_homography_that_is_none(sequence: Path, capsys: pytest.CaptureFixture
     assert "H1to3p" in capsys.readouterr().err
 
 
-def test_a_photograph_comes_along() -> None:
-    """Without any data being fetched."""
+def test_a_photograph_is_included() -> None:
+    """No download is needed."""
     assert all(min(read_image(path).shape[:2]) >= 256 for path in photographs())
 
 
@@ -225,7 +227,7 @@ def test_graffiti(real_data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_peaks_of_a_trained_heatmap_model(config: Config, dotted: Path, tmp_path: Path) -> None:
-    """They lie on the dots that it learnt, in pixels of images of any size."""
+    """They lie on the learnt dots, in pixels of images of any size."""
     from kplab.runs.run import Run
     from kplab.tasks.points.peaks import HeatmapPeaks
     from kplab.tasks.training.train import train

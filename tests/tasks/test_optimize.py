@@ -1,4 +1,4 @@
-"""Schedules by hand."""
+"""Optimizers and schedules against values computed by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def model() -> nn.Module:
 
 
 def test_sgd_linear_is_yolos_recipe() -> None:
-    """Kernels decay, norms and biases don't; rates and momentum at the start, in the warm-up, at its end, and at the end."""
+    """Only kernels decay; rates and momentum at the start, in the warm-up, at its end, and at the end of training."""
     net = model()
     optimizer, schedule = sgd_linear(net, 1000, lr=0.01, momentum=0.937, weight_decay=5e-4, warmup=0.1, final=0.01)
     shapes = [[tuple(p.shape) for p in g["params"]] for g in optimizer.param_groups]
@@ -64,7 +64,7 @@ def test_sgd_steps_is_torchvisions_recipe() -> None:
     assert group["lr"] == pytest.approx(0.02 * 0.001)
 
 
-def test_a_resumed_sgd_linear_goes_on_as_if_nothing_had_happened() -> None:
+def test_a_resumed_sgd_linear_continues_exactly() -> None:
     straight, first, second = (sgd_linear(model(), 100, warmup=0.2) for _ in range(3))
     for optimizer, schedule in (straight, first):
         for _ in range(10):
@@ -80,7 +80,7 @@ def test_a_resumed_sgd_linear_goes_on_as_if_nothing_had_happened() -> None:
         assert (a["lr"], a["momentum"]) == (b["lr"], b["momentum"])
 
 
-def test_it_goes_downhill() -> None:
+def test_sgd_linear_solves_a_linear_regression() -> None:
     torch.manual_seed(0)
     net = nn.Linear(3, 1)
     x = torch.randn(64, 3)

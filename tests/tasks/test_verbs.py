@@ -1,4 +1,4 @@
-"""Predict, evaluate and compare meet in files only."""
+"""Predict, evaluate and compare exchange files only."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_new_images_give_results_table_and_overlays(run: Run, dotted: Path, tmp_
     assert card["boxes"] == "whole image"
 
 
-def test_images_of_one_name_keep_their_own_pictures(run: Run, dotted: Path, tmp_path: Path) -> None:
-    """Subfolders, equal stems, and a name that looks like a path; an earlier prediction leaves no pictures behind."""
+def test_images_of_equal_names_have_separate_overlays(run: Run, dotted: Path, tmp_path: Path) -> None:
+    """Subfolders, equal stems, and a name that looks like a path; pictures of an earlier prediction are removed."""
     folder, out = tmp_path / "new", tmp_path / "out"
     image = cv2.imread(str(dotted / "images" / "001.png"))
     names = ("a/x.png", "a/x.jpg", "b/x.png", "a_x.png", "a/b/x.png")
@@ -80,7 +80,7 @@ def test_images_of_one_name_keep_their_own_pictures(run: Run, dotted: Path, tmp_
 
 
 def test_images_of_every_kind_are_predicted(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Grey, with alpha, 16 bits, turned by EXIF, one pixel; whatever is no image is counted."""
+    """Grey, with alpha, 16 bits, rotated by EXIF, one pixel; files that are no images are counted."""
     from PIL import Image
 
     folder = tmp_path / "kinds"
@@ -102,10 +102,10 @@ def test_images_of_every_kind_are_predicted(run: Run, tmp_path: Path, capsys: py
     assert "6 images, 6 poses, 6 overlays" in said
 
 
-def test_what_can_not_be_predicted_is_told(
+def test_invalid_predictions_are_refused(
     run: Run, dotted: Path, overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before the model is asked, where it can be known; keypoints of another skeleton are never called by its names."""
+    """Before the model runs, where possible; keypoints are never given the names of another skeleton."""
     text = (tmp_path / "conf" / "dataset" / "dots.yaml").read_text()
     (tmp_path / "conf" / "dataset" / "others.yaml").write_text(
         text.replace("[red", "[rot").replace("name: dots", "name: o")
@@ -140,7 +140,10 @@ def test_what_can_not_be_predicted_is_told(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r[0]["keypoints"].__setitem__(0, float("nan")), r"keypoints holds a value that is not a finite number"),
+        (
+            lambda r: r[0]["keypoints"].__setitem__(0, float("nan")),
+            r"keypoints holds a value that is not a finite number",
+        ),
         (lambda r: r[0].update(score=float("inf")), r"score holds a value that is not a finite number"),
         (lambda r: r[0].update(score="high"), r"score holds a value that is not a finite number"),
         (lambda r: r[0].pop("score"), "result 0 lacks score"),
@@ -153,10 +156,10 @@ def test_what_can_not_be_predicted_is_told(
         (lambda r: r.insert(0, 3), "result 0 lacks image_id, keypoints, score"),
     ],
 )
-def test_results_files_of_others_are_checked(
+def test_results_files_of_other_programs_are_checked(
     dotted: Path, overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any, message: str
 ) -> None:
-    """Nothing is scored that is not a number, and nothing is left out without a word."""
+    """Values that are not numbers are refused, and nothing is left out without a message."""
     from kplab.tasks import compose
 
     ids = read_split(compose("train", overrides).dataset, "test").image_id
@@ -171,18 +174,18 @@ def test_results_files_of_others_are_checked(
 
 
 @pytest.mark.parametrize("text", ["", "hello", '{"images": []}'], ids=["empty", "text", "annotations"])
-def test_what_is_no_results_file_is_told(
+def test_a_file_that_is_no_results_file_is_refused(
     overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
-    """The truth in place of the predictions is the likeliest mistake."""
+    """The likeliest mistake is to name the annotations in place of the predictions."""
     path = tmp_path / "theirs.json"
     path.write_text(text)
     assert main(["evaluate", overrides[0], f"predictions={path}", "dataset=dots", "split=test"]) == 2
     assert str(path) in capsys.readouterr().err
 
 
-def test_half_written_files_of_a_run_are_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    """Predictions, scores and config, by the verb that would read them."""
+def test_half_written_files_of_a_run_are_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Predictions, scores and config, by the verb that reads them."""
     name = f"run={run.folder}"
     scores = run.folder / "scores" / "dots-test.json"
     scores.write_text('{"name": ')
@@ -200,7 +203,7 @@ def test_half_written_files_of_a_run_are_told(run: Run, capsys: pytest.CaptureFi
 
 
 def test_evaluating_again_gives_the_same_scores(run: Run) -> None:
-    """Scores are a function of the files."""
+    """Scores depend on the files alone."""
     path = run.folder / "scores" / "dots-test.json"
     before = path.read_text()
     path.unlink()
@@ -208,7 +211,7 @@ def test_evaluating_again_gives_the_same_scores(run: Run) -> None:
     assert json.loads(path.read_text())["summary"] == json.loads(before)["summary"]
 
 
-def test_truth_as_predictions_is_perfect(dotted: Path, overrides: list[str], tmp_path: Path) -> None:
+def test_annotations_as_predictions_score_perfectly(dotted: Path, overrides: list[str], tmp_path: Path) -> None:
     """A COCO results file of any system can be scored; the truth itself has AP 1 and error 0."""
     document = json.loads((dotted / "annotations.json").read_text())
     results = [
@@ -248,7 +251,7 @@ def test_compare_needs_no_data(run: Run, other: Run, dotted: Path) -> None:
 
 
 def test_runs_lists_them_newest_first(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    """Status and main scores; AP never without the pixel error."""
+    """Status and main scores; AP is always beside the pixel error."""
     assert main(["runs", f"runs_dir={run.folder.parent}"]) == 0
     out = capsys.readouterr().out
     assert run.name in out
@@ -257,14 +260,14 @@ def test_runs_lists_them_newest_first(run: Run, capsys: pytest.CaptureFixture[st
 
 
 def test_data_draws_every_split(overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """kplab data."""
+    """One contact sheet per split."""
     assert main(["data", overrides[0], "dataset=dots", f"out={tmp_path}/pictures"]) == 0
     assert "dots train: 8 images, 8 labelled instances" in capsys.readouterr().out
     assert len(list((tmp_path / "pictures").glob("dots-*.png"))) == 3
 
 
-def test_no_picture_is_drawn_twice() -> None:
-    """However many are asked for; from the first image to the last."""
+def test_pictures_are_distinct_and_spread_over_the_split() -> None:
+    """For any number of images and pictures; the first and the last are included."""
     for images in range(1, 30):
         for count in range(1, 30):
             chosen = spread(images, count)
@@ -274,8 +277,8 @@ def test_no_picture_is_drawn_twice() -> None:
             assert count == 1 or chosen[-1] == images - 1
 
 
-def test_pictures_tell_of_what_was_missed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    """Typical and worst images; an image in which a subject was missed is worse than any in which all were found."""
+def test_pictures_show_missed_subjects(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Typical and worst images; an image with a missed subject ranks below all images without one."""
     scores = Scores.read(run.folder / "scores" / "dots-test.json")
     scores.per_image.loc[1, ["n_matched", "n_missed", "mean_px"]] = [0, 1, np.nan]
     scores.per_image.loc[2, "n_instances"] = 0

@@ -1,4 +1,4 @@
-"""A run may start from the weights of another, and predict with them untrained."""
+"""A run can start from the weights of another run, and predict with them without training."""
 
 from __future__ import annotations
 
