@@ -170,7 +170,7 @@ def training_data(config: DictConfig, max_poses: int | None) -> TrainingData:
         report.raise_if_errors()
         notes += [f"{name}: {warning}" for warning in report.warnings]
         learning = name == "train"
-        # whoever is to read detected boxes learns from annotated ones, and needs detected ones only where it is measured
+        # a model on detected boxes is trained on annotated ones; detected boxes are needed for validation and test only
         given = config.regions == "detected" and (learning or name not in ("val", *config.test_on))
         regions = regions_for(config, labels, name, "annotated" if given else None)
         check_regions(regions, labels, name, config, max_poses, mosaic=learning and augment.mosaic > 0)
