@@ -1,8 +1,8 @@
-"""Augmentation: one random affine map folded into the view, then albumentations on the pixels; and mosaics of four images.
+"""Augmentation: a random affine map composed with that of the view, then albumentations on the pixels; and mosaics.
 
-Rotation, scale, shift and mirroring are composed with the view's own map, so that an image is resampled once and turning
-it never cuts corners off that a crop had already thrown away. Everything else is a list of albumentations transforms;
-those that move pixels move the keypoints with them.
+Rotation, scale, shift and mirroring are composed with the view's own map, so that an image is resampled once and
+rotation shows no empty corners where the image has pixels. All other changes are transforms of albumentations; those that
+move pixels move the keypoints with them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # read at import: no look-up of newer versions over the network
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # read at import: no request for newer versions over the network
 
 import albumentations as A
 import numpy as np
@@ -22,25 +22,25 @@ from kplab.errors import ConfigError
 from kplab.ops import affine
 from kplab.structures.poses import Poses
 
-#: These mirror the image, which only ``flip`` may do: it alone renames left and right.
+#: Transforms that mirror the image; only ``flip`` may, since it also swaps left and right keypoints.
 MIRRORING = ("HorizontalFlip", "VerticalFlip", "Transpose", "D4", "SquareSymmetry")
 
 
 class Augment:
-    """Random changes of a view that keep every label on its point.
+    """Random changes of a view and of its labels.
 
     Args:
-        rotate: degrees; the angle is uniform in [-rotate, rotate].
-        rotate_prob: how often the view is turned at all.
+        rotate: largest angle, degrees; uniform in [-rotate, rotate].
+        rotate_prob: probability of a rotation.
         scale: (low, high) factor on the subject's size, log-uniform.
         shift: fraction of the view's width and height; uniform in [-shift, shift].
-        flip: how often the view is mirrored; left and right keypoints swap names.
-        mosaic: how often a view is put together of four images (``data.mosaic``); for whole images only.
-        mosaic_off: so many last epochs of a training see no mosaics, as they are no pictures that anyone will predict.
+        flip: probability of mirroring, which swaps left and right keypoints.
+        mosaic: probability that a view is composed of four images (``data.mosaic``); for whole images only.
+        mosaic_off: number of last epochs without mosaics, so that training ends on real images.
         transforms: albumentations transforms on the uint8 view, e.g. colour, blur, noise, ``CoarseDropout``.
 
     Raises:
-        ConfigError: an option can't be, or a transform would mirror the image behind the skeleton's back.
+        ConfigError: an option is out of range, or a transform mirrors the image without swapping keypoints.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class Augment:
         transforms: Sequence[Any] = (),
     ) -> None:
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise ConfigError(f"augment.scale is {list(scale)}, but wants [low, high] with 0 < low <= high.")
+            raise ConfigError(f"augment.scale is {list(scale)}, but must be [low, high] with 0 < low <= high.")
         if not 0 <= mosaic <= 1 or mosaic_off < 0:
             raise ConfigError(
-                f"augment.mosaic is {mosaic} and augment.mosaic_off is {mosaic_off}, but a probability lies between 0 "
+                f"augment.mosaic is {mosaic} and augment.mosaic_off is {mosaic_off}, but a probability is between 0 "
                 "and 1, and a number of epochs is 0 or more."
             )
         mirroring = [type(t).__name__ for t in transforms if type(t).__name__ in MIRRORING]
@@ -72,19 +72,19 @@ class Augment:
         self.mosaic, self.mosaic_off = mosaic, mosaic_off
         parameters = A.KeypointParams(format="xy", remove_invisible=False)
         with warnings.catch_warnings():
-            # transforms of colour alone have no use for keypoints, and albumentations says so
+            # albumentations warns where only colours change and keypoints are not used
             warnings.filterwarnings("ignore", "Got processor for keypoints")
             self.pixels = A.Compose(list(transforms), keypoint_params=parameters) if transforms else None
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, bool]:
-        """Draw a geometric change.
+        """Draw a random affine map.
 
         Args:
-            rng: where the randomness comes from.
+            rng: random generator.
             size: (width, height) of the view.
 
         Returns:
-            (3, 3) map from the plain view to the changed one, and whether it mirrors.
+            (3, 3) map from the original view to the changed one, and whether it mirrors.
         """
         turn, angle, size_factor, dx, dy, mirrored = rng.random(6)
         degrees = (2 * angle - 1) * self.rotate if turn < self.rotate_prob else 0.0
@@ -115,7 +115,7 @@ class Augment:
         corners = poses.box[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
         points = np.concatenate([poses.xy.reshape(-1, 2), corners])
         known = np.isfinite(points).all(1)
-        # albumentations counts from the centre of the first pixel
+        # the origin of albumentations is the centre of the first pixel
         out = self.pixels(image=image, keypoints=points[known] - 0.5)
         points[known] = np.asarray(out["keypoints"], dtype=np.float64).reshape(-1, 2) + 0.5
         n, k = poses.visible.shape
