@@ -122,7 +122,7 @@ def test_skeleton_from_config() -> None:
         ({"flip_pairs": [["left_b"]]}, "not a pair"),
         ({"edges": [["a", "z"]]}, "unknown keypoints: z"),
         ({"keypoints": ["a", "a", "b"]}, "occur twice"),
-        ({"keypoints": []}, "names no keypoints"),
+        ({"keypoints": []}, "has no keypoints"),
     ],
 )
 def test_skeletons_that_contradict_themselves(change: dict[str, object], message: str) -> None:

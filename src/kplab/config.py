@@ -1,4 +1,4 @@
-"""Configuration: finds the workspace, composes ``conf/`` with Hydra, and reports all faults of a composed config at once."""
+"""Configuration: finds the workspace, composes ``conf/`` with Hydra, and reports all errors of a composed config at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def workspace() -> Path:
 
 
 def conf_dir() -> Path:
-    """Where the configs lie: the workspace's ``conf/``, or the copy inside an installed package."""
+    """The folder of the configs: the workspace's ``conf/``, or the copy inside an installed package."""
     folder = workspace() / "conf"
     return folder if (folder / "train.yaml").is_file() else Path(__file__).resolve().parent / "conf"
 
@@ -48,12 +48,12 @@ def compose(
 
     Args:
         schema: dataclass of the verb's top-level keys.
-        check: gives further faults of a config whose types are right.
+        check: returns further errors of a config with correct types.
         complete: fills in what depends on the chosen groups.
         base: a config that was composed before, to apply the overrides to in place of ``conf/<verb>.yaml``.
 
     Raises:
-        ConfigError: an override is unknown or malformed, or values have wrong types; all such faults in one message.
+        ConfigError: an override is unknown or malformed, or values have wrong types; all such errors in one message.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -84,13 +84,13 @@ def compose(
 
 
 def check_choices(runtime: DictConfig) -> None:
-    """Refuse a choice of an optional group that does not exist: Hydra would go on as if nothing had been chosen.
+    """Refuse a choice of an optional group that does not exist, which Hydra would ignore.
 
     Args:
-        runtime: ``hydra.runtime`` of a composed config: what was chosen, and the folders that were looked in.
+        runtime: ``hydra.runtime`` of a composed config: the choices, and the searched folders.
 
     Raises:
-        ConfigError: naming what there is.
+        ConfigError: names the existing choices.
     """
     folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
     for key, chosen in runtime.choices.items():
@@ -103,10 +103,10 @@ def check_choices(runtime: DictConfig) -> None:
 
 
 def check_search_path(overrides: list[str]) -> None:
-    """Refuse folders of configs that don't exist, which Hydra would only warn of.
+    """Refuse folders of configs that don't exist, for which Hydra only warns.
 
     Raises:
-        ConfigError: naming the folder.
+        ConfigError: names the folder.
     """
     for override in overrides:
         if override.startswith("hydra.searchpath="):
@@ -116,7 +116,7 @@ def check_search_path(overrides: list[str]) -> None:
 
 
 def explain(verb: str, message: str, overrides: list[str], known: list[str]) -> str:
-    """Hydra's error in one or two lines, with the names that may have been meant."""
+    """Hydra's error in one or two lines, with similar names."""
     first = message.strip().splitlines()[0]
     if found := re.search(r"Could not override '([^']+)'", message):
         asked = found.group(1)
@@ -159,10 +159,10 @@ def known_keys(schema: type) -> list[str]:
 def check_config(
     verb: str, config: DictConfig, options: type, check: Callable[[DictConfig], list[str]] | None = None
 ) -> None:
-    """Hold a composed config against its schema.
+    """Check a composed config against its schema.
 
     Raises:
-        ConfigError: every fault found, a line each.
+        ConfigError: all errors, one per line.
     """
     schema = OmegaConf.structured(options)
     known = known_keys(options)

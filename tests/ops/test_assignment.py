@@ -130,7 +130,7 @@ def test_an_anchor_on_the_border_is_outside() -> None:
 
 def test_no_instances() -> None:
     score, boxes, true, exists = case(0)
-    for nobody in (task_aligned(score, boxes, anchors(), true[:, :0], exists[:, :0]),
+    for empty in (task_aligned(score, boxes, anchors(), true[:, :0], exists[:, :0]),
                    task_aligned(score, boxes, anchors(), true, torch.zeros_like(exists))):  # fmt: skip
-        assert (nobody.instance == -1).all()
-        assert (nobody.score == 0).all()
+        assert (empty.instance == -1).all()
+        assert (empty.score == 0).all()

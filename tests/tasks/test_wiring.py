@@ -197,16 +197,3 @@ def test_heads_of_one_size_refuse_windows_when_they_are_built(head: str) -> None
     with pytest.raises(ModelError, match=r"window is \[64, 64\] and size is \[96, 96\]. Use window=null"):
         build_model(compose("train", [*small, "window=[64,64]"]))
     assert build_model(compose("train", [*small, "window=[96,96]"])).fixed_size
-
-
-def test_cascades_refuse_windows_when_they_are_built() -> None:
-    small = [
-        "model=cascade",
-        "backbone=resnet10_half",
-        "neck.channels=8",
-        "regions=image",
-        "size=[96,96]",
-        "model.crop=[64,64]",
-    ]
-    with pytest.raises(ModelError, match="'Cascade' works with views of one size only"):
-        build_model(compose("train", [*small, "detector.size=[96,96]", "window=[64,64]"]))

@@ -151,7 +151,7 @@ class Harris(Corners):
 
     Args:
         k: a higher value discards more edge-like corners.
-        quality: as of ``Corners``; lower, since this response grows with the fourth power of the contrast.
+        quality: see ``Corners``; lower, as this response grows with the fourth power of the contrast.
         more: see ``Corners``.
 
     Source: Harris and Stephens, "A combined corner and edge detector", 1988.

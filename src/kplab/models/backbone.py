@@ -1,6 +1,6 @@
 """Feature maps of any timm network that offers them, with the channels and strides that necks build on.
 
-Weights are never random in silence: what was asked for is loaded whole, or building fails.
+Requested weights are loaded completely, or building fails; they are never replaced by random ones.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ class Backbone(nn.Module):
     Args:
         name: timm's name, e.g. ``resnet18``, ``vit_small_patch16_224.augreg_in21k``.
         pretrained: start from timm's published weights, from the hub's cache or the network.
-        out_indices: which of the network's maps to give out, as timm counts them; None is timm's own choice.
+        out_indices: indices of the maps that are returned, as timm counts them; None is timm's choice.
         checkpoint: local file of weights: safetensors or a PyTorch state dict with timm's names, or a kplab checkpoint.
-        size: (width, height) of the views, for networks made for one size, such as Swin; others take any.
-        frozen_norm: batch normalisation keeps its statistics, scales and offsets: for small batches, from trained weights.
+        size: (width, height) of the views, for networks of a fixed size, such as Swin; others accept any.
+        frozen_norm: batch normalisation keeps its statistics, scales and offsets; for fine-tuning with small batches.
         norm_eps: added to the variances of batch normalisation; None is timm's choice.
         frozen: names of timm's modules, such as ``layer1``, whose weights are not trained.
         options: passed on to ``timm.create_model``.
 
     Attributes:
         channels: of each map, finest first.
-        strides: view pixels a cell, of each map; equal for a ViT.
-        stride_multiple: what both sides of a view must be a multiple of.
-        mean: (3,) that the weights expect to be taken off images scaled to [0, 1].
-        std: (3,) that they expect to be divided by.
+        strides: of each map, pixels; equal for a ViT.
+        stride_multiple: both sides of a view must be multiples of it.
+        mean: (3,) subtracted from images scaled to [0, 1].
+        std: (3,) by which the difference is divided.
 
     Raises:
-        ModelError: the network is unknown, offers no maps, or its weights can't be had or don't fit.
+        ModelError: the network is unknown, has no feature maps, or its weights are unavailable or don't fit.
 
     Source: Wightman, "PyTorch Image Models" (timm), 2019.
     """
@@ -65,7 +65,7 @@ class Backbone(nn.Module):
         super().__init__()
         if pretrained and checkpoint:
             raise ModelError(
-                f"backbone '{name}' is asked for published weights and for those of {checkpoint}. "
+                f"backbone '{name}' is configured with published weights and with those of {checkpoint}. "
                 "Set backbone.pretrained=false to start from the file."
             )
         options = {**options, "features_only": True}
@@ -99,14 +99,14 @@ class Backbone(nn.Module):
             images: (B, 3, H, W) float, normalised by ``mean`` and ``std``.
 
         Returns:
-            one (B, C_i, H / stride_i, W / stride_i) a map, finest first.
+            one (B, C_i, H / stride_i, W / stride_i) per map, finest first.
         """
         maps = self.net(images)
         return [m.permute(0, 3, 1, 2) for m in maps] if self._channels_last else list(maps)
 
 
 def _create(name: str, pretrained: bool, size: tuple[int, int] | None, options: dict[str, Any]) -> nn.Module:
-    """Timm's network, with its refusals in the user's words."""
+    """Timm's network, with its errors as ModelError."""
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.5)
         raise ModelError(
@@ -133,12 +133,12 @@ def _create(name: str, pretrained: bool, size: tuple[int, int] | None, options: 
     except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
         raise ModelError(
             f"backbone '{name}' can't be built with {options}: {_first_line(error)}. "
-            "Mend the options, or choose a network that gives feature maps."
+            "Correct the options, or choose a network that gives feature maps."
         ) from error
 
 
 def _freeze(net: nn.Module, name: str, frozen: tuple[str, ...]) -> None:
-    """Take the gradient from the weights of some modules."""
+    """Disable the gradient of the weights of some modules."""
     for part in frozen:
         module = dict(net.named_children()).get(part)
         if module is None:
@@ -164,7 +164,7 @@ def _published_weights(name: str) -> dict[str, Any]:
 
 
 def _reachable(address: str, seconds: float = 3.0) -> bool:
-    """Whether a host answers; taken on trust behind a proxy."""
+    """Whether a host is reachable; assumed behind a proxy."""
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return False
     if urllib.request.getproxies():
@@ -179,7 +179,7 @@ def _reachable(address: str, seconds: float = 3.0) -> bool:
 
 def _no_weights(name: str, why: str) -> ModelError:
     return ModelError(
-        f"backbone '{name}' is asked for published weights (pretrained: true), but {why}. "
+        f"backbone '{name}' is configured with published weights (pretrained: true), but {why}. "
         "Use backbone.pretrained=false to start from random weights, "
         "and with it backbone.checkpoint=FILE to start from a local file of timm's weights."
     )
@@ -190,7 +190,7 @@ def _first_line(error: Exception) -> str:
 
 
 def load_weights(net: nn.Module, name: str, path: Path) -> None:
-    """Fill a feature network from a file: every tensor must be found, and fit; what the network lacks is left.
+    """Fill a feature network from a file: every tensor must be found, and fit; further tensors are ignored.
 
     Names are compared without their dots, because timm's feature wrappers flatten ``stages.0`` to ``stages_0``.
     """

@@ -18,35 +18,33 @@ from kplab.structures.poses import Poses
 from kplab.structures.predictor import Model
 from kplab.structures.sample import Batch
 
-#: Overlap from which a detected box is taken to show a true subject, in joint training.
+#: IoU from which a detected box is matched with a true one, in joint training.
 SAME = 0.5
 
 
 class Cascade(Model):
-    """A detector finds boxes in a view, and a model of one pose reads the crop of each, taken from that view's pixels.
+    """A detector finds boxes in a view, and a model of one pose reads the crop of each from the pixels of the view.
 
-    The detector may see the view smaller than the crops do: the view is what an image is to the cascade.
+    The detector may read the view at a smaller size; crops are taken at the full size.
 
     Args:
-        detector: of any number of poses a view; it must predict boxes.
-        subject: of one pose a view; its size is that of the crops.
+        detector: a model of any number of poses per view, which predicts boxes.
+        subject: a model of one pose per view; its size is that of the crops.
         size: (width, height) of the view, pixels; of the detector's aspect.
         padding: factor on a box's sides before it is cropped.
-        boxes: of what the pose model learns: ``annotated`` boxes; ``jittered`` ones, moved and scaled by chance as
-            detected ones are; ``detected``: the detector's own, with gradients into it through pixels and targets (a
-            true subject that it has no box for is cropped as jittered).
-        hull: ``annotated`` or ``keypoints``, which boxes are true; as of the detector's head.
-        shift: of jittered boxes, at most, fraction of their sides.
-        scale: of their sides, at most; 0.2 is from 1 / 1.2 to 1.2.
-        detector_weight: of the detector's losses.
-        min_score: of detected boxes that are looked at.
-        max_crops: crops a step in training; beyond that subjects are drawn by chance.
+        boxes: on which the pose model is trained: ``annotated`` boxes; ``jittered`` ones, shifted and scaled at random as
+            detected ones are; ``detected``: those of the detector, with gradients through pixels and targets (a true
+            subject without a detected box is cropped as jittered).
+        hull: ``annotated`` or ``keypoints``, which boxes are taken as true; as ``boxes`` of the detector's head.
+        shift: largest shift of jittered boxes, fraction of their sides.
+        scale: largest change of their sides; 0.2 is a factor from 1 / 1.2 to 1.2.
+        detector_weight: factor on the detector's losses.
+        min_score: smallest score of a detected box that is cropped.
+        max_crops: largest number of crops of a training step; of more, a random choice is taken.
 
-    Source: the order of its parts is PoseTED's (2021) and PRTR's (Li et al., 2021); the crop is a spatial transformer
-    (Jaderberg et al., 2015) whose map is given by the box.
+    Source: the order of the parts is PoseTED's (2021) and PRTR's (Li et al., 2021); the crop is a spatial transformer
+    (Jaderberg et al., 2015) whose transform is given by the box.
     """
-
-    fixed_size = True
 
     def __init__(
         self,
@@ -67,12 +65,12 @@ class Cascade(Model):
             raise ModelError(f"model.boxes can be annotated, jittered or detected, but is '{boxes}'.")
         if subject.max_poses != 1:
             raise ModelError(
-                f"a cascade reads one pose from each crop, but head '{type(subject.head).__name__}' holds any number. "
+                f"a cascade reads one pose from each crop, but head '{type(subject.head).__name__}' predicts any number. "
                 "Leave the detector out, or use a head such as heatmap or simcc."
             )
         if detector.max_poses == 1:
             raise ModelError(
-                f"head '{type(detector.head).__name__}' holds one pose a view and can't detect. "
+                f"head '{type(detector.head).__name__}' predicts one pose per view and can't detect. "
                 "Use detector.head=yolo or centernet."
             )
         if detector.size[0] * size[1] != detector.size[1] * size[0]:
@@ -82,10 +80,10 @@ class Cascade(Model):
             )
         if boxes == "detected" and not subject.head.shifts_targets:
             raise ModelError(
-                f"head '{type(subject.head).__name__}' can't move its targets along with a box, so that the detector would "
-                "learn from a wrong gradient. Use model.boxes=jittered."
+                f"head '{type(subject.head).__name__}' can't move its targets along with a box, so that the gradient of "
+                "the detector would be wrong. Use model.boxes=jittered."
             )
-        boxes_of(Poses.empty(len(subject.head.skeleton)), hull)  # refuses what it doesn't know
+        boxes_of(Poses.empty(len(subject.head.skeleton)), hull)  # checks the option
         self.detector, self.subject, self.size, self.padding = detector, subject, size, padding
         self.skeleton = subject.skeleton
         self.boxes, self.hull, self.shift, self.scale = boxes, hull, shift, scale
@@ -93,19 +91,19 @@ class Cascade(Model):
 
     @property
     def without_flip(self) -> list[str]:
-        """The heads of both stages that have no flip test."""
+        """The heads of both stages without a flip test."""
         return [*self.detector.without_flip, *self.subject.without_flip]
 
     def for_regions(self, kind: str) -> Model:
-        """The pose model alone where boxes are given."""
+        """The pose model alone for given boxes."""
         return self if kind == "image" else self.subject
 
     def seen(self, batch: Batch) -> Batch:
-        """What the detector sees: its own size, and poses in its own pixels."""
+        """The batch as the detector reads it: resized, with poses in pixels of its size."""
         smaller = affine.scaling(*(d / s for d, s in zip(self.detector.size, self.size, strict=True)))
         images = batch.images.float()
         if tuple(batch.size) != self.size:
-            raise ModelError(f"the cascade is made for views of {list(self.size)} pixels, but got {list(batch.size)}.")
+            raise ModelError(f"the cascade is built for views of {list(self.size)} pixels, but got {list(batch.size)}.")
         if self.detector.size != self.size:
             images = F.interpolate(images, size=self.detector.size[::-1], mode="area")
         return replace(
@@ -113,7 +111,7 @@ class Cascade(Model):
         )
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The detector's losses, times their weight, and those of the pose model on its crops."""
+        """The detector's losses, times their weight, and those of the pose model on the crops."""
         seen = self.seen(batch)
         targets = self.detector.head.encode(seen.poses, seen.size)
         outputs = self.detector(seen.images, targets)
@@ -122,10 +120,10 @@ class Cascade(Model):
         return losses | self.losses_of_crops(batch, outputs)
 
     def losses_of_crops(self, batch: Batch, outputs: object) -> dict[str, Tensor]:
-        """Losses of the pose model; 0 where nobody is to be cropped.
+        """Losses of the pose model; 0 without subjects.
 
         Args:
-            outputs: the detector's, which ``boxes: detected`` takes its boxes from.
+            outputs: of the detector, for ``boxes: detected``.
         """
         device = batch.images.device
         rows = [
@@ -141,7 +139,7 @@ class Cascade(Model):
         if self.boxes == "detected" and rows:
             boxes = self.detected(outputs, index, torch.from_numpy(true).to(device, torch.float32), boxes)
         if not rows:
-            # the pose model takes part in every step, as distributed training wants it
+            # distributed training needs the pose model's parameters in every step
             poses, index, boxes = [empty], index.new_zeros(1), boxes.new_tensor([[0.0, 0.0, *self.size]])
         views = spatial.crop_views(boxes, self.subject.size, self.padding)
         crops = spatial.crop(batch.images.float(), index, views, self.subject.size)
@@ -154,7 +152,7 @@ class Cascade(Model):
         return self.subject.head.loss(self.subject(crops, targets), targets)
 
     def jittered(self, boxes: Tensor) -> Tensor:
-        """Boxes (N, 4) moved and scaled by chance; as they are where ``boxes`` is annotated, or when not training."""
+        """Boxes (N, 4) shifted and scaled at random; unchanged where ``boxes`` is annotated, and outside training."""
         if self.boxes == "annotated" or not self.training:
             return boxes
         sides = boxes[:, 2:] - boxes[:, :2]
@@ -165,32 +163,32 @@ class Cascade(Model):
         return torch.cat([centre - half, centre + half], dim=-1)
 
     def detected(self, outputs: object, index: Tensor, true: Tensor, otherwise: Tensor) -> Tensor:
-        """For each true box the detector's own one, with its gradient; another where none overlaps it enough.
+        """For each true box the detected one, with its gradient; a fallback where none overlaps it enough.
 
         Args:
-            outputs: the detector's.
+            outputs: of the detector.
             index: (N,) view of each true box.
             true: (N, 4) xyxy, view pixels.
-            otherwise: (N, 4) to take where there is none.
+            otherwise: (N, 4) fallbacks.
         """
-        said, score = self.detector.head.candidates(outputs)
+        candidate, score = self.detector.head.candidates(outputs)
         larger = self.size[0] / self.detector.size[0]
         boxes = []
         for view, box, fallback in zip(index.tolist(), true, otherwise, strict=True):
-            overlap = torchvision.ops.box_iou(said[view].detach() * larger, box[None]).squeeze(1)
-            sure = torch.where(overlap >= SAME, score[view].detach() * overlap, -1.0)
-            best = int(sure.argmax())
-            boxes.append(said[view, best] * larger if sure[best] >= 0 else fallback)
+            overlap = torchvision.ops.box_iou(candidate[view].detach() * larger, box[None]).squeeze(1)
+            quality = torch.where(overlap >= SAME, score[view].detach() * overlap, -1.0)
+            best = int(quality.argmax())
+            boxes.append(candidate[view, best] * larger if quality[best] >= 0 else fallback)
         return torch.stack(boxes)
 
     def predict(self, batch: Batch, flip_test: bool = False) -> list[Poses]:
-        """Poses of each view, view pixels: a detected box, its score, and the pose that its crop shows.
+        """Poses of each view, view pixels: detected boxes with their scores, and the pose of each crop.
 
         Args:
-            batch: B views; its poses are not looked at.
-            flip_test: average the outputs of both stages with those of mirrored pictures.
+            batch: B views; its poses are not read.
+            flip_test: average the outputs of both stages with those of mirrored views.
         """
-        nobody = Poses.empty(len(self.subject.head.skeleton))
+        empty = Poses.empty(len(self.subject.head.skeleton))
         with predicting(self):
             batch = batch.to(self.detector.mean.device)
             seen = self.seen(replace(batch, poses=[]))
@@ -200,13 +198,13 @@ class Cascade(Model):
             box = np.concatenate([p.box for p in found])
             index = np.repeat(np.arange(len(found)), [len(p) for p in found])
             if not len(box):
-                return [nobody for _ in found]
+                return [empty for _ in found]
             poses = self.read(batch.images, index, box, flip_test)
         every = replace(Poses.concat(poses), box=box, score=np.concatenate([p.score for p in found]))
         return [every[index == i] for i in range(len(found))]
 
     def read(self, images: Tensor, index: np.ndarray, box: np.ndarray, flip_test: bool) -> list[Poses]:
-        """One pose for each of N boxes, view pixels, in pieces of ``max_crops`` crops at a time.
+        """One pose for each of N boxes, view pixels, computed ``max_crops`` crops at a time.
 
         Args:
             images: (B, 3, H, W).

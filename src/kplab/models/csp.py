@@ -60,7 +60,7 @@ class Bottleneck(nn.Module):
 
 
 class C2f(nn.Module):
-    """A chain of bottlenecks on half of the channels, every link of which goes into the result.
+    """A chain of bottlenecks on half of the channels; the outputs of all of them are concatenated.
 
     Args:
         before: channels in.
@@ -85,7 +85,7 @@ class C2f(nn.Module):
 
 
 class SPPF(nn.Module):
-    """Maxima over 5, 9 and 13 cells beside the map itself."""
+    """The map concatenated with its maxima over 5, 9 and 13 cells."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -102,14 +102,14 @@ class SPPF(nn.Module):
 
 
 class CSP(nn.Module):
-    """YOLOv8's backbone; it offers what ``kplab.models.backbone.Backbone`` does.
+    """The backbone of YOLOv8, with the attributes of ``kplab.models.backbone.Backbone``.
 
     Args:
         scale: n, s, m, l or x.
-        pretrained: refused if true; weights are never random in silence.
-        out_indices: which maps to give out: 1 to 4 for strides 4, 8, 16 and 32. Stages after the last are not built.
-        checkpoint: local file of weights, made by kplab.
-        size: (width, height) of the views; any multiple of the largest stride will do.
+        pretrained: must be false, since no weights are published.
+        out_indices: indices of the returned maps: 1 to 4 for strides 4, 8, 16 and 32. Stages after the last one are not built.
+        checkpoint: local file of weights, of an earlier kplab run.
+        size: (width, height) of the views; any multiple of the largest stride.
 
     Attributes:
         channels, strides, stride_multiple, mean, std: as of ``Backbone``; images are only scaled to [0, 1].
@@ -128,14 +128,16 @@ class CSP(nn.Module):
     ) -> None:
         super().__init__()
         if scale not in SCALES:
-            raise ModelError(f"backbone 'csp' comes in scales {', '.join(SCALES)}, but got '{scale}'.")
+            raise ModelError(f"backbone 'csp' has scales {', '.join(SCALES)}, but got '{scale}'.")
         wanted = sorted(set(out_indices))
         if not wanted or not set(wanted) <= {1, 2, 3, 4}:
-            raise ModelError(f"backbone 'csp' has maps 1 to 4, of strides 4, 8, 16 and 32, but is asked for {wanted}.")
+            raise ModelError(
+                f"backbone 'csp' has maps 1 to 4, of strides 4, 8, 16 and 32, but got out_indices {wanted}."
+            )
         self.name = f"csp_{scale}"
         if pretrained:
             raise ModelError(
-                f"backbone '{self.name}' is asked for published weights (pretrained: true), but there are none for it. "
+                f"backbone '{self.name}' is configured with published weights (pretrained: true), but there are none for it. "
                 "Use backbone.pretrained=false, and backbone.checkpoint=FILE to start from weights that kplab trained."
             )
         depth, width, most = SCALES[scale]
@@ -158,7 +160,7 @@ class CSP(nn.Module):
             load_weights(self.net, self.name, Path(checkpoint))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) images in [0, 1] to one (B, C_i, H / stride_i, W / stride_i) a map, finest first."""
+        """(B, 3, H, W) images in [0, 1] to one (B, C_i, H / stride_i, W / stride_i) per map, finest first."""
         maps = []
         x = images
         for i, stage in enumerate(self.net):

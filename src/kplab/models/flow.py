@@ -1,4 +1,4 @@
-"""A small normalising flow over pairs of numbers: the shape of what a regression leaves unexplained."""
+"""A small normalising flow over pairs of numbers, which models the distribution of regression residuals."""
 
 from __future__ import annotations
 

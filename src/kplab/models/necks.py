@@ -1,6 +1,6 @@
-"""Necks: from a backbone's maps to those that heads read, finest first.
+"""Necks: compute the maps that heads read from those of a backbone, finest first.
 
-A neck may not assume a pyramid: a ViT's maps all have one stride. Each neck says which strides it can use.
+A neck may not assume a pyramid: the maps of a ViT have equal strides. Each neck documents which strides it accepts.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from kplab.errors import ModelError
 
 
 class Neck(nn.Module):
-    """What stands between a backbone and a head.
+    """Base class of the modules between a backbone and a head.
 
     Attributes:
-        channels: of each map given out, finest first.
-        strides: view pixels a cell, of each map given out.
+        channels: of each returned map, finest first.
+        strides: of each returned map, pixels.
     """
 
     channels: list[int]
@@ -39,7 +39,7 @@ class Select(Neck):
         super().__init__()
         if not -len(strides) <= level < len(strides):
             raise ModelError(
-                f"neck 'select' is asked for map {level}, but the backbone gives {len(strides)} (strides {strides}). "
+                f"neck 'select' is configured for map {level}, but the backbone gives {len(strides)} (strides {strides}). "
                 "Change neck.level or backbone.out_indices."
             )
         self.level = level
@@ -56,7 +56,7 @@ class Upsample(Neck):
     Args:
         in_channels: of the backbone's maps.
         strides: of the backbone's maps, finest first.
-        layers: how often the map is doubled; 3 take stride 32 to 4, and 2 take a ViT's 16 to 4.
+        layers: number of doublings; 3 lead from stride 32 to 4, and 2 from a ViT's 16 to 4.
         channels: of every layer.
 
     Source: Xiao et al., "Simple Baselines for Human Pose Estimation and Tracking", 2018.
@@ -67,7 +67,7 @@ class Upsample(Neck):
         factor = 2**layers
         if layers < 1 or strides[-1] % factor:
             raise ModelError(
-                f"neck 'upsample' is asked for {layers} doublings of a map of stride {strides[-1]}. "
+                f"neck 'upsample' is configured for {layers} doublings of a map of stride {strides[-1]}. "
                 f"Set neck.layers between 1 and {max(strides[-1].bit_length() - 1, 1)}."
             )
         widths = [in_channels[-1]] + [channels] * layers
@@ -80,20 +80,20 @@ class Upsample(Neck):
         self.channels, self.strides = [channels], [strides[-1] // factor]
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """(B, C_i, H_i, W_i) maps to a list of one, ``layers`` times doubled."""
+        """(B, C_i, H_i, W_i) maps to a list of one, doubled ``layers`` times."""
         return [self.steps(maps[-1])]
 
 
 class FPN(Neck):
-    """Feature pyramid: what coarse maps know is added to fine ones, top down.
+    """Feature pyramid: coarse maps are upsampled and added to finer ones, top down.
 
     Args:
         in_channels: of the backbone's maps.
         strides: of the backbone's maps, finest first, each twice the one before.
-        channels: of every map given out.
-        levels: strides of the maps to give out; None is all. What only finer maps need is not built.
-        norm: false leaves the batch normalisation and the ReLU out, as published.
-        pool: give out one map more, every other cell of the coarsest.
+        channels: of every returned map.
+        levels: strides of the returned maps; None is all. Layers that only finer maps need are not built.
+        norm: batch normalisation and ReLU after each convolution; false is as published.
+        pool: return one more map, every other cell of the coarsest.
 
     Source: Lin et al., "Feature Pyramid Networks for Object Detection", 2017; batch normalisation is added, for
     training from random weights.
@@ -146,11 +146,11 @@ class SimplePyramid(Neck):
     Args:
         in_channels: of the backbone's maps.
         strides: of the backbone's maps, all equal.
-        channels: of every map given out.
-        levels: strides of the maps to give out; None is all four.
+        channels: of every returned map.
+        levels: strides of the returned maps; None is all four.
 
     Source: Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection" (ViTDet), 2022; batch
-    normalisation stands where the paper has layer normalisation.
+    normalisation takes the place of the paper's layer normalisation.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class SimplePyramid(Neck):
 
 
 def _smooth(channels: int) -> nn.Sequential:
-    """A 3x3 convolution that takes the blocks of nearest-neighbour upsampling off."""
+    """A 3x3 convolution that smooths the blocks of nearest-neighbour upsampling."""
     return nn.Sequential(
         nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False),
         nn.BatchNorm2d(channels),
@@ -204,7 +204,7 @@ def _smooth(channels: int) -> nn.Sequential:
 
 
 def _plain(channels: int) -> nn.Conv2d:
-    """A 3x3 convolution, drawn as that of torchvision's pyramid."""
+    """A 3x3 convolution, initialised as in torchvision's pyramid."""
     convolution = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
     nn.init.kaiming_uniform_(convolution.weight, a=1)
     nn.init.zeros_(cast(Tensor, convolution.bias))
@@ -212,12 +212,12 @@ def _plain(channels: int) -> nn.Conv2d:
 
 
 def _levels(neck: str, wanted: list[int] | None, possible: list[int]) -> list[int]:
-    """The strides to give out, finest first."""
+    """The strides of the returned maps, finest first."""
     if wanted is None:
         return list(possible)
     if not wanted or not set(wanted) <= set(possible):
         raise ModelError(
-            f"neck '{neck}' is asked for maps of strides {list(wanted)}, but here it can give {possible}. "
+            f"neck '{neck}' is configured for maps of strides {list(wanted)}, but here it can return {possible}. "
             "Set neck.levels to some of these, or to null for all."
         )
     return sorted(set(wanted))

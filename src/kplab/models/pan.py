@@ -1,4 +1,4 @@
-"""Path aggregation: a pyramid walked down and up again, as in YOLOv8."""
+"""Path aggregation: a feature pyramid with a top-down and a bottom-up pass, as in YOLOv8."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from kplab.models.necks import Neck
 
 
 class PAN(Neck):
-    """What coarse maps know goes down to fine ones, and what fine maps know goes up again; every map is rebuilt twice.
+    """Features are passed from coarse maps to fine ones, and from fine maps back to coarse ones.
 
-    With the backbone ``csp`` and its scale's repeats, this is YOLOv8's neck.
+    With the backbone ``csp`` and the repeats of its scale, this is the neck of YOLOv8.
 
     Args:
         in_channels: of the backbone's maps.
         strides: of the backbone's maps, finest first.
-        channels: of every map given out; None is those of the backbone's maps, as in YOLOv8.
+        channels: of every returned map; None is those of the backbone's maps, as in YOLOv8.
         repeats: bottlenecks of a block: 1 for YOLOv8 n and s, 2 for m, 3 for l and x.
-        levels: strides of the maps to use and to give out, two at least, each twice the one before; None is all.
+        levels: strides of the maps that are read and returned, at least two, each twice the one before; None is all.
 
     Raises:
-        ModelError: the backbone doesn't give such maps.
+        ModelError: the backbone has no such maps.
 
     Source: Liu et al., "Path Aggregation Network for Instance Segmentation", 2018; Jocher et al., YOLOv8, 2023.
     """
@@ -53,7 +53,7 @@ class PAN(Neck):
         given = [in_channels[i] for i in self.chosen]
         self.strides = wanted
         self.channels = list(given) if channels is None else [channels] * len(wanted)
-        # finest first; the coarsest map enters the way down as the backbone gives it
+        # finest first; the coarsest map enters the top-down pass as the backbone returns it
         above = [*self.channels[1:-1], given[-1]]
         self.down = nn.ModuleList(
             C2f(here + coarse, out, repeats, shortcut=False)
@@ -66,7 +66,7 @@ class PAN(Neck):
         )
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """(B, C_i, H_i, W_i) maps to one (B, channels_j, H_j, W_j) a level, finest first."""
+        """(B, C_i, H_i, W_i) maps to one (B, channels_j, H_j, W_j) per level, finest first."""
         inner = [maps[i] for i in self.chosen]
         for i in reversed(range(len(self.down))):
             coarse = F.interpolate(inner[i + 1], size=inner[i].shape[-2:], mode="nearest")

@@ -22,14 +22,14 @@ class PoseModel(Model):
     """A network that reads poses from views.
 
     Args:
-        backbone: gives maps.
-        neck: made for the backbone's channels and strides.
-        head: made for the neck's.
+        backbone: computes feature maps.
+        neck: built for the backbone's channels and strides.
+        head: built for the neck's.
         size: (width, height) of the views, pixels.
-        channels_last: keep pixels' channels together in memory, which convolutions prefer; the numbers are the same.
+        channels_last: memory layout of images and feature maps, which is faster for convolutions; results are the same.
 
     Raises:
-        ModelError: the size doesn't go into the backbone's cells.
+        ModelError: the sides of the view are no multiples of the backbone's largest stride.
     """
 
     mean: Tensor
@@ -43,8 +43,8 @@ class PoseModel(Model):
         if any(side <= 0 or side % step for side in size):
             near = [max(step, round(side / step) * step) for side in size]
             raise ModelError(
-                f"size {list(size)} doesn't go into backbone '{backbone.name}', "
-                f"which wants sides that are multiples of {step}. Use size={near}, for example."
+                f"size {list(size)} does not fit backbone '{backbone.name}', "
+                f"which needs sides that are multiples of {step}. Use size={near}, for example."
             )
         self.size, self.skeleton = size, head.skeleton
         self.max_poses, self.fixed_size = head.max_poses, head.fixed_size
@@ -55,7 +55,7 @@ class PoseModel(Model):
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, targets: Any | None = None) -> Any:
-        """The head's outputs, in float32 whatever the precision of the network.
+        """The outputs of the head, in float32 in every precision of the network.
 
         Args:
             images: (B, 3, H, W) RGB from 0 to 255, uint8 or float.
@@ -64,7 +64,7 @@ class PoseModel(Model):
         return map_tensors(_to_float32, self.head(self.maps(images), targets))
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """The neck's maps, finest first, which the head reads.
+        """The feature maps that the head reads, finest first.
 
         Args:
             images: (B, 3, H, W) RGB from 0 to 255, uint8 or float.
@@ -106,7 +106,7 @@ class PoseModel(Model):
         """Poses of each view, view pixels.
 
         Args:
-            batch: B views; its poses are not looked at.
+            batch: B views; its poses are not read.
             flip_test: average the outputs with those of the mirrored views.
         """
         with predicting(self):
@@ -115,7 +115,7 @@ class PoseModel(Model):
 
 @contextmanager
 def predicting(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards the model is in the mode that it was in."""
+    """Evaluation mode without gradients; the mode is restored afterwards."""
     training = model.training
     model.eval()
     try:
@@ -130,7 +130,7 @@ def _to_float32(tensor: Tensor) -> Tensor:
 
 
 def map_tensors(function: Callable[..., Any], *outputs: Any) -> Any:
-    """Apply a function to the tensors of like-built outputs: tensors, or dicts, lists and tuples of such."""
+    """Apply a function to the tensors of outputs of one structure: tensors, or dicts, lists and tuples of tensors."""
     first = outputs[0]
     if isinstance(first, dict):
         return {key: map_tensors(function, *(o[key] for o in outputs)) for key in first}

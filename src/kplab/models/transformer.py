@@ -1,9 +1,9 @@
-"""A transformer that reads a map: an encoder over its cells and a decoder with one learned query for each thing to be said.
+"""A transformer over the cells of a feature map: an encoder, and a decoder with one learned query per output.
 
 N cells, Q queries, C channels, L decoder layers.
 
-Source: Carion et al., "End-to-End Object Detection with Transformers" (DETR), 2020: layers normalise after adding, positions
-are added to queries and keys and never to values, and all decoder layers' outputs are given out, normalised alike.
+Source: Carion et al., "End-to-End Object Detection with Transformers" (DETR), 2020: layers normalise after the residual sum,
+positions are added to queries and keys but not to values, and the outputs of all decoder layers are returned, normalised alike.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def sine_positions(width: int, height: int, channels: int, temperature: float = 
 
 
 class EncoderLayer(nn.Module):
-    """Cells look at one another."""
+    """Self-attention over the cells, then a feed-forward network."""
 
     def __init__(self, channels: int, heads: int, feedforward: int, dropout: float) -> None:
         super().__init__()
@@ -53,13 +53,13 @@ class EncoderLayer(nn.Module):
     def forward(self, cells: Tensor, positions: Tensor) -> Tensor:
         """(B, N, C) and (N, C) to (B, N, C)."""
         where = cells + positions
-        seen, _ = self.attention(where, where, cells, need_weights=False)
-        cells = self.norms[0](cells + self.dropout(seen))
+        attended, _ = self.attention(where, where, cells, need_weights=False)
+        cells = self.norms[0](cells + self.dropout(attended))
         return self.norms[1](cells + self.dropout(self.feed(cells)))
 
 
 class DecoderLayer(nn.Module):
-    """Queries look at one another, then at the cells."""
+    """Self-attention over the queries, cross-attention to the cells, then a feed-forward network."""
 
     def __init__(self, channels: int, heads: int, feedforward: int, dropout: float) -> None:
         super().__init__()
@@ -70,26 +70,26 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, said: Tensor, queries: Tensor, cells: Tensor, positions: Tensor, weights: bool = False
+        self, decoded: Tensor, queries: Tensor, cells: Tensor, positions: Tensor, weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """One round.
+        """Apply the layer.
 
         Args:
-            said: (B, Q, C) what the layer before said.
-            queries: (Q, C) learned, added wherever ``said`` asks.
-            cells: (B, N, C) the encoder's.
-            positions: (N, C) added to the cells where they are asked, not to what they answer.
-            weights: also give how much each query looked at each cell.
+            decoded: (B, Q, C) output of the layer before.
+            queries: (Q, C) learned, added to ``decoded`` in the queries of both attentions.
+            cells: (B, N, C) output of the encoder.
+            positions: (N, C) added to the keys, not to the values.
+            weights: also return the attention of each query to each cell.
 
         Returns:
             (B, Q, C), and (B, Q, N) means over the attention heads or None.
         """
-        asking = said + queries
-        seen, _ = self.among(asking, asking, said, need_weights=False)
-        said = self.norms[0](said + self.dropout(seen))
-        seen, looked = self.across(said + queries, cells + positions, cells, need_weights=weights)
-        said = self.norms[1](said + self.dropout(seen))
-        return self.norms[2](said + self.dropout(self.feed(said))), looked
+        queried = decoded + queries
+        attended, _ = self.among(queried, queried, decoded, need_weights=False)
+        decoded = self.norms[0](decoded + self.dropout(attended))
+        attended, attention = self.across(decoded + queries, cells + positions, cells, need_weights=weights)
+        decoded = self.norms[1](decoded + self.dropout(attended))
+        return self.norms[2](decoded + self.dropout(self.feed(decoded))), attention
 
 
 class Transformer(nn.Module):
@@ -98,9 +98,9 @@ class Transformer(nn.Module):
     Args:
         channels: C, a multiple of 4 and of ``heads``.
         heads: of every attention.
-        encoder_layers, decoder_layers: how many; no encoder layers leave the cells as they are.
-        feedforward: width of the layers between.
-        dropout: while training.
+        encoder_layers, decoder_layers: numbers of layers; without encoder layers the cells are decoded as they are.
+        feedforward: width of the feed-forward networks.
+        dropout: in training.
     """
 
     def __init__(
@@ -129,30 +129,30 @@ class Transformer(nn.Module):
     def forward(
         self, cells: Tensor, positions: Tensor, queries: Tensor, weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """What each decoder layer says, and where it looked for it.
+        """The outputs of all decoder layers, and their attention.
 
         Args:
             cells: (B, N, C).
             positions: (N, C).
             queries: (Q, C).
-            weights: also give where each layer looked.
+            weights: also return the attention.
 
         Returns:
-            (L, B, Q, C), and (L, B, Q, N) shares of attention that sum to 1, or None.
+            (L, B, Q, C), and (L, B, Q, N) attention that sums to 1, or None.
         """
         return self.decode(self.encode(cells, positions), positions, queries, weights)
 
     def decode(
         self, cells: Tensor, positions: Tensor, queries: Tensor, weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """The same, of cells that are encoded already."""
-        said = torch.zeros(len(cells), *queries.shape, dtype=cells.dtype, device=cells.device)
-        every, looked = [], []
+        """The same, from encoded cells."""
+        decoded = torch.zeros(len(cells), *queries.shape, dtype=cells.dtype, device=cells.device)
+        every, attention = [], []
         for layer in self.decoder:
-            said, shares = layer(said, queries, cells, positions, weights)
-            every.append(self.norm(said))
-            looked.append(shares)
-        return torch.stack(every), torch.stack(looked) if weights else None
+            decoded, shares = layer(decoded, queries, cells, positions, weights)
+            every.append(self.norm(decoded))
+            attention.append(shares)
+        return torch.stack(every), torch.stack(attention) if weights else None
 
 
 def _feedforward(channels: int, width: int, dropout: float) -> nn.Sequential:

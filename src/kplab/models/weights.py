@@ -1,4 +1,4 @@
-"""Weights of a whole model from a file: all of them are found and fit, or loading fails."""
+"""Loads the weights of a whole model from a file, completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from kplab.errors import ModelError
 from kplab.models.heads.rcnn_parts import from_torchvision, is_torchvisions
 from kplab.models.pose_model import PoseModel
 
-#: How many names an error lists of each kind.
+#: Number of names that an error lists of each kind.
 LISTED = 5
 
 
 def load_model_weights(model: nn.Module, path: Path) -> None:
-    """Fill a model from a checkpoint of another run, or from a file of torchvision's ``keypointrcnn_resnet50_fpn``.
+    """Load a checkpoint of another run, or a file of torchvision's ``keypointrcnn_resnet50_fpn``.
 
     Counters of batch normalisation may be missing or left over; nothing else may.
 
     Raises:
-        ModelError: the file can't be read, or its weights don't fit; what doesn't is listed.
+        ModelError: the file can't be read, or its weights don't fit; lists the names.
     """
     if not path.is_file():
         raise ModelError(
@@ -41,7 +41,7 @@ def load_model_weights(model: nn.Module, path: Path) -> None:
         faults = (("it lacks", lacks), ("the model has no", extra), ("of another shape:", shapes))
         told = "; ".join(f"{what} {_some(names)}" for what, names in faults if names)
         remedy = (
-            "Torchvision's weights want experiment=torchvision_coco and a skeleton of 17 keypoints, such as coco17."
+            "Torchvision's weights need experiment=torchvision_coco and a skeleton of 17 keypoints, such as coco17."
             if foreign
             else "Give weights of a run with the same backbone, neck, head and skeleton."
         )
@@ -53,11 +53,11 @@ def read(path: Path) -> dict[str, Tensor]:
     """Tensors of a PyTorch file by name; of a checkpoint, those of its model.
 
     Raises:
-        ModelError: it is none.
+        ModelError: the file is no such file.
     """
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling raises as it likes
+    except Exception as error:  # unpickling raises errors of any kind
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"weights: {path} can't be read: {reason}. Give a checkpoint or a PyTorch state dict."
@@ -70,11 +70,11 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _counts(key: str) -> bool:
-    """Whether it is a counter that only a norm with a cumulative average reads."""
+    """Whether a tensor is a counter of batch normalisation, which only a cumulative average reads."""
     return key.endswith("num_batches_tracked")
 
 
 def _some(names: list[str]) -> str:
-    """How many, and the first few."""
+    """The first names, and the number of the others."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return f"{', '.join(names[:LISTED])}{more}"

@@ -52,7 +52,7 @@ class Options:
 
 
 def check(config: DictConfig) -> list[str]:
-    """Contradictions inside a training config that show without any data."""
+    """Contradictions in a training config, as messages."""
     faults = []
     if len(config.size) != 2 or min(config.size) < 32:
         faults.append(f"size is {list(config.size)}, but must be [width, height] in pixels, 32 or more each.")

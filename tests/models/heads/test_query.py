@@ -12,7 +12,7 @@ import torch
 
 from kplab.errors import ModelError
 from kplab.models.heads.base import HeadInputs
-from kplab.models.heads.query import NOBODY, QueryHead
+from kplab.models.heads.query import NO_KEYPOINT, QueryHead
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 
@@ -87,7 +87,7 @@ def test_a_sets_loss_is_the_formula() -> None:
             owner = [k for k in labelled if partner[layer, view, k] == q]
             # a free answer may be none or a keypoint that nobody labelled
             nats.append(-log[q, owner[0]] if owner else -np.log(np.exp(log[q, [*unlabelled, K]]).sum()))
-            share.append(1.0 if owner else NOBODY)
+            share.append(1.0 if owner else NO_KEYPOINT)
     losses = {name: float(value) for name, value in h.loss(outputs, targets).items()}
     assert losses["coordinate"] == pytest.approx(2 * np.mean(off), rel=1e-5)
     assert losses["oks"] == pytest.approx(3 * (1 - np.mean(alike)), rel=1e-5)

@@ -1,4 +1,4 @@
-"""Instances as the cells of their boxes' centres, from which keypoints are regressed and moved to peaks of heatmaps."""
+"""CenterNet: instances as centres of boxes, from which keypoints are regressed and snapped to peaks of heatmaps."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ Maps = dict[str, Tensor]
 
 
 class CenterNetHead(Head):
-    """Six branches on one of the neck's maps, each a 3x3 and a 1x1 convolution.
+    """Six branches on one feature map, each a 3x3 and a 1x1 convolution.
 
     Outputs, in cells of the map, J being K or 1 (``offsets``):
-    ``centre`` (B, 1, h, w) and ``heatmap`` (B, K, h, w): logits of where instances' centres and keypoints are;
+    ``centre`` (B, 1, h, w) and ``heatmap`` (B, K, h, w): logits of the positions of centres and keypoints;
     ``size`` (B, 1, 2, h, w): width and height of the box centred in a cell;
     ``offset`` (B, 1, 2, h, w): from the centre of a cell to the centre of the box;
     ``keypoints`` (B, K, 2, h, w): from the centre of a cell to the keypoints of the instance;
     ``heatmap_offset`` (B, J, 2, h, w): from the centre of a cell to the keypoint in it.
 
-    The released code counts from the corners of cells: the same but for a constant 0.5, and mirroring is no negation there.
-    The last convolutions run in float32: bfloat16 knows an offset of 40 cells to a quarter of a cell only.
+    The released code counts from the corners of cells, which differs by a constant 0.5, so that mirroring is no negation.
+    The last convolutions run in float32: bfloat16 resolves an offset of 40 cells to a quarter of a cell only.
 
     Targets are ``heatmap`` and ``counted`` (B, 1 + K, h, w), the centre first, and those of N instances in B views:
     ``view`` (N,), ``cell`` (N, 1 + K, 2) (column, row) of the centre and the keypoints, ``labelled`` (N, K), and ``size``,
-    ``offset``, ``keypoints`` and ``heatmap_offset`` (N, points, 2) to be said in these cells.
+    ``offset``, ``keypoints`` and ``heatmap_offset`` (N, points, 2), the regression targets in these cells.
 
-    Ignored instances (crowds, unlabelled subjects): both heatmaps don't count inside their boxes. (The released code means
-    to leave their centre alone, but then draws it as a positive, and takes their keypoints for background.) A keypoint
-    that is unlabelled on a labelled instance doesn't count inside the instance's box and as far around it as its
-    Gaussian would reach. Positives of other instances count everywhere.
+    Ignored instances (crowds, unlabelled subjects): both heatmaps are masked out inside their boxes. (The released code
+    intends to mask their centre, but then draws it as a positive, and treats their keypoints as background.) The heatmap
+    of an unlabelled keypoint is masked out inside the box of its instance and as far around it as a Gaussian would
+    reach. Positives of other instances always count.
 
-    Instances whose centres share a cell can't be told apart, nor can keypoints of one type that share a cell.
+    Instances whose centres share a cell can't be separated, nor can keypoints of one type that share a cell.
 
     Args:
-        level: which of the neck's maps; 0 is the finest.
+        level: index of the feature map; 0 is the finest.
         hidden: channels of each branch; published are 64 with a ResNet, 256 with DLA and Hourglass.
-        radius: of the Gaussians: ``released``, with the wrong root that published figures stand on, or ``corrected``.
-        overlap: least intersection over union of boxes that the radius stands for.
+        radius: of the Gaussians: ``released``, with the wrong root of the released code, or ``corrected``.
+        overlap: smallest IoU with the true box of a box whose corners are within the radius.
         boxes: ``annotated``, or ``keypoints``: the padded hull of the labelled ones, which stays tight when views are
-            turned by any angle. (The box of a turned box keeps its centre, but grows.)
-        offsets: ``per_keypoint``, or ``shared`` as published: one map of offsets for all types, which errs by up to a
-            cell where keypoints of two types share one.
+            rotated. (The box of a rotated box keeps its centre, but grows.)
+        offsets: ``per_keypoint``, or ``shared`` as published: one map of offsets for all types, with errors of up
+            to a cell where keypoints of two types share one.
         size_weight: of the box's size, in cells, in the loss.
         offset_weight: of both offsets.
         keypoint_weight: of the regressed keypoints.
         heatmap_weight: of the keypoints' heatmaps.
-        most: poses decoded in a view at most.
-        min_score: poses that score less are left out.
-        snap_score: peaks of a keypoint's heatmap must score more to be snapped to.
-        snap_reach: how far a keypoint may snap, fraction of its box's longer side.
+        most: largest number of poses of a view.
+        min_score: smallest score of a pose.
+        snap_score: smallest score of a peak to which a keypoint is snapped.
+        snap_reach: largest distance by which a keypoint is snapped, fraction of its box's longer side.
 
     Source: Zhou et al., "Objects as Points", 2019, and its released code.
     """
@@ -90,14 +90,14 @@ class CenterNetHead(Head):
             ("offsets", offsets, ("per_keypoint", "shared")),
         ):
             if got not in known:
-                raise ModelError(f"head 'centernet' knows {option} {' and '.join(known)}, but got '{got}'.")
+                raise ModelError(f"head 'centernet' has {option} {' and '.join(known)}, but got '{got}'.")
         if hidden < 1 or max_poses < 1:
             raise ModelError(
-                f"head 'centernet' wants hidden and max_poses of at least 1, but got {hidden} and {max_poses}. "
+                f"head 'centernet' needs hidden and max_poses of at least 1, but got {hidden} and {max_poses}. "
                 "64 and 100 are usual."
             )
         if not 0 < overlap < 1:
-            raise ModelError(f"head 'centernet' wants overlap between 0 and 1, but got {overlap}. 0.7 is usual.")
+            raise ModelError(f"head 'centernet' needs overlap between 0 and 1, but got {overlap}. 0.7 is usual.")
         self.level = inputs.level("centernet", level)
         self.stride = inputs.strides[self.level]
         self.corrected, self.overlap = radius == "corrected", overlap
@@ -117,7 +117,7 @@ class CenterNetHead(Head):
         width, start = (
             inputs.in_channels[self.level],
             math.log(0.1 / 0.9),
-        )  # a tenth everywhere: hardly a cell is positive
+        )  # initial probability 0.1, since few cells are positive
         self.branches = nn.ModuleDict(
             {
                 "centre": _Branch(width, hidden, 1, start, None),
@@ -127,7 +127,7 @@ class CenterNetHead(Head):
         )
 
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> Maps:
-        """Heatmaps with a Gaussian for each centre and keypoint, and what is to be said in the cells that hold them.
+        """Encode centres and keypoints as Gaussians of heatmaps and as regression targets in their cells.
 
         Boxes are clipped to the view before their centres are taken. Keypoints outside the view are unlabelled. An
         instance without a labelled keypoint in the view is ignored.
@@ -135,12 +135,12 @@ class CenterNetHead(Head):
         shape = (size[0] // self.stride, size[1] // self.stride)
         every = _in_view(Poses.concat(poses), size)
         view = np.repeat(np.arange(len(poses)), [len(p) for p in poses])
-        box, shown, points, cell = self._laid_out(every, size)
+        box, shown, points, cell = self._located(every, size)
         positive, labelled = shown[:, 0], shown[:, 1:]
         extent = box[:, 2:] - box[:, :2]
         radius = np.zeros(len(every), dtype=np.int64)
         radius[positive] = centernet.gaussian_radius(np.ceil(extent[positive]), self.overlap, self.corrected)
-        # where what isn't shown may be: all of an ignored instance, the unlabelled keypoints of a positive one
+        # where unlabelled points may be: all of an ignored instance, the unlabelled keypoints of a positive one
         own = every.box / self.stride
         anywhere = np.concatenate([np.fmin(box, own)[:, :2], np.fmax(box, own)[:, 2:]], axis=1)
         anywhere += radius[:, None] * np.array([-1, -1, 1, 1])
@@ -160,16 +160,16 @@ class CenterNetHead(Head):
             **{name: self._tensor(values[positive]) for name, values in sparse.items()},
         }
 
-    def _laid_out(self, poses: Poses, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Where N instances are on the map.
+    def _located(self, poses: Poses, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Positions of N instances on the map.
 
         Args:
             poses: clipped to the view, view pixels.
             size: (width, height) of the view.
 
         Returns:
-            (N, 4) boxes, cells; (N, 1 + K) bool, whether there is a centre to learn from, and which keypoints; (N, 1 + K, 2)
-            where these are, cells; and (N, 1 + K, 2) int64 in which cell (column, row).
+            (N, 4) boxes, cells; (N, 1 + K) bool, whether there is a centre, and which keypoints are labelled; (N, 1 + K, 2)
+            their positions, cells; and (N, 1 + K, 2) int64 their cells (column, row).
         """
         box = np.clip(boxes_of(poses, self.boxes), 0, [*size, *size]) / self.stride
         positive = ~poses.ignore & poses.labelled.any(1) & (box[:, 2:] > box[:, :2]).all(1)
@@ -190,7 +190,7 @@ class CenterNetHead(Head):
         views: int,
         shape: tuple[int, int],
     ) -> tuple[Tensor, Tensor]:
-        """The highest Gaussian of each cell, and which cells count; both (B, 1 + K, h, w)."""
+        """The maximum of the Gaussians in each cell, and a mask of the cells that count; both (B, 1 + K, h, w)."""
         heatmap = torch.zeros(views, cell.shape[1], shape[1], shape[0], device=self.device)
         counted = torch.ones_like(heatmap, dtype=torch.bool)
         for i in np.unique(view):
@@ -199,17 +199,17 @@ class CenterNetHead(Head):
             drawn = centernet.gaussians(self._tensor(cell[rows]), self._tensor(radius[rows])[:, None], shape)
             heatmap[i] = (drawn * there[..., None, None]).amax(0)
             area = centernet.covered(self._tensor(anywhere[rows]), shape).float().flatten(1)
-            spoilt = ((~there).float().T @ area).view_as(counted[i]) > 0
-            counted[i] = ~spoilt | (heatmap[i] == 1)
+            masked = ((~there).float().T @ area).view_as(counted[i]) > 0
+            counted[i] = ~masked | (heatmap[i] == 1)
         return heatmap, counted
 
     def forward(self, maps: list[Tensor], targets: Any | None = None) -> Maps:
-        """What the branches say of the neck's map."""
-        said = {name: branch(maps[self.level]) for name, branch in self.branches.items()}
-        return {name: m.unflatten(1, (-1, 2)) if name in self.points else m for name, m in said.items()}
+        """The outputs of all branches."""
+        outputs = {name: branch(maps[self.level]) for name, branch in self.branches.items()}
+        return {name: m.unflatten(1, (-1, 2)) if name in self.points else m for name, m in outputs.items()}
 
     def loss(self, outputs: Maps, targets: Maps) -> dict[str, Tensor]:
-        """Penalty-reduced focal losses of the heatmaps, and absolute errors in the cells of the instances.
+        """Penalty-reduced focal losses of the heatmaps, and absolute errors of the regression in the cells of the instances.
 
         centre + 0.1 size + offset + keypoints + heatmap + heatmap_offset with the usual weights; all are means over the
         whole batch.
@@ -221,16 +221,16 @@ class CenterNetHead(Head):
         }
         for name in self.points:
             view, channel, row, column, valid = self._places(name, targets)
-            said = outputs[name][view, channel, :, row, column]
-            losses[name] = centernet.masked_l1(said, targets[name], valid)
+            predicted = outputs[name][view, channel, :, row, column]
+            losses[name] = centernet.masked_l1(predicted, targets[name], valid)
         return {name: self.weights[name] * value for name, value in losses.items()}
 
     def decode(self, outputs: Maps) -> list[Poses]:
-        """The highest peaks of the centre's heatmap, each with its box and its keypoints.
+        """Decode the highest peaks of the centre heatmap, each with its box and its keypoints.
 
-        A keypoint is where its instance's centre says, or snapped to a peak of the keypoint's heatmap (see
-        ``ops.centernet.snap``). It scores what that peak does; where it isn't snapped, the score of the centre times
-        the highest score of the keypoint's heatmap within a cell of it. The instance scores what its centre does.
+        A keypoint is regressed from its centre, and snapped to a peak of its heatmap (see ``ops.centernet.snap``). Its score
+        is that of the peak; if it isn't snapped, the score of the centre times the highest score of its heatmap within
+        a cell of it. The score of the instance is that of its centre.
         """
         heatmap = outputs["heatmap"].sigmoid()
         score, cell, _ = centernet.top_peaks(outputs["centre"].sigmoid()[:, 0], self.max_poses)
@@ -238,22 +238,22 @@ class CenterNetHead(Head):
         view = torch.arange(len(heatmap), device=heatmap.device)[:, None, None]
         channel = torch.arange(heatmap.shape[1], device=heatmap.device)
 
-        def said(name: str, channel: Tensor, cell: Tensor) -> Tensor:
+        def values(name: str, channel: Tensor, cell: Tensor) -> Tensor:
             return outputs[name][view, channel, :, cell[..., 1], cell[..., 0]]
 
         here = cell[:, :, None]
-        centre = (here + 0.5 + said("offset", channel[:1], here)).squeeze(2)
-        half = said("size", channel[:1], here).squeeze(2).clamp_min(0) / 2
+        centre = (here + 0.5 + values("offset", channel[:1], here)).squeeze(2)
+        half = values("size", channel[:1], here).squeeze(2).clamp_min(0) / 2
         box = torch.cat([centre - half, centre + half], dim=-1)
-        guess = here + 0.5 + said("keypoints", channel, here)
+        guess = here + 0.5 + values("keypoints", channel, here)
         kind = channel[:1] if self.shared else channel
-        peak = peak_cell + 0.5 + said("heatmap_offset", kind[:, None], peak_cell)
+        peak = peak_cell + 0.5 + values("heatmap_offset", kind[:, None], peak_cell)
         uv, keypoint_score, snapped = centernet.snap(guess, box, peak, peak_score, self.snap_score, self.snap_reach)
 
         last = torch.tensor(heatmap.shape[:-3:-1], device=heatmap.device) - 1
         column, row = torch.minimum(guess.long().clamp_min(0), last).unbind(-1)
-        unsure = score[..., None] * around[view, channel, row, column]
-        keypoint_score = torch.where(snapped, keypoint_score, unsure)
+        unsnapped = score[..., None] * around[view, channel, row, column]
+        keypoint_score = torch.where(snapped, keypoint_score, unsnapped)
         found = [t.double().cpu().numpy() for t in (uv * self.stride, score, keypoint_score, box * self.stride)]
         return [
             Poses.make(xy[keep], score=s[keep], keypoint_score=each[keep], box=b[keep])
@@ -271,12 +271,12 @@ class CenterNetHead(Head):
         return box.flatten(2).transpose(1, 2), outputs["centre"].sigmoid().flatten(1)
 
     def ideal(self, targets: Maps) -> Maps:
-        """What costs least: heatmaps high in the cells of centres and keypoints and low elsewhere, and the offsets there.
+        """Heatmaps that are high in the cells of centres and keypoints and low elsewhere, and the true offsets there.
 
-        The mean offset where several share a cell.
+        Where several instances share a cell, their mean offset.
         """
-        sure = math.log((1 - centernet.LEAST) / centernet.LEAST)
-        logits = torch.where(targets["heatmap"] == 1, sure, -sure)
+        confident = math.log((1 - centernet.LEAST) / centernet.LEAST)
+        logits = torch.where(targets["heatmap"] == 1, confident, -confident)
         maps = {"centre": logits[:, :1], "heatmap": logits[:, 1:]}
         for name, points in self.points.items():
             view, channel, row, column, valid = self._places(name, targets)
@@ -287,9 +287,9 @@ class CenterNetHead(Head):
         return maps
 
     def representable(self, poses: Poses, size: tuple[int, int]) -> np.ndarray:
-        """Which instances share no cell that can tell of one only: of their centre, and of a keypoint."""
+        """Which instances share no cell of their centre or of a keypoint with another one."""
         every = _in_view(poses, size)
-        _, shown, _, cell = self._laid_out(every, size)
+        _, shown, _, cell = self._located(every, size)
         number = np.where(shown, cell[..., 1] * size[0] + cell[..., 0], -1)
         with_others = (number[:, None] == number[None]) & (shown & ~np.eye(len(poses), dtype=bool)[..., None])
         alone = ~with_others.any((1, 2))
@@ -299,14 +299,14 @@ class CenterNetHead(Head):
         return alone & shown[:, 0]
 
     def unflip(self, outputs: Maps) -> Maps:
-        """Mirrored and renamed, and every offset's x negated, so that all branches can be averaged."""
+        """Maps mirrored, keypoints permuted, and the x of offsets negated, so that all branches can be averaged."""
         sign = outputs["centre"].new_tensor([-1.0, 1.0])[:, None, None]
         back = {name: m.flip(-1) for name, m in outputs.items()}
         back = {name: m if m.shape[1] == 1 else m[:, self.flip] for name, m in back.items()}
         return {name: m * sign if name in self.points and name != "size" else m for name, m in back.items()}
 
     def _places(self, name: str, targets: Maps) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """(view, channel, row, column) in a branch's maps of its sparse targets, and (N, points) bool which count."""
+        """(view, channel, row, column) of a branch's sparse targets in its maps, and (N, points) bool which of them count."""
         labelled = targets["labelled"]
         view, cell = targets["view"][:, None], targets["cell"]
         channel = torch.arange(labelled.shape[1], device=labelled.device)
@@ -319,7 +319,7 @@ class CenterNetHead(Head):
         return view, channel, cell[..., 1], cell[..., 0], valid
 
     def _tensor(self, values: np.ndarray) -> Tensor:
-        """On the head's device; floats as float32."""
+        """An array on the head's device; floats as float32."""
         return torch.from_numpy(values).to(self.device, torch.float32 if values.dtype.kind == "f" else None)
 
 

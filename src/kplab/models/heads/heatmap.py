@@ -1,4 +1,4 @@
-"""One map for each keypoint, with a Gaussian where it is: SimpleBaseline, HRNet, ViTPose, with DARK's coordinates."""
+"""One heatmap per keypoint, with a Gaussian at its position: SimpleBaseline, HRNet, ViTPose, decoded as in DARK."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from kplab.structures.poses import Poses
 
 
 class HeatmapHead(Head):
-    """A convolution to K maps of one of the neck's levels.
+    """A convolution from one feature map to K heatmaps.
 
     Targets are ``{"heatmap": (B, K, h, w), "weight": (B, K)}``, outputs (B, K, h, w) without an activation.
 
     Args:
         sigma: of the Gaussians, cells of the map.
-        level: which of the neck's maps; 0 is the finest.
+        level: index of the feature map; 0 is the finest.
         hidden: channels of a 3x3 convolution before the last layer; 0 is none.
-        dark: read peaks to a fraction of a cell; otherwise the centre of the highest cell.
-        blur: width of DARK's smoothing, cells, odd; 0 is none.
+        dark: refine peaks to a fraction of a cell; otherwise the centre of the highest cell is decoded.
+        blur: kernel of DARK's smoothing, cells, odd; 0 is none.
 
     Source: Xiao et al., "Simple Baselines for Human Pose Estimation and Tracking", 2018; Zhang et al.,
     "Distribution-Aware Coordinate Representation for Human Pose Estimation" (DARK), 2020.
@@ -45,9 +45,9 @@ class HeatmapHead(Head):
     ) -> None:
         super().__init__(inputs)
         if sigma <= 0:
-            raise ModelError(f"head 'heatmap' wants sigma > 0, in cells of the map, but got {sigma}. 2 is usual.")
+            raise ModelError(f"head 'heatmap' needs sigma > 0, in cells of the map, but got {sigma}. 2 is usual.")
         if blur < 0 or (blur and blur % 2 == 0):
-            raise ModelError(f"head 'heatmap' wants an odd blur, or 0 for none, but got {blur}. 11 goes with sigma 2.")
+            raise ModelError(f"head 'heatmap' needs an odd blur, or 0 for none, but got {blur}. 11 goes with sigma 2.")
         self.sigma, self.dark, self.blur = sigma, dark, blur
         self.level = inputs.level("heatmap", level)
         self.stride = inputs.strides[self.level]
@@ -65,7 +65,7 @@ class HeatmapHead(Head):
         self.net = nn.Sequential(*before, last)
 
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> dict[str, Tensor]:
-        """Gaussians of height 1 around un-rounded centres, over the whole map.
+        """Encode keypoints as Gaussians of height 1 around un-rounded positions, over the whole map.
 
         A keypoint has weight 0, and an empty map, where it is unlabelled, or outside the map by more than 3 sigma.
         """
@@ -78,11 +78,11 @@ class HeatmapHead(Head):
         return {"heatmap": heatmap.gaussian_map(uv, self.sigma, shape) * weight[..., None, None], "weight": weight}
 
     def forward(self, maps: list[Tensor], targets: Any | None = None) -> Tensor:
-        """(B, K, h, w) from the neck's maps."""
+        """(B, K, h, w) heatmaps."""
         return self.net(maps[self.level])
 
     def loss(self, outputs: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Squared error of the labelled maps, in units of a Gaussian's own energy.
+        """Squared error of the labelled maps, divided by the energy of their Gaussians.
 
         sum_k w_k sum_cells (p - t)**2 / (pi sigma**2 sum_k w_k)
 
@@ -96,7 +96,7 @@ class HeatmapHead(Head):
         return {"heatmap": (energy * weight).sum() / scale}
 
     def decode(self, outputs: Tensor) -> list[Poses]:
-        """The peak of each map; its height, between 0 and 1, is the keypoint's score."""
+        """Decode the peak of each map; its height, clamped to [0, 1], is the keypoint's score."""
         if self.dark:
             uv, value = heatmap.refined_peaks(outputs, self.blur)
         else:
@@ -105,11 +105,11 @@ class HeatmapHead(Head):
         return one_pose_each(uv * self.stride, value.clamp(0, 1))
 
     def ideal(self, targets: dict[str, Tensor]) -> Tensor:
-        """The targets' maps."""
+        """The heatmaps of the targets."""
         return targets["heatmap"]
 
     def unflip(self, outputs: Tensor) -> Tensor:
-        """Mirrored and renamed; no shift, because cell j of a mirrored map stands for cell w - 1 - j exactly."""
+        """Maps mirrored and permuted; without a shift, since cell j of a mirrored map corresponds exactly to cell w - 1 - j."""
         return outputs.flip(-1)[:, self.flip]
 
     @property

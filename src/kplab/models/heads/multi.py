@@ -1,4 +1,4 @@
-"""What heads share that hold any number of poses a view."""
+"""Shared by heads of any number of poses per view: true boxes, and padding to tensors."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch import Tensor
 from kplab.errors import ModelError
 from kplab.structures.poses import Poses
 
-#: Least padding of a hull, view pixels: a box around one keypoint needs an area.
+#: Smallest padding of a hull, view pixels: the box around a single keypoint needs an area.
 LEAST_PADDING = 4.0
 
 
 def boxes_of(poses: Poses, how: str = "annotated", margin: float = 0.1) -> np.ndarray:
-    """The box of each true instance that a head learns from.
+    """The box of each true instance that a head is trained on.
 
     A hull is padded on every side by max(margin * its longer side, 4 pixels).
 
     Args:
         poses: N instances, view pixels.
         how: ``annotated``: the instance's box, or the padded hull of its labelled keypoints where it has no box with an
-            area; ``keypoints``: that hull wherever a keypoint is labelled. A box that was turned with its view is a
-            loose hull of its old corners; keypoints turn exactly. Ignored instances always take their own box first.
+            area; ``keypoints``: that hull wherever a keypoint is labelled. A box that was rotated with its view is a
+            loose hull of its old corners; keypoints rotate exactly. Of ignored instances the own box is always preferred.
         margin: fraction of the hull's longer side.
 
     Returns:
@@ -45,7 +45,7 @@ def boxes_of(poses: Poses, how: str = "annotated", margin: float = 0.1) -> np.nd
 
 
 def padded(rows: list[np.ndarray], device: torch.device) -> Tensor:
-    """Stack B arrays (n_i, ...) to (B, M, ...), M the largest n_i and at least 1; what is added is 0 or False."""
+    """Stack B arrays (n_i, ...) to (B, M, ...), M the largest n_i and at least 1, padded with 0 or False."""
     longest = max(1, *(len(r) for r in rows))
     out = np.zeros((len(rows), longest, *rows[0].shape[1:]), dtype=rows[0].dtype)
     for i, r in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Confidence maps and part affinity fields, stage after stage, parsed into any number of poses: OpenPose."""
+"""OpenPose: confidence maps and part affinity fields, refined in stages and parsed into any number of poses."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from kplab.ops.paf import Limb
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 
-#: Cells between two keypoints of one kind from which neither disturbs where the other's peak is read.
+#: Smallest distance in cells at which two keypoints of one kind don't disturb each other's peaks.
 CLEAR = 5.2
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What has a confidence map, and what has a field.
+    """The parts, each with a confidence map, and the limbs, each with a field.
 
     Args:
         names: of the P parts: the skeleton's K keypoints, then the virtual ones.
-        sources: for each virtual part the keypoints that it is the mean of.
+        sources: for each virtual part the keypoints whose mean it is.
         limbs: pairs of parts, in the order in which they are parsed.
-        redundant: for each limb, whether those before it connect its ends already.
-        flip: for each part the one that it becomes in a mirror image.
-        mirror: for each limb the one that it becomes, and 1, or -1 where it becomes that one's reverse.
+        redundant: for each limb, whether its ends are already connected by those before it.
+        flip: for each part its counterpart in a mirror image.
+        mirror: for each limb its counterpart, and 1, or -1 where the counterpart runs the other way.
     """
 
     names: tuple[str, ...]
@@ -56,10 +56,10 @@ class Parts:
         Args:
             limbs: pairs of names, in the order of parsing; None derives them from the skeleton's edges: a spanning tree,
                 breadth first from the best connected keypoint, then the edges that close cycles.
-            virtual: name to the keypoints that it is the mean of, such as a neck of both shoulders.
+            virtual: name to the keypoints whose mean it is, such as a neck between both shoulders.
 
         Raises:
-            ModelError: a name is unknown; limbs leave something unconnected; limbs or virtual parts have no mirror image.
+            ModelError: a name is unknown; limbs leave a part unconnected; limbs or virtual parts have no mirror image.
         """
         virtual = virtual or {}
         names = (*skeleton.keypoints, *virtual)
@@ -103,7 +103,7 @@ class Parts:
         )
 
     def locate(self, xy: np.ndarray) -> np.ndarray:
-        """(N, K, 2) keypoints to (N, P, 2) parts; a virtual one is NaN unless all that it is the mean of are labelled."""
+        """(N, K, 2) keypoints to (N, P, 2) parts; a virtual one is NaN unless all of its keypoints are labelled."""
         virtual = [xy[:, list(own)].mean(1, keepdims=True) for own in self.sources]
         return np.concatenate([xy, *virtual], axis=1)
 
@@ -111,18 +111,18 @@ class Parts:
 def _mirror_images(
     skeleton: Skeleton, names: Sequence[str], limbs: Sequence[Limb], flip: Sequence[int]
 ) -> tuple[tuple[int, int], ...]:
-    """For each limb its mirror image's number, and whether that one runs the other way."""
-    seat = {limb: i for i, limb in enumerate(limbs)}
+    """For each limb the index of its mirror image, and 1 or -1 for its direction."""
+    place = {limb: i for i, limb in enumerate(limbs)}
     out = []
     for a, b in limbs:
         ahead, back = (flip[a], flip[b]), (flip[b], flip[a])
-        if ahead not in seat and back not in seat:
+        if ahead not in place and back not in place:
             raise _wrong(
                 skeleton,
                 f"has a limb {names[a]}-{names[b]} without its mirror image {names[ahead[0]]}-{names[ahead[1]]}",
                 "Add that one to its edges, or to head.limbs.",
             )
-        out.append((seat[ahead], 1) if ahead in seat else (seat[back], -1))
+        out.append((place[ahead], 1) if ahead in place else (place[back], -1))
     return tuple(out)
 
 
@@ -133,38 +133,37 @@ def _wrong(skeleton: Skeleton, what: str, remedy: str) -> ModelError:
 class PafHead(Head):
     """Confidence maps of P parts and the background, and a field for each of L limbs, refined over stages.
 
-    Targets are ``{"heat": (B, P + 1, h, w), "paf": (B, 2 L, h, w)}`` with weights 0 or 1 a cell, ``{"heat_weight":
-    (B, P + 1, h, w), "paf_weight": (B, L, h, w)}``; outputs are ``{"heat": [...], "paf": [...]}``, a tensor a stage,
+    Targets are ``{"heat": (B, P + 1, h, w), "paf": (B, 2 L, h, w)}`` with weights 0 or 1 per cell, ``{"heat_weight":
+    (B, P + 1, h, w), "paf_weight": (B, L, h, w)}``; outputs are ``{"heat": [...], "paf": [...]}``, one tensor per stage,
     without an activation. Channels 2 l and 2 l + 1 of the fields are x and y of limb l.
 
-    Where an instance is ignored, its box counts in no channel; where a keypoint is unlabelled, its instance's box counts
-    neither in its own channel nor in those of its limbs nor in the background's. Boxes are widened by the reach of a
-    target, so that a prediction in the box costs nothing.
+    The box of an ignored instance has weight 0 in all channels; the box of an instance with an unlabelled keypoint has
+    weight 0 in the channels of that keypoint, of its limbs and of the background. Boxes are widened by the extent of a
+    target, so that predictions in the box cost nothing.
 
     Args:
         layout: ``joint`` (CVPR 2017: both branches in each stage) or ``paf_first`` (TPAMI 2019: fields, then maps).
-        stages: number of stages of fields and of maps; the same for ``joint``, of which the paper has [6, 6]; [4, 2] is the
-            later paper's.
-        width: channels of the stages and of the features that they share; 128 in both papers.
-        norm: batch normalisation; the papers have none, and start from a trained network.
-        level: which of the neck's maps; 0 is the finest. The papers read stride 8.
+        stages: number of stages of fields and of maps; equal for ``joint``, [6, 6] in the paper; [4, 2] in the
+            later paper.
+        width: channels of the stages and of their shared features; 128 in both papers.
+        norm: batch normalisation; the papers use none, and start from a trained network.
+        level: index of the feature map; 0 is the finest. The papers use stride 8.
         sigma: of the Gaussians, cells. The published code has 7 pixels at stride 8, that is 0.875.
         limb_width: half the thickness of a limb in the fields, cells; 1 is published.
         limbs: see ``Parts.of``.
-        virtual: see ``Parts.of``; they take part in maps and limbs, and are left out of poses.
-        bridges: limbs that close a cycle also join two parts of a person that share no keypoint. False, as published:
-            they only add single keypoints to a person.
-        peak: height above which a local maximum is a candidate.
-        max_peaks: candidates of a part; the highest ones.
-        samples: of the field, along the line between two candidates.
-        min_paf: what the field must say along the line for a sample to be kept.
+        virtual: see ``Parts.of``; they have maps and limbs, but are not part of poses.
+        bridges: limbs that close a cycle also join two groups of keypoints. False, as published: they only add single
+            keypoints to a person.
+        peak: smallest height of a local maximum that is a candidate.
+        max_peaks: largest number of candidates of a part; the highest ones.
+        samples: number of samples of the field along the line between two candidates.
+        min_paf: smallest component of the field along the line for a sample to be kept.
         min_kept: more than this fraction of the samples must be kept; the score is the mean of those.
-        long_limb: fraction of the map's height beyond which a limb costs: score + min(long_limb h / length - 1, 0), as
-            the Matlab code has with 0.5; None: never.
-        min_keypoints: poses with fewer are left out; 3 or 4 is published. At 1, a lone peak is a pose of a very low score.
-        min_score: poses of which (sum of peaks and limbs) / (number of parts) is lower are left out; 0.4 (C++) and 0.2
-            are published.
-        max_poses: poses of a view; the best ones.
+        long_limb: fraction of the map's height beyond which a limb is penalised: score + min(long_limb h / length - 1, 0), as
+            in the Matlab code with 0.5; None is no penalty.
+        min_keypoints: smallest number of keypoints of a pose; 3 or 4 is published. At 1, a single peak is a pose of a low score.
+        min_score: smallest (sum of peaks and limbs) / (number of parts) of a pose; 0.4 (C++) and 0.2 are published.
+        max_poses: largest number of poses of a view; the best ones.
 
     Source: Cao et al., "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields", CVPR 2017; Cao et al.,
     "OpenPose", TPAMI 2019.
@@ -228,7 +227,7 @@ class PafHead(Head):
             self.register_buffer(name, torch.from_numpy(values), persistent=False)
 
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> dict[str, Tensor]:
-        """Maps around un-rounded positions, and where they count."""
+        """Encode poses as confidence maps and fields around un-rounded positions, with weights."""
         shape = (size[0] // self.stride, size[1] // self.stride)
         views = [self._encode(view, shape) for view in poses]
         return {key: torch.stack([view[key] for view in views]) for key in views[0]}
@@ -240,7 +239,7 @@ class PafHead(Head):
         heat = torch.cat([heat, 1 - heat.amax(0, keepdim=True)])
         fields = paf.affinity_fields(uv, self.limb_index, self.limb_width, shape).flatten(0, 1)
 
-        # a hair wider, so that rounding cannot leave a cell of a target uncovered
+        # slightly wider, so that no cell of a target is left uncovered by rounding
         reach = max(paf.REACH * self.sigma, self.limb_width) + 0.01
         boxes = paf.cover(self._cells(boxes_of(poses)), reach, shape).float()
         ignored = torch.from_numpy(poses.ignore).to(self.device)[:, None]
@@ -258,18 +257,18 @@ class PafHead(Head):
         return torch.from_numpy(xy / self.stride).to(self.device, torch.float32)
 
     def forward(self, maps: list[Tensor], targets: Any | None = None) -> dict[str, list[Tensor]]:
-        """Fields and maps of every stage from the neck's maps."""
+        """Fields and maps of every stage."""
         fields, heat = self.refine(self.project(maps[self.level]))
         return {"heat": heat, "paf": fields}
 
     def loss(self, outputs: dict[str, list[Tensor]], targets: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Squared error of every stage of both branches, in units of the energy of what is to be learnt.
+        """Squared error of every stage of both branches, divided by the energy of the targets.
 
         sum_cells w (p - t)**2 / max(sum_cells w t**2, floor), the sums over the batch, and t**2 without the background
 
-        Fields of zeros cost 1, and so do maps of zeros besides what the background costs, whatever the size of the map,
-        sigma, and the number of people. The floor is the energy of one whole subject, of limbs as long as they are thick,
-        so that views of nobody have a finite loss. (The papers sum over cells, with the same weight for both branches.)
+        Fields of zeros cost 1, and so do maps of zeros apart from the background, for any size of the map, sigma and number
+        of people. The floor is the energy of one complete subject with limbs as long as they are thick, so that the loss
+        of views without subjects is finite. (The papers sum over cells, with the same weight for both branches.)
         """
         heat, field = targets["heat"], targets["paf"]
         weight, field_weight = targets["heat_weight"], targets["paf_weight"].repeat_interleave(2, dim=1)
@@ -284,11 +283,11 @@ class PafHead(Head):
         return losses
 
     def decode(self, outputs: dict[str, list[Tensor]]) -> list[Poses]:
-        """The people of the last stage's maps.
+        """Parse the maps of the last stage into poses.
 
-        A pose's score is the sum of its peaks and of the limbs that joined them, over the number of both in a whole
-        subject (2 P - 1): how good and how complete it is. The papers rank by the same sum, and COCO submissions multiply
-        it by the number of keypoints besides.
+        The score of a pose is the sum of its peaks and of the limbs that join them, over the number of both in a complete
+        subject (2 P - 1). The papers rank by the same sum, and COCO submissions also multiply it by the number of
+        keypoints.
         """
         return [
             self._parse(heat[:-1], fields.unflatten(0, (-1, 2)))
@@ -321,25 +320,25 @@ class PafHead(Head):
         )
 
     def ideal(self, targets: dict[str, Tensor]) -> dict[str, list[Tensor]]:
-        """The targets' maps, from the first stage on."""
+        """The maps of the targets, in every stage."""
         return {
             "heat": [targets["heat"]] * len(self.refine.heat),
             "paf": [targets["paf"]] * len(self.refine.paf),
         }
 
     def unflip(self, outputs: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
-        """Mirrored and renamed; the x of fields turns round, and all of a limb that is stored the other way."""
+        """Maps mirrored, parts permuted; the x of fields is negated, and the whole field of a limb stored the other way."""
         return {
             "heat": [heat.flip(-1)[:, self.heat_flip] for heat in outputs["heat"]],
             "paf": [fields.flip(-1)[:, self.paf_flip] * self.paf_sign for fields in outputs["paf"]],
         }
 
     def representable(self, poses: Poses, size: tuple[int, int]) -> np.ndarray:
-        """Which instances the maps can keep apart and in one piece.
+        """Which instances are decoded in one piece and separately from the others.
 
-        One whose labelled keypoints are not all connected by limbs is read as several; a keypoint within 3 sigma (or
-        ``CLEAR`` cells) of another instance's same one is drawn into it; a field is averaged where two instances' same
-        limbs meet, and what hangs on a limb may be taken for another's where their ends meet.
+        An instance whose labelled keypoints are not all connected by limbs is decoded as several. Keypoints of one type
+        within 3 sigma (or ``CLEAR`` cells) of each other merge; the field is averaged where the same limbs of two
+        instances meet, and connections may be swapped where the ends of limbs meet.
         """
         uv = self._cells(self.parts.locate(poses.xy)).double()
         limbs = self.parts.limbs
@@ -367,21 +366,21 @@ class PafHead(Head):
 
 
 def _check(layout: str, stages: Sequence[int], sigma: float, limb_width: float, samples: int, width: int) -> None:
-    """Options that make no sense, told."""
+    """Check the options."""
     if layout not in ("joint", "paf_first"):
         raise ModelError(f"head 'paf' has the layouts joint and paf_first, but got '{layout}'. Change head.layout.")
     if len(stages) != 2 or min(stages) < 1 or (layout == "joint" and stages[0] != stages[1]):
         wanted = (
             "two equal numbers, e.g. [2,2]" if layout == "joint" else "numbers of fields' and maps' stages, e.g. [2,1]"
         )
-        raise ModelError(f"head 'paf' with layout {layout} wants {wanted}, but got {list(stages)}. Change head.stages.")
+        raise ModelError(f"head 'paf' with layout {layout} needs {wanted}, but got {list(stages)}. Change head.stages.")
     for name, value, least in (("sigma", sigma, 0.5), ("limb_width", limb_width, 0.5)):
         if value < least:
             raise ModelError(
-                f"head 'paf' wants head.{name} >= {least}, in cells of the map, but got {value}: "
+                f"head 'paf' needs head.{name} >= {least}, in cells of the map, but got {value}: "
                 "narrower ones fall between the cells. 1 is usual."
             )
     if samples < 2 or width < 4:
         raise ModelError(
-            f"head 'paf' wants samples >= 2 and width >= 4, but got {samples} and {width}. 10 and 64 are usual."
+            f"head 'paf' needs samples >= 2 and width >= 4, but got {samples} and {width}. 10 and 64 are usual."
         )

@@ -1,4 +1,4 @@
-"""OpenPose's stages: confidence maps and part affinity fields, refined again and again, in both published layouts."""
+"""The stages of OpenPose, which refine confidence maps and part affinity fields, in both published layouts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class JointStages(nn.Module):
-    """Both branches in each stage, each of which sees what both branches of the stage before said (CVPR 2017).
+    """Both branches in each stage; each branch reads the outputs of both branches of the stage before (CVPR 2017).
 
     Stage 1: three 3x3 convolutions, a 1x1 to four times the width, and the output. Later: five 7x7, a 1x1, the output.
 
@@ -18,7 +18,7 @@ class JointStages(nn.Module):
         width: of the stages; 128 is published.
         fields: channels of the fields.
         maps: channels of the confidence maps; the last is the background.
-        stages: how many; 6 is published.
+        stages: number of stages; 6 is published.
         norm: batch normalisation after each hidden convolution; the published network has none.
     """
 
@@ -50,7 +50,7 @@ class JointStages(nn.Module):
 
 
 class PafFirstStages(nn.Module):
-    """Stages of fields, then stages of maps that see the last fields (TPAMI 2019, the BODY_25 network).
+    """Stages of fields, then stages of maps that read the last fields (TPAMI 2019, the BODY_25 network).
 
     Each stage: five blocks of three 3x3 convolutions whose outputs are concatenated, a 1x1, and the output; PReLU. The
     first stage of either kind has 3/4 of the width, and half the channels before its output.
@@ -60,7 +60,7 @@ class PafFirstStages(nn.Module):
         width: of the stages; 128 is published.
         fields: channels of the fields.
         maps: channels of the confidence maps; the last is the background.
-        stages: how many of fields and of maps; (4, 2) is published.
+        stages: numbers of stages of fields and of maps; (4, 2) is published.
         norm: batch normalisation after each hidden convolution; the published network has none.
     """
 
@@ -105,7 +105,7 @@ class DenseBlock(nn.Module):
 
 
 def conv(before: int, after: int, kernel: int, norm: bool, activation: type[nn.ReLU] | type[nn.PReLU]) -> nn.Sequential:
-    """A convolution that keeps the size, with what follows it."""
+    """A convolution that keeps the size, with normalisation and activation."""
     layer = nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=not norm)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     if layer.bias is not None:
@@ -115,7 +115,7 @@ def conv(before: int, after: int, kernel: int, norm: bool, activation: type[nn.R
 
 
 def last(before: int, outputs: int) -> nn.Conv2d:
-    """A 1x1 convolution that starts out saying nothing."""
+    """A 1x1 convolution whose initial outputs are nearly 0."""
     layer = nn.Conv2d(before, outputs, kernel_size=1)
     nn.init.normal_(layer.weight, std=0.001)
     nn.init.zeros_(cast(Tensor, layer.bias))
@@ -123,6 +123,6 @@ def last(before: int, outputs: int) -> nn.Conv2d:
 
 
 def _start_at_background(stage: nn.Sequential) -> None:
-    """All is background before anything is learnt: otherwise the first steps learn nothing but that."""
+    """Initialise the maps as background, which the first steps would otherwise have to learn."""
     with torch.no_grad():
         cast(Tensor, stage[-1].bias)[-1] = 1.0

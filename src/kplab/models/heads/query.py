@@ -1,4 +1,4 @@
-"""A transformer that is asked for keypoints: learned queries look at a map and answer with a position each."""
+"""A transformer with learned queries, each of which is decoded into the position of a keypoint."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from kplab.models.heads.single import one_pose_each
 from kplab.models.transformer import Transformer, sine_positions
 from kplab.structures.poses import Poses
 
-#: Logit of what a perfect network is sure of.
-SURE = 20.0
-#: What the class "no keypoint" weighs, as in DETR.
-NOBODY = 0.1
+#: Logit of ideal outputs.
+CONFIDENT = 20.0
+#: Weight of the class "no keypoint", as in DETR.
+NO_KEYPOINT = 0.1
 
 
 class QueryHead(RegressionHead):
-    """Encoder and decoder over the cells of a map, and a small network that turns each answer into a keypoint.
+    """Encoder and decoder over the cells of a feature map, and a small network from each decoded query to a keypoint.
 
-    With one query a keypoint, query k is keypoint k. With a set of more, each answer also says which keypoint it is, or
-    none, and answers are paired with the truth by the Hungarian method, anew in each decoder layer.
+    With one query per keypoint, query k predicts keypoint k. In a set of more queries, each is also classified as a keypoint or
+    none, and predictions are matched with the truth by the Hungarian method, separately in each decoder layer.
 
     Outputs are stacks over decoder layers, the last of which is decoded: ``uv`` (L, B, Q, 2), fractions of the view from its
     centre; ``score`` (L, B, Q) logits, or in a set (L, B, Q, K + 1) of the classes, the last of which is "none"; and with
     ``loss: rle`` also ``spread`` (L, B, Q, 2), logits of sigma; with ``heatmap_weight`` also ``heat`` (1, B, K, h, w), logits over cells.
 
     Args:
-        queries: ``keypoints``, or how many there are in the set.
-        level: which of the neck's maps; -1: the coarsest.
+        queries: ``keypoints``, or the size of the set.
+        level: index of the feature map; -1 is the coarsest.
         width, heads, encoder_layers, decoder_layers, feedforward, dropout: of the transformer.
-        anchored: an answer counts from the mean place of where its query looked, uv = sum_n a_n p_n + offset, with attention
-            a_n to the cell at p_n; false: from the view's centre, uv = sigmoid(logit) - 1/2, as in DETR and PRTR. Positions
-            are no part of what cells answer, so without anchors the places of cells reach an answer by detours only, and
-            learning stands still for long.
+        anchored: coordinates are relative to the mean position of the query's attention, uv = sum_n a_n p_n + offset, with
+            attention a_n to the cell at p_n; false: to the centre of the view, uv = sigmoid(logit) - 1/2, as in DETR and
+            PRTR. Positions are not part of the attention's values, so without anchors they reach the output indirectly
+            only, and training starts slowly.
         loss: l1, or rle: residual log-likelihood.
         coordinate_weight: of the coordinates' loss.
         oks_weight: of 1 - OKS, with the skeleton's sigmas.
         score_weight: of the cross entropy of the scores.
-        heatmap_weight: of the cross entropy of heatmaps, one a keypoint over the encoder's cells, which are said in training
-            besides and never decoded: they teach cells what they show before any query knows where to look (TFPose).
+        heatmap_weight: of the cross entropy of heatmaps, one per keypoint over the encoder's cells, which are an auxiliary
+            output of training and never decoded (TFPose).
 
     Source: Li et al., "Pose Recognition with Cascade Transformers" (PRTR), 2021; Carion et al. (DETR), 2020; queries that
-    are keypoints: Mao et al., "TFPose", 2021. PoseTED (2021) has not published its code. Anchors are kplab's own; they play the
-    part of the reference points of later detection transformers.
+    are keypoints: Mao et al., "TFPose", 2021. PoseTED (2021) has not published its code. Anchors are kplab's own, and similar
+    to the reference points of later detection transformers.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class QueryHead(RegressionHead):
         k = len(self.skeleton)
         self.fixed = queries == "keypoints"
         if not self.fixed and (not isinstance(queries, int) or queries < k):
-            raise ModelError(f"head 'query' wants queries: keypoints, or a number of {k} or more, but got {queries}.")
+            raise ModelError(f"head 'query' needs queries: keypoints, or a number of {k} or more, but got {queries}.")
         if loss not in ("l1", "rle"):
-            raise ModelError(f"head 'query' knows loss l1 and rle, but got '{loss}'.")
+            raise ModelError(f"head 'query' has loss l1 and rle, but got '{loss}'.")
         if width % 4 or width % heads or decoder_layers < 1:
             raise ModelError(
-                f"head 'query' wants a width that is a multiple of 4 and of heads, and a decoder layer at least, but got "
+                f"head 'query' needs a width that is a multiple of 4 and of heads, and at least one decoder layer, but got "
                 f"width {width}, heads {heads} and decoder_layers {decoder_layers}. 256, 8 and 6 are usual."
             )
-        self.gains = {
+        self.weights = {
             "coordinate": coordinate_weight,
             "oks": oks_weight,
             "score": score_weight,
@@ -106,17 +106,19 @@ class QueryHead(RegressionHead):
 
     @property
     def flips(self) -> bool:
-        """In a set, query q of the mirrored view may be any keypoint: there is nothing to average it with."""
+        """False for a set: query q of the mirrored view may be any keypoint, so outputs can't be averaged."""
         return self.fixed
 
     def forward(self, maps: list[Tensor], targets: Any | None = None) -> dict[str, Tensor]:
-        """What every decoder layer says; the last layers run in full precision."""
+        """The outputs of all decoder layers; the last layers run in full precision."""
         cells, positions = self._cells(maps)
         cells = self.transformer.encode(cells, positions)
-        said, looked = self.transformer.decode(cells, positions, self.queries, weights=self.anchored)
-        with torch.autocast(said.device.type, enabled=False):
-            point, score = self.point(said.float()), self.score(said.float())
-            uv = point[..., :2].sigmoid() - 0.5 if looked is None else self._anchors(looked, maps) + point[..., :2]
+        decoded, attention = self.transformer.decode(cells, positions, self.queries, weights=self.anchored)
+        with torch.autocast(decoded.device.type, enabled=False):
+            point, score = self.point(decoded.float()), self.score(decoded.float())
+            uv = (
+                point[..., :2].sigmoid() - 0.5 if attention is None else self._anchors(attention, maps) + point[..., :2]
+            )
         outputs = {"uv": uv, "score": score.squeeze(-1) if self.fixed else score}
         if self.likelihood is not None:
             outputs["spread"] = point[..., 2:]
@@ -126,15 +128,15 @@ class QueryHead(RegressionHead):
         return outputs
 
     def attention(self, maps: list[Tensor]) -> Tensor:
-        """Where each query of the last decoder layer looks: (B, Q, h, w), shares that sum to 1."""
-        looked = self.transformer(*self._cells(maps), self.queries, weights=True)[1]
-        assert looked is not None
-        return looked[-1].unflatten(-1, maps[self.level].shape[-2:])
+        """Attention of each query of the last decoder layer: (B, Q, h, w), with sum 1."""
+        attention = self.transformer(*self._cells(maps), self.queries, weights=True)[1]
+        assert attention is not None
+        return attention[-1].unflatten(-1, maps[self.level].shape[-2:])
 
-    def _anchors(self, looked: Tensor, maps: list[Tensor]) -> Tensor:
-        """(..., 2) mean places of shares of attention (..., N) to cells, fractions of the view from its centre."""
-        y, x = (((torch.arange(n, device=looked.device) + 0.5) / n - 0.5) for n in maps[self.level].shape[-2:])
-        return looked.float() @ torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
+    def _anchors(self, attention: Tensor, maps: list[Tensor]) -> Tensor:
+        """(..., 2) mean positions of attention (..., N) to cells, fractions of the view from its centre."""
+        y, x = (((torch.arange(n, device=attention.device) + 0.5) / n - 0.5) for n in maps[self.level].shape[-2:])
+        return attention.float() @ torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
 
     def _cells(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """(B, N, C) and their positions (N, C)."""
@@ -147,8 +149,8 @@ class QueryHead(RegressionHead):
         """Losses of all decoder layers, their mean; means over labelled keypoints.
 
         coordinate = mean |u - u*| over x and y, or the likelihood's nats; oks = 1 - exp(-d**2 / (2 area (2 sigma)**2)); score
-        = cross entropy of that very similarity, or in a set of the classes, "no keypoint" weighing 0.1. An answer without
-        a partner may be no keypoint or any unlabelled one.
+        = cross entropy of that similarity, or in a set of the classes, with weight 0.1 of "no keypoint". A prediction without
+        a match may be no keypoint or any unlabelled one.
         """
         uv, weight = outputs["uv"].float(), targets["weight"]
         chosen = {name: value.float() for name, value in outputs.items() if name not in ("score", "heat")}
@@ -171,7 +173,7 @@ class QueryHead(RegressionHead):
             log = outputs["heat"][0].float().flatten(2).log_softmax(-1)
             wanted = self._heat(targets, outputs["heat"].shape[-2:]).flatten(2)
             losses["heatmap"] = mean_over(-(wanted * log).sum(-1), weight)
-        return {name: self.gains[name] * value for name, value in losses.items()}
+        return {name: self.weights[name] * value for name, value in losses.items()}
 
     def _heat(self, targets: Targets, shape: Sequence[int]) -> Tensor:
         """(B, K, h, w) normal distributions of a cell around the keypoints, which sum to 1 over the cells."""
@@ -182,14 +184,14 @@ class QueryHead(RegressionHead):
 
     @torch.no_grad()
     def partners(self, outputs: dict[str, Tensor], targets: Targets) -> Tensor:
-        """Which answer of a set each keypoint is paired with: (L, B, K) int64; of unlabelled ones 0, which means nothing.
+        """Index of the query that each keypoint is matched with: (L, B, K) int64; 0, without meaning, for unlabelled ones.
 
-        The cost of a pair is 5 |u - u*|, summed over x and y, less the probability of the class.
+        The cost of a pair is 5 |u - u*|, summed over x and y, minus the probability of the class.
         """
         uv, weight = outputs["uv"].float(), targets["weight"]
-        sure = outputs["score"].float().softmax(-1)[..., :-1]
+        probability = outputs["score"].float().softmax(-1)[..., :-1]
         distance = (uv[..., None, :, :] - targets["uv"][:, :, None]).abs().sum(-1)
-        cost = (5 * distance - sure.transpose(-2, -1)).double().cpu().numpy()
+        cost = (5 * distance - probability.transpose(-2, -1)).double().cpu().numpy()
         partner = np.zeros(cost.shape[:-1], dtype=np.int64)
         labelled = weight.cpu().numpy() > 0
         for layer in range(len(cost)):
@@ -200,54 +202,54 @@ class QueryHead(RegressionHead):
         return torch.from_numpy(partner).to(uv.device)
 
     def _class_loss(self, score: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
-        """Mean over the answers in views with labels; see ``loss``."""
+        """Mean over the queries of views with labels; see ``loss``."""
         log = score.float().log_softmax(-1)
         k, labelled = weight.shape[1], weight > 0
-        # without a partner: none, or a keypoint that nobody labelled
+        # without a match: none, or an unlabelled keypoint
         free = torch.cat([~labelled, torch.ones_like(labelled[:, :1])], dim=1)[:, None]
         nats = -torch.where(free, log, -torch.inf).logsumexp(-1)
-        share = torch.full_like(nats, NOBODY)
+        share = torch.full_like(nats, NO_KEYPOINT)
         kind = torch.arange(k, device=score.device).expand_as(partner)
         own = -log.gather(2, partner[..., None].expand(*partner.shape, k + 1)).gather(-1, kind[..., None]).squeeze(-1)
-        # unlabelled keypoints point to one answer beyond the last, which is dropped
-        seat = torch.where(labelled, partner, score.shape[2])
-        padded = torch.cat([nats, nats[..., :1]], dim=-1).scatter(-1, seat, own)[..., :-1]
-        share = torch.cat([share, share[..., :1]], dim=-1).scatter(-1, seat, torch.ones_like(own))[..., :-1]
+        # unlabelled keypoints point to an additional last query, which is dropped
+        slot = torch.where(labelled, partner, score.shape[2])
+        padded = torch.cat([nats, nats[..., :1]], dim=-1).scatter(-1, slot, own)[..., :-1]
+        share = torch.cat([share, share[..., :1]], dim=-1).scatter(-1, slot, torch.ones_like(own))[..., :-1]
         return mean_over(padded, share * labelled.any(1, keepdim=True))
 
     def decode(self, outputs: dict[str, Tensor]) -> list[Poses]:
-        """What the last decoder layer says; of a set the surest answers, each for one keypoint."""
+        """Decode the last decoder layer; of a set the most probable query of each keypoint."""
         uv, score = outputs["uv"][-1].float(), outputs["score"][-1].float()
         if self.fixed:
-            sure = score.sigmoid()
+            probability = score.sigmoid()
         else:
             every = score.softmax(-1)[..., :-1].transpose(1, 2)
             best = np.stack([linear_sum_assignment(-view)[1] for view in every.double().cpu().numpy()])
             partner = torch.from_numpy(best).to(uv.device)
-            sure = every.gather(-1, partner[..., None]).squeeze(-1)
+            probability = every.gather(-1, partner[..., None]).squeeze(-1)
             uv = _take(uv, partner)
-        return one_pose_each((uv + 0.5) * self.view, sure)
+        return one_pose_each((uv + 0.5) * self.view, probability)
 
     def ideal(self, targets: Targets) -> dict[str, Tensor]:
-        """The truth from every decoder layer; in a set, answer k is keypoint k and the further ones are none."""
+        """The truth in every decoder layer; in a set, query k predicts keypoint k and the others none."""
         layers, k, number = len(self.transformer.decoder), len(self.skeleton), len(self.queries)
-        uv, sure = targets["uv"], targets["weight"] > 0
+        uv, probability = targets["uv"], targets["weight"] > 0
         outputs = {"uv": F.pad(uv, (0, 0, 0, number - k))}
         if self.fixed:
-            outputs["score"] = torch.where(sure, SURE, -SURE)
+            outputs["score"] = torch.where(probability, CONFIDENT, -CONFIDENT)
         else:
-            kind = torch.where(sure, torch.arange(k, device=uv.device), k)
-            outputs["score"] = SURE * F.one_hot(F.pad(kind, (0, number - k), value=k), k + 1).float()
+            kind = torch.where(probability, torch.arange(k, device=uv.device), k)
+            outputs["score"] = CONFIDENT * F.one_hot(F.pad(kind, (0, number - k), value=k), k + 1).float()
         if self.likelihood is not None:
-            spread = torch.where(sure, -8.0, 8.0)[..., None].expand(-1, -1, 2)
+            spread = torch.where(probability, -8.0, 8.0)[..., None].expand(-1, -1, 2)
             outputs["spread"] = F.pad(spread, (0, 0, 0, number - k))
-        said = {name: value.expand(layers, *value.shape).clone() for name, value in outputs.items()}
+        decoded = {name: value.expand(layers, *value.shape).clone() for name, value in outputs.items()}
         if self.hint is not None:
-            said["heat"] = self._heat(targets, self.shape).clamp_min(1e-9).log()[None]
-        return said
+            decoded["heat"] = self._heat(targets, self.shape).clamp_min(1e-9).log()[None]
+        return decoded
 
     def unflip(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Coordinates mirrored, all renamed."""
+        """Coordinates mirrored, keypoints permuted."""
         if not self.fixed:
             raise ModelError("head 'query' has no flip test with a set of queries. Use flip_test=false.")
         renamed = {name: value[:, :, self.flip] for name, value in outputs.items()}

@@ -1,4 +1,4 @@
-"""Two stages: proposals, then for each a score, a better box, and a heatmap of every keypoint inside it."""
+"""Keypoint R-CNN: proposals, then for each a score, a refined box and a heatmap per keypoint inside it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from kplab.models.heads.multi import boxes_of, padded
 from kplab.ops.nms import box_nms
 from kplab.structures.poses import Poses
 
-#: What a perfect network says when it is sure.
-SURE = 20.0
+#: Logit of ideal outputs.
+CONFIDENT = 20.0
 #: Error up to which smooth L1 is quadratic, in units of the box coder.
 BETA = 1 / 9
 
@@ -32,55 +32,55 @@ Tensors = dict[str, Any]
 
 
 class RCNNHead(Head):
-    """Keypoint R-CNN: torchvision's proposals, box head and keypoint head on the neck's maps; background and one class.
+    """Keypoint R-CNN: torchvision's proposals, box head and keypoint head, with background and one class.
 
-    With torchvision's defaults, a ResNet-50, ``neck=fpn_pool`` and its weights, it says what torchvision's
-    ``keypointrcnn_resnet50_fpn`` says. Maps of different widths pass through 1x1 convolutions first.
+    With torchvision's defaults, a ResNet-50, ``neck=fpn_pool`` and its weights, outputs are those of
+    torchvision's ``keypointrcnn_resnet50_fpn``. Maps of different widths pass through 1x1 convolutions first.
 
-    Outputs are, for B views, A anchors a view, R regions and P boxes whose keypoints were read:
+    Outputs are, for B views, A anchors per view, R regions and P boxes with keypoints:
     ``objectness`` (B, A) logits, ``anchor_deltas`` (B, A, 4) from ``anchors`` (A, 4);
     ``class_logits`` (R, 2) background and subject, ``box_deltas`` (R, 8) from ``roi`` (R, 4) of view ``roi_view`` (R,);
     ``heatmap`` (P, K, S, S) logits inside ``box`` (P, 4) of view ``view`` (P,), and ``score`` (P,).
     Given targets, regions are sampled around them, P are the positive ones, and ``anchor_label`` (B, A) and ``roi_label``
-    (R,), 1, 0, or -1 for what wasn't drawn, with ``anchor_instance``, ``roi_instance`` and ``instance`` (P,) say which
-    subject each is to learn. Else the P boxes are what survives suppression. What is drawn depends on torch's random state.
+    (R,) are 1, 0, or -1 if not sampled; ``anchor_instance``, ``roi_instance`` and ``instance`` (P,) are the assigned
+    subjects. Without targets, the P boxes are those left by NMS. Sampling depends on torch's random state.
 
-    Ignored instances (crowds, unlabelled subjects): an anchor or a region that matches nobody is not taken for background
-    where its stage's ``negative`` share of it lies in an ignored box. Subjects with no labelled keypoint teach boxes only.
+    Ignored instances (crowds, unlabelled subjects): an anchor or a region without a match is no negative if
+    its stage's ``negative`` share of it is in an ignored box. Subjects without labelled keypoints train boxes only.
 
-    The score of a keypoint is a probability, while torchvision gives the raw logit of the peak: the score of the box,
-    times how likely its heatmap calls the 3x3 cells around the peak.
+    The score of a keypoint is a probability: the score of the box times the probability of the 3x3 cells around the peak of
+    its heatmap. (Torchvision returns the raw logit of the peak.)
 
     Args:
-        boxes: ``annotated`` or ``keypoints``: what is boxed, see ``multi.boxes_of``.
+        boxes: ``annotated`` or ``keypoints``, see ``multi.boxes_of``.
         margin: of hulls of keypoints, fraction of their longer side.
-        shift: what the network's keypoints lack to the true ones in x and in y, view pixels. Torchvision's weights took
-            the index of a pixel for its position, which at their scale of about 1.5 is 0.75 pixels.
+        shift: added to decoded keypoints in x and in y, view pixels. Torchvision's weights were trained on the index of a
+            pixel as its position, which at their scale of about 1.5 is 0.75 pixels.
         anchor_sizes: a list of sizes for each map, square roots of areas in pixels; None is 8 strides each.
         anchor_ratios: height over width.
-        rpn_positive: IoU from which an anchor is to propose a subject; each subject's best anchor is as well.
-        rpn_negative: IoU below which it is background.
-        rpn_samples: anchors a view that learn.
-        rpn_share: of these, positive at most.
-        rpn_before: proposals of each map before suppression, in training and in prediction.
-        rpn_after: proposals of a view after it.
-        rpn_nms: IoU above which two proposals are one.
-        positive: IoU from which a region is a subject.
-        negative: IoU below which it is background.
-        samples: regions a view that learn.
-        share: of these, positive at most.
-        box_size: cells of a region along a side, for its box.
+        rpn_positive: smallest IoU of a positive anchor; the best anchor of each subject is positive as well.
+        rpn_negative: IoU below which an anchor is negative.
+        rpn_samples: sampled anchors per view.
+        rpn_share: largest share of positives among them.
+        rpn_before: proposals per map before NMS, in training and in prediction.
+        rpn_after: proposals per view after NMS, likewise.
+        rpn_nms: IoU threshold of the NMS of proposals.
+        positive: smallest IoU of a positive region.
+        negative: IoU below which a region is negative.
+        samples: sampled regions per view.
+        share: largest share of positives among them.
+        box_size: cells along a side of a region, for its box.
         box_width: of both layers of the box head.
-        keypoint_size: cells of a region along a side, for its keypoints; the heatmap has four times as many.
+        keypoint_size: cells along a side of a region, for its keypoints; heatmaps have four times as many.
         keypoint_layers: 3x3 convolutions on them.
         keypoint_width: of each.
-        sampling: samples of a cell along each axis; 0 takes as many as the map has.
-        aligned: whether RoIAlign knows where the centres of cells are; torchvision's weights were trained without.
-        min_score: least score of a box.
-        nms_threshold: IoU above which two boxes are one.
-        max_poses: in a view.
+        sampling: samples of a cell along each axis; 0 is adaptive.
+        aligned: RoIAlign with exact centres of cells; torchvision's weights were trained without.
+        min_score: smallest score of a box.
+        nms_threshold: IoU threshold of the NMS of boxes.
+        max_poses: largest number of poses of a view.
 
-    Source: He et al., "Mask R-CNN", 2017, section 5, as torchvision has it.
+    Source: He et al., "Mask R-CNN", 2017, section 5, as in torchvision.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class RCNNHead(Head):
             box_size=box_size, box_width=box_width, keypoint_size=keypoint_size, keypoint_layers=keypoint_layers,
             keypoint_width=keypoint_width, max_poses=max_poses,
         )  # fmt: skip
-        boxes_of(Poses.empty(len(self.skeleton)), boxes, margin)  # refuses what it doesn't know
+        boxes_of(Poses.empty(len(self.skeleton)), boxes, margin)  # checks the option
         self.strides = list(inputs.strides)
         self.boxes, self.margin, self.shift, self.nms_threshold = boxes, margin, shift, nms_threshold
         self.side = 4 * keypoint_size
@@ -149,7 +149,7 @@ class RCNNHead(Head):
         )  # fmt: skip
 
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> Tensors:
-        """True boxes and keypoints, padded to the same number a view; which regions learn them is drawn in ``forward``.
+        """Stack true boxes and keypoints, padded to equal numbers per view; ``forward`` samples the regions assigned to them.
 
         Returns:
             ``box`` (B, M, 4), ``xy`` (B, M, K, 2), ``labelled`` (B, M, K), ``exists`` (B, M), ``ignored`` (B, I, 4),
@@ -171,7 +171,7 @@ class RCNNHead(Head):
         return {**{name: padded(values, self.device) for name, values in rows.items()}, "size": size}
 
     def forward(self, maps: list[Tensor], targets: Tensors | None = None) -> Tensors:
-        """Proposals, and what the second stage says of them: around targets where there are some, else what it detects."""
+        """Proposals and the outputs of the second stage: for regions sampled around targets, or for detections."""
         maps = [even(m) for even, m in zip(self.even, maps, strict=True)]
         shape = (maps[0].shape[-2] * self.strides[0], maps[0].shape[-1] * self.strides[0])
         views = len(maps[0])
@@ -186,11 +186,11 @@ class RCNNHead(Head):
             "objectness": objectness.view(views, -1),
             "anchor_deltas": anchor_deltas.view(views, -1, 4),
         }
-        # RoIAlign knows no half precision on every device
+        # RoIAlign does not support half precision on every device
         full = [m.float() for m in maps[: len(self.cut_from)]]
         if targets is None:
             return out | self._detected(full, proposed, shape)
-        return out | self._drawn(anchors, targets) | self._taught(full, proposed, targets)
+        return out | self._sample_anchors(anchors, targets) | self._sample_regions(full, proposed, targets)
 
     def _anchors(self, shapes: list[tuple[int, int]], shape: tuple[int, int]) -> Tensor:
         """(A, 4) anchors of maps with these (rows, columns), in a view with those."""
@@ -198,8 +198,8 @@ class RCNNHead(Head):
         (anchors,) = self.rpn.anchor_generator(ImageList(torch.empty(1, 0, *shape), [shape]), maps)
         return anchors
 
-    def _drawn(self, anchors: Tensor, targets: Tensors) -> dict[str, Tensor]:
-        """Which anchors learn what: of those that could, a random few."""
+    def _sample_anchors(self, anchors: Tensor, targets: Tensors) -> dict[str, Tensor]:
+        """Labels and subjects of the anchors, of which a random sample counts."""
         labels, instances = [], []
         for true, ignored in zip(_each(targets, "box", "exists"), _each(targets, "ignored", "ignores"), strict=True):
             label, instance = parts.assign(self.rpn.proposal_matcher, anchors, true, ignored)
@@ -209,8 +209,8 @@ class RCNNHead(Head):
         chosen = [torch.where(d, label, -1) for d, label in zip(drawn, labels, strict=True)]
         return {"anchor_label": torch.stack(chosen), "anchor_instance": torch.stack(instances)}
 
-    def _taught(self, maps: list[Tensor], proposed: list[Tensor], targets: Tensors) -> Tensors:
-        """What is said of proposals, and of the true boxes, of which a random few are taken; keypoints of the positive."""
+    def _sample_regions(self, maps: list[Tensor], proposed: list[Tensor], targets: Tensors) -> Tensors:
+        """Second stage for a random sample of proposals and true boxes, with the keypoints of positives."""
         rois, labels, instances = [], [], []
         true, ignored = _each(targets, "box", "exists"), _each(targets, "ignored", "ignores")
         for boxes, here, there in zip(proposed, true, ignored, strict=True):
@@ -222,17 +222,17 @@ class RCNNHead(Head):
         rois, labels, instances = ([v[d] for v, d in zip(x, drawn, strict=True)] for x in (rois, labels, instances))
         positive = [label > 0 for label in labels]
         out = self._read_boxes(maps, rois)
-        sure = out["class_logits"].softmax(-1)[:, 1][torch.cat(positive)]
+        score = out["class_logits"].softmax(-1)[:, 1][torch.cat(positive)]
         return {
             **out,
             "roi_label": torch.cat(labels),
             "roi_instance": torch.cat(instances),
             "instance": torch.cat([i[p] for i, p in zip(instances, positive, strict=True)]),
-            **self._read_keypoints(maps, [r[p] for r, p in zip(rois, positive, strict=True)], sure),
+            **self._read_keypoints(maps, [r[p] for r, p in zip(rois, positive, strict=True)], score),
         }
 
     def _detected(self, maps: list[Tensor], proposed: list[Tensor], shape: tuple[int, int]) -> Tensors:
-        """What is said of proposals, and the keypoints of what survives suppression."""
+        """Second stage for all proposals, with the keypoints of those left by NMS."""
         out = self._read_boxes(maps, proposed)
         boxes, scores, _ = self.roi_heads.postprocess_detections(
             out["class_logits"], out["box_deltas"], proposed, [shape] * len(proposed)
@@ -257,11 +257,11 @@ class RCNNHead(Head):
         return {"box": torch.cat(boxes), "view": _views(boxes), "score": score, "heatmap": heatmap}
 
     def loss(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
-        """The five usual losses, of weight 1.
+        """The five losses of Keypoint R-CNN, of weight 1.
 
         objectness: mean cross entropy of the anchors drawn; rpn_box: smooth L1 of the positive ones' corrections, summed,
         over the number of all drawn. classifier, box: the same of regions. keypoint: mean cross entropy, over the cells
-        of a heatmap, of the labelled keypoints inside their region; ln(S**2) where it knows nothing.
+        of a heatmap, of the labelled keypoints inside their region; ln(S**2) for uniform heatmaps.
         """
         label = outputs["anchor_label"]
         drawn, positive = label >= 0, label > 0
@@ -297,10 +297,10 @@ class RCNNHead(Head):
 
     @torch.no_grad()
     def decode(self, outputs: Tensors) -> list[Poses]:
-        """Keypoints at the highest point of their heatmap, which is resized to the pixels of its box by bicubic interpolation.
+        """Decode keypoints as the maxima of their heatmaps, resized to the pixels of the box by bicubic interpolation.
 
-        Boxes, and therefore all keypoints, lie in the view. Boxes are suppressed once more, which changes nothing but for
-        outputs that were drawn or are perfect.
+        Boxes, and therefore all keypoints, are inside the view. NMS is applied once more, which only changes sampled or
+        ideal outputs.
         """
         found = []
         for box, score, heatmap in self._by_view(outputs):
@@ -319,7 +319,7 @@ class RCNNHead(Head):
 
     @torch.no_grad()
     def roi_heatmaps(self, outputs: Tensors) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """What ``decode`` reads, to be drawn.
+        """The heatmaps that ``decode`` reads, for drawing.
 
         Returns:
             for each view boxes (n, 4) xyxy, view pixels; their scores (n,); and (n, K, S, S) probabilities that a keypoint is
@@ -331,30 +331,30 @@ class RCNNHead(Head):
         ]
 
     def ideal(self, targets: Tensors) -> Tensors:
-        """All anchors say whether and where they are right; the only regions are the true boxes, their heatmaps sharp."""
+        """Correct scores and boxes of all anchors; the only regions are the true boxes, with narrow heatmaps."""
         shape = (targets["size"][1], targets["size"][0])
         anchors = self._anchors([(math.ceil(shape[0] / s), math.ceil(shape[1] / s)) for s in self.strides], shape)
         true, ignored = _each(targets, "box", "exists"), _each(targets, "ignored", "ignores")
         labels, instances, deltas = [], [], []
         for here, there in zip(true, ignored, strict=True):
             label, instance = parts.assign(self.rpn.proposal_matcher, anchors, here, there)
-            said = torch.zeros_like(anchors)
-            said[label > 0] = self.rpn.box_coder.encode_single(here[instance[label > 0]], anchors[label > 0])
+            wanted = torch.zeros_like(anchors)
+            wanted[label > 0] = self.rpn.box_coder.encode_single(here[instance[label > 0]], anchors[label > 0])
             labels.append(label)
             instances.append(instance)
-            deltas.append(said)
+            deltas.append(wanted)
         box, view = torch.cat(true), _views(true)
         instance = torch.cat([torch.arange(len(t), device=self.device) for t in true])
         xy, labelled = targets["xy"][view, instance], targets["labelled"][view, instance]
         return {
             "anchors": anchors,
-            "objectness": torch.where(torch.stack(labels) > 0, SURE, -SURE),
+            "objectness": torch.where(torch.stack(labels) > 0, CONFIDENT, -CONFIDENT),
             "anchor_deltas": torch.stack(deltas),
             "anchor_label": torch.stack(labels),
             "anchor_instance": torch.stack(instances),
             "roi": box,
             "roi_view": view,
-            "class_logits": box.new_tensor([-SURE / 2, SURE / 2]).repeat(len(box), 1),
+            "class_logits": box.new_tensor([-CONFIDENT / 2, CONFIDENT / 2]).repeat(len(box), 1),
             "box_deltas": box.new_zeros(len(box), 8),
             "roi_label": torch.ones_like(view),
             "roi_instance": instance,
@@ -366,7 +366,7 @@ class RCNNHead(Head):
         }
 
     def representable(self, poses: Poses, size: tuple[int, int]) -> np.ndarray:
-        """Which instances have a box that holds all their keypoints and isn't suppressed by another's."""
+        """Which instances have a box that contains all their keypoints and isn't removed by NMS."""
         box = boxes_of(poses, self.boxes, self.margin)
         boxed = np.isfinite(box).all(1)
         inside = ((poses.xy >= box[:, None, :2]) & (poses.xy <= box[:, None, 2:])).all(-1) | ~poses.labelled
@@ -385,7 +385,7 @@ class RCNNHead(Head):
 
 
 def _each(targets: Tensors, name: str, there: str) -> list[Tensor]:
-    """One tensor a view, without the padding."""
+    """One tensor per view, without the padding."""
     return [rows[real] for rows, real in zip(targets[name], targets[there], strict=True)]
 
 
@@ -395,6 +395,6 @@ def _views(boxes: list[Tensor]) -> Tensor:
     return torch.arange(len(boxes), device=boxes[0].device).repeat_interleave(count)
 
 
-def _smooth(said: Tensor, wanted: Tensor) -> Tensor:
+def _smooth(predicted: Tensor, wanted: Tensor) -> Tensor:
     """Smooth L1, summed."""
-    return F.smooth_l1_loss(said, wanted, beta=BETA, reduction="sum")
+    return F.smooth_l1_loss(predicted, wanted, beta=BETA, reduction="sum")

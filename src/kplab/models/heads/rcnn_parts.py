@@ -1,4 +1,4 @@
-"""Parts of Keypoint R-CNN that torchvision lacks: layers in full precision, RoIAlign with a choice, ignored subjects, scores."""
+"""Parts of Keypoint R-CNN beyond torchvision's: layers in full precision, RoIAlign with options, ignored subjects, scores."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from torchvision.ops.poolers import LevelMapper
 
 from kplab.errors import ModelError
 
-#: Of the maps that RoIs are cut from; the pyramid's pooled map above it proposes only.
+#: Coarsest stride of the maps that RoIs are cropped from; the pooled map above it is used for proposals only.
 COARSEST_STRIDE = 32
-#: How much less likely than its neighbour a perfect network calls the cell beside a keypoint's, nats.
-STEEP = 20.0
+#: Curvature of ideal heatmaps, nats per squared cell.
+CURVATURE = 20.0
 
 
 class Layers(RPNHead):
-    """A 3x3 convolution, and in full precision two 1x1 convolutions: bfloat16 holds a side of 500 pixels to 2 only."""
+    """A 3x3 convolution, and in full precision two 1x1 convolutions: bfloat16 resolves a side of 500 pixels to 2 pixels only."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """(B, C, h, w) maps to (B, anchors, h, w) logits and (B, 4 anchors, h, w) corrections of each."""
@@ -52,14 +52,14 @@ class HeatmapPredictor(KeypointRCNNPredictor):
 
 
 class RoIPool(nn.Module):
-    """RoIAlign on the map that suits each box: level floor(4 + log2(sqrt(area) / 224)), 2 being stride 4.
+    """RoIAlign on the map of each box's scale: level floor(4 + log2(sqrt(area) / 224)), 2 being stride 4.
 
     Args:
         strides: of the maps, finest first, each twice the one before.
-        side: of what is cut out, cells.
+        side: of the crop, cells.
         sampling: samples of a cell along each axis; 0 takes as many as the map has.
-        aligned: whether the value of a cell of the map lies in its centre, as it does, or in its corner, as torchvision's
-            published weights take it.
+        aligned: whether the value of a cell of the map is at its centre, which is exact, or at its corner, as for the
+            published weights of torchvision.
 
     Source: Lin et al., "Feature Pyramid Networks for Object Detection", 2017; He et al., "Mask R-CNN", 2017.
     """
@@ -68,17 +68,17 @@ class RoIPool(nn.Module):
         super().__init__()
         if any(coarse != 2 * fine for fine, coarse in itertools.pairwise(strides)) or strides[0].bit_count() != 1:
             raise ModelError(
-                f"head 'rcnn' cuts its regions out of maps whose strides double, such as 4, 8, 16, 32, but the neck gives "
+                f"head 'rcnn' crops its regions from maps whose strides double, such as 4, 8, 16, 32, but the neck gives "
                 f"{strides}. Use neck=fpn, or neck=simple_pyramid for equal strides."
             )
         self.strides, self.side, self.sampling, self.aligned = strides, side, sampling, aligned
         self.level_of = LevelMapper(strides[0].bit_length() - 1, strides[-1].bit_length() - 1)
 
     def forward(self, maps: list[Tensor], boxes: list[Tensor]) -> Tensor:
-        """Cut R boxes out.
+        """Crop R boxes.
 
         Args:
-            maps: (B, C, h, w) one a stride.
+            maps: (B, C, h, w), one per stride.
             boxes: B tensors (n, 4) xyxy, view pixels, R in all.
 
         Returns:
@@ -96,9 +96,9 @@ class RoIPool(nn.Module):
 
 
 def assign(matcher: Matcher, boxes: Tensor, true: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor]:
-    """What anchors or proposals of one view are to learn.
+    """Assign labels and subjects to the anchors or proposals of one view.
 
-    A box that matches nobody learns nothing either where the matcher's lower threshold of its area lies in an ignored box.
+    A box without a match is neither positive nor negative if the matcher's lower threshold of its area is in an ignored box.
 
     Args:
         boxes: (A, 4) xyxy, view pixels.
@@ -123,7 +123,7 @@ def assign(matcher: Matcher, boxes: Tensor, true: Tensor, ignored: Tensor) -> tu
 
 
 def perfect_heatmaps(xy: Tensor, labelled: Tensor, boxes: Tensor, side: int) -> Tensor:
-    """Logits of a narrow Gaussian around the cell of each keypoint, 0 where it is unlabelled.
+    """Logits of a narrow Gaussian around the cell of each keypoint, 0 if it is unlabelled.
 
     -20 d**2, d the distance from the cell in cells. It is smooth, because boxes of fewer pixels than cells are decoded
     from a sample of the heatmap, which would miss a single lit cell.
@@ -131,7 +131,7 @@ def perfect_heatmaps(xy: Tensor, labelled: Tensor, boxes: Tensor, side: int) -> 
     Args:
         xy: (R, K, 2) view pixels.
         labelled: (R, K) bool.
-        boxes: (R, 4) view pixels; keypoints outside are taken for the nearest cell.
+        boxes: (R, 4) view pixels; keypoints outside are assigned to the nearest cell.
         side: of a heatmap, cells.
 
     Returns:
@@ -140,21 +140,21 @@ def perfect_heatmaps(xy: Tensor, labelled: Tensor, boxes: Tensor, side: int) -> 
     cell = cells(xy, boxes, side)
     along = torch.arange(side, device=xy.device)
     squared = ((along - cell[..., None]) ** 2).float()
-    return -STEEP * (squared[:, :, 1, :, None] + squared[:, :, 0, None, :]) * labelled[..., None, None]
+    return -CURVATURE * (squared[:, :, 1, :, None] + squared[:, :, 0, None, :]) * labelled[..., None, None]
 
 
 def cells(xy: Tensor, boxes: Tensor, side: int) -> Tensor:
-    """(R, K, 2) int64 (column, row) of the heatmap's cell that each keypoint lies in, or is nearest to."""
+    """(R, K, 2) int64 (column, row) of the cell of the heatmap that contains each keypoint, or is nearest to it."""
     low, sides = boxes[:, None, :2], (boxes[:, None, 2:] - boxes[:, None, :2]).clamp_min(1e-6)
     return ((xy - low) / sides * side).floor().long().clamp(0, side - 1)
 
 
 def peak_probability(heatmap: Tensor, xy: Tensor, boxes: Tensor) -> Tensor:
-    """How likely a keypoint is within a cell of where it was found: the softmax of its heatmap, summed over 3x3 cells.
+    """Probability that a keypoint is within a cell of its decoded position: the softmax of its heatmap, summed over 3x3 cells.
 
     Args:
         heatmap: (R, K, S, S) logits.
-        xy: (R, K, 2) where it was found, view pixels.
+        xy: (R, K, 2) decoded positions, view pixels.
         boxes: (R, 4) view pixels.
 
     Returns:
@@ -175,7 +175,7 @@ def is_torchvisions(state: dict[str, Tensor]) -> bool:
 def from_torchvision(state: dict[str, Tensor], strides: list[int]) -> dict[str, Tensor]:
     """Weights of torchvision's Keypoint R-CNN under the names of a PoseModel: timm's ResNet, ``fpn_pool``, ``rcnn``.
 
-    Files written before torchvision 0.13 name the layers of the pyramid and of the proposals otherwise; both are known.
+    Both sets of names are accepted: those of torchvision 0.13 and those of earlier files.
 
     Args:
         state: tensors by torchvision's names.
@@ -192,37 +192,37 @@ def from_torchvision(state: dict[str, Tensor], strides: list[int]) -> dict[str, 
     return renamed
 
 
-def sizes_of(asked: list[list[float]] | None, strides: list[int]) -> tuple[tuple[float, ...], ...]:
-    """Sizes of anchors on each map, pixels; 8 strides where none are asked for.
+def sizes_of(anchor_sizes: list[list[float]] | None, strides: list[int]) -> tuple[tuple[float, ...], ...]:
+    """Sizes of anchors on each map, pixels; 8 strides by default.
 
     Raises:
-        ModelError: not as many lists as maps, or lists of different lengths, which torchvision doesn't take.
+        ModelError: not as many lists as maps, or lists of different lengths, which torchvision doesn't support.
     """
-    if asked is None:
+    if anchor_sizes is None:
         return tuple((8.0 * stride,) for stride in strides)
-    if len(asked) != len(strides) or len({len(sizes) for sizes in asked}) != 1 or not asked[0]:
+    if len(anchor_sizes) != len(strides) or len({len(row) for row in anchor_sizes}) != 1 or not anchor_sizes[0]:
         raise ModelError(
-            f"head 'rcnn' wants anchor_sizes for each of the neck's {len(strides)} maps (strides {strides}), as many for "
-            f"each, but got {asked}. Set head.anchor_sizes=null for 8 strides."
+            f"head 'rcnn' needs anchor_sizes for each of the neck's {len(strides)} maps (strides {strides}), equally many "
+            f"for each, but got {anchor_sizes}. Set head.anchor_sizes=null for 8 strides."
         )
-    return tuple(tuple(sizes) for sizes in asked)
+    return tuple(tuple(row) for row in anchor_sizes)
 
 
 def by_mode(counts: tuple[int, int]) -> dict[str, int]:
-    """Torchvision's names for training and prediction."""
+    """Counts under torchvision's names for training and prediction."""
     return {"training": counts[0], "testing": counts[1]}
 
 
 def check_thresholds(high_name: str, high: float, low_name: str, low: float) -> None:
-    """Refuse IoUs that contradict each other."""
+    """Check that IoU thresholds are in order."""
     if not 0 < low <= high <= 1:
         raise ModelError(
-            f"head 'rcnn' wants 0 < {low_name} <= {high_name} <= 1, but got {low} and {high}. "
+            f"head 'rcnn' needs 0 < {low_name} <= {high_name} <= 1, but got {low} and {high}. "
             "0.3 and 0.7 are usual for proposals, 0.5 and 0.5 for regions."
         )
 
 
 def check_counts(**counts: int) -> None:
-    """Refuse what must be at least 1 and isn't."""
+    """Check that counts are at least 1."""
     if low := [f"{name} {value}" for name, value in counts.items() if value < 1]:
-        raise ModelError(f"head 'rcnn' wants at least 1 of each, but got {', '.join(low)}. See conf/head/rcnn.yaml.")
+        raise ModelError(f"head 'rcnn' needs at least 1 of each, but got {', '.join(low)}. See conf/head/rcnn.yaml.")

@@ -1,4 +1,4 @@
-"""What heads share that say coordinates themselves: their targets, likelihoods and similarities."""
+"""Shared by heads that regress coordinates: targets, likelihood and similarity."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Targets = dict[str, Tensor]
 
 
 class RegressionHead(Head):
-    """One pose a view, its coordinates as fractions of the view, counted from its centre.
+    """Base of heads of one pose per view, with coordinates as fractions of the view from its centre.
 
     uv = xy / size - 1/2, so that a mirrored view negates u exactly. Targets are ``uv`` (B, K, 2) in [-1/2, 1/2], ``weight``
     (B, K) 1 where a keypoint is labelled and inside the view, else 0, and ``area`` (B,) of the subjects, view pixels**2.
@@ -36,7 +36,7 @@ class RegressionHead(Head):
         self.register_buffer("view", torch.tensor(self.size, dtype=torch.float32), persistent=False)
 
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> Targets:
-        """Fractions of the view; keypoints beyond its border, which these can't say, weigh nothing."""
+        """Encode keypoints as fractions of the view; those outside it can't be represented and have weight 0."""
         self.check_size(size)
         xy, labelled = subjects(poses, len(self.skeleton), self.device)
         inside = ((xy >= 0) & (xy <= self.view)).all(-1)
@@ -45,11 +45,11 @@ class RegressionHead(Head):
         return {"uv": uv, "weight": weight, "area": self._areas(poses)}
 
     def shift_targets(self, targets: Targets, by: Tensor) -> Targets:
-        """Coordinates move; what is labelled stays so."""
+        """Targets with moved coordinates; weights stay as they are."""
         return {**targets, "uv": targets["uv"] + by.float() / self.view * targets["weight"][..., None]}
 
     def similarity(self, uv: Tensor, targets: Targets) -> Tensor:
-        """exp(-d**2 / (2 area (2 sigma)**2)) of each keypoint, the summands of OKS: (..., B, K, 2) to (..., B, K)."""
+        """exp(-d**2 / (2 area (2 sigma)**2)) of each keypoint, the terms of OKS: (..., B, K, 2) to (..., B, K)."""
         squared = ((uv - targets["uv"]) * self.view).square().sum(-1)
         return (-squared / (8 * self.sigmas**2 * targets["area"][:, None])).exp()
 
@@ -66,7 +66,7 @@ class RegressionHead(Head):
 
 
 class Likelihood(nn.Module):
-    """How unlikely a true coordinate is, given a predicted one and its predicted spread.
+    """Negative log-likelihood of true coordinates, given predicted ones and their predicted spread.
 
     With e = (mu - truth) / sigma, the base distribution Q and a flow G over (e_x, e_y):
         residual:  log sigma - log G(e) - log Q,  for each of x and y (log G counts twice, as published)
@@ -75,7 +75,7 @@ class Likelihood(nn.Module):
 
     Args:
         base: laplace or gaussian.
-        residual: with the flow.
+        residual: whether the flow is used.
 
     Source: Li et al., "Human Pose Regression with Residual Log-likelihood Estimation", 2021.
     """
@@ -108,10 +108,10 @@ class Likelihood(nn.Module):
 
 
 def mirrored(uv: Tensor, flip: Tensor) -> Tensor:
-    """(..., K, 2) coordinates of a mirrored view, mirrored back and renamed; exact, and its own inverse."""
+    """(..., K, 2) coordinates of a mirrored view, mirrored back and permuted; exact, and its own inverse."""
     return uv[..., flip, :] * uv.new_tensor([-1.0, 1.0])
 
 
 def mean_over(values: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean over everything; 0 where nothing weighs."""
+    """Weighted mean over all elements; 0 if all weights are 0."""
     return (values * weight).sum() / weight.sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""Direct regression: coordinates and their spread from pooled features, learnt by likelihood."""
+"""Direct regression: coordinates and their spread from pooled features, trained by likelihood."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from kplab.models.heads.regression import Likelihood, RegressionHead, Targets, m
 from kplab.models.heads.single import one_pose_each
 from kplab.structures.poses import Poses
 
-#: Logit of the spread of a perfect network: 3e-4 of the view.
-SURE = -8.0
+#: Logit of the spread of ideal outputs: 3e-4 of the view.
+LOW_SPREAD = -8.0
 
 
 class RLEHead(RegressionHead):
-    """A linear layer from the mean of a map to two coordinates and two spreads a keypoint.
+    """A linear layer from the mean of a feature map to two coordinates and two spreads per keypoint.
 
     Outputs are ``uv`` (B, K, 2), fractions of the view from its centre, and ``spread`` (B, K, 2), logits of sigma.
 
     Args:
-        level: which of the neck's maps; -1: the coarsest.
+        level: index of the feature map; -1 is the coarsest.
         base: laplace or gaussian, the distribution of errors before the flow.
-        residual: false leaves the flow out: regression by plain likelihood.
+        residual: whether the flow is used; false is regression by plain likelihood.
 
     Source: Li et al., "Human Pose Regression with Residual Log-likelihood Estimation", 2021.
     """
@@ -40,7 +40,7 @@ class RLEHead(RegressionHead):
     ) -> None:
         super().__init__(inputs)
         if base not in ("laplace", "gaussian"):
-            raise ModelError(f"head 'rle' knows base laplace and gaussian, but got '{base}'.")
+            raise ModelError(f"head 'rle' has base laplace and gaussian, but got '{base}'.")
         self.level = inputs.level("rle", level)
         self.stride = inputs.strides[self.level]
         self.likelihood = Likelihood(base, residual)
@@ -57,20 +57,20 @@ class RLEHead(RegressionHead):
         return {"uv": uv, "spread": spread}
 
     def loss(self, outputs: dict[str, Tensor], targets: Targets) -> dict[str, Tensor]:
-        """Nats, mean over labelled keypoints; see ``Likelihood``."""
+        """Negative log-likelihood, mean over labelled keypoints; see ``Likelihood``."""
         nats = self.likelihood(outputs["uv"], outputs["spread"], targets["uv"])
         return {"likelihood": mean_over(nats, targets["weight"])}
 
     def decode(self, outputs: dict[str, Tensor]) -> list[Poses]:
-        """The coordinates; a keypoint scores 1 less its mean spread."""
+        """Decode the coordinates; the score of a keypoint is 1 minus its mean spread."""
         score = 1 - outputs["spread"].sigmoid().mean(-1)
         return one_pose_each((outputs["uv"] + 0.5) * self.view, score)
 
     def ideal(self, targets: Targets) -> dict[str, Tensor]:
-        """The truth, with next to no spread; unlabelled keypoints in the middle with all of it."""
-        sure = targets["weight"][..., None].expand_as(targets["uv"])
-        return {"uv": targets["uv"], "spread": torch.where(sure > 0, SURE, -SURE)}
+        """The true coordinates with a small spread; unlabelled keypoints at the centre with a large one."""
+        labelled = targets["weight"][..., None].expand_as(targets["uv"])
+        return {"uv": targets["uv"], "spread": torch.where(labelled > 0, LOW_SPREAD, -LOW_SPREAD)}
 
     def unflip(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Coordinates mirrored, both renamed."""
+        """Coordinates mirrored, keypoints permuted."""
         return {"uv": mirrored(outputs["uv"], self.flip), "spread": outputs["spread"][:, self.flip]}

@@ -1,4 +1,4 @@
-"""Coordinates as classification: for each keypoint one distribution over x and one over y, finer than a pixel."""
+"""Coordinates by classification: per keypoint one distribution over x and one over y, with bins finer than a pixel."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from kplab.structures.poses import Poses
 
 
 class SimCCHead(Head):
-    """A convolution to K maps of one of the neck's levels, and two linear layers from each map to bins of x and of y.
+    """A convolution from one feature map to K maps, and two linear layers from each map to bins of x and of y.
 
     Targets are ``{"x": (B, K, bins), "y": (B, K, bins), "weight": (B, K)}``, outputs logits
-    ``{"x": (B, K, bins), "y": (B, K, bins)}``. Bin i stands for (i + 0.5) / split_ratio pixels.
+    ``{"x": (B, K, bins), "y": (B, K, bins)}``. The centre of bin i is at (i + 0.5) / split_ratio pixels.
 
     Args:
-        split_ratio: bins a pixel.
-        sigma: of the Gaussian labels, bins; None is sqrt(side / 8) at 2 bins a pixel, which gives the 4.9, 5.7 and 6.9
+        split_ratio: bins per pixel.
+        sigma: of the Gaussian labels, bins; None is sqrt(side / 8) at 2 bins per pixel, which gives the 4.9, 5.7 and 6.9
             that are usual for sides of 192, 256 and 384 pixels.
-        level: which of the neck's maps; -1 is the coarsest.
+        level: index of the feature map; -1 is the coarsest.
 
     Source: Li et al., "SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation", 2022; labels
     are not rounded to bins here.
@@ -45,7 +45,7 @@ class SimCCHead(Head):
         super().__init__(inputs)
         if split_ratio <= 0 or (sigma is not None and sigma <= 0):
             raise ModelError(
-                f"head 'simcc' wants split_ratio > 0 and sigma > 0 or null, but got {split_ratio} and {sigma}. "
+                f"head 'simcc' needs split_ratio > 0 and sigma > 0 or null, but got {split_ratio} and {sigma}. "
                 "2 and null are usual."
             )
         self.split_ratio = split_ratio
@@ -60,7 +60,7 @@ class SimCCHead(Head):
         start_from_positions(self.to_y, cells, axis=1)
 
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> dict[str, Tensor]:
-        """Gaussians around un-rounded centres, made to sum to 1 over the bins.
+        """Encode keypoints as Gaussians around un-rounded positions, normalised to a sum of 1 over the bins.
 
         A keypoint has weight 0, and empty labels, where it is unlabelled, or outside the view by more than 3 sigma.
         """
@@ -72,14 +72,14 @@ class SimCCHead(Head):
         weight = (labelled & inside).float()
         axes = {}
         for axis, name in enumerate("xy"):
-            # far outside, a Gaussian vanishes and can't be made to sum to 1
+            # far outside, a Gaussian vanishes and can't be normalised
             u = torch.where(weight > 0, uv[..., axis], self.bins[axis] / 2)
             label = heatmap.gaussian_axis(u, self.sigmas[axis], self.bins[axis])
             axes[name] = label / label.sum(-1, keepdim=True) * weight[..., None]
         return {**axes, "weight": weight}
 
     def forward(self, maps: list[Tensor], targets: Any | None = None) -> dict[str, Tensor]:
-        """Logits from the neck's maps."""
+        """Logits of both axes."""
         chosen = maps[self.level]
         self.check_map(chosen, self.stride)
         features = self.to_maps(chosen).flatten(-2)
@@ -88,7 +88,7 @@ class SimCCHead(Head):
     def loss(self, outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Divergence of the predicted distributions from the labels, nats, mean over labelled keypoints, for each axis.
 
-        KL(label || softmax(logits)); 0 is perfect, and knowing nothing costs about 3.
+        KL(label || softmax(logits)); 0 is perfect, and uniform distributions cost about 3.
         """
         weight = targets["weight"]
         count = weight.sum().clamp_min(1)
@@ -101,9 +101,9 @@ class SimCCHead(Head):
         return losses
 
     def decode(self, outputs: dict[str, Tensor]) -> list[Poses]:
-        """The peaks of both distributions, between bins.
+        """Decode the peaks of both distributions, refined between bins.
 
-        The score is the geometric mean of their two probabilities, over what an ideal label's would be, at most 1.
+        The score is the geometric mean of their two probabilities, divided by that of an ideal label, at most 1.
         """
         xy, score = [], []
         for name, sigma in zip("xy", self.sigmas, strict=True):
@@ -114,19 +114,19 @@ class SimCCHead(Head):
         return one_pose_each(torch.stack(xy, dim=-1), (score[0] * score[1]).sqrt().clamp(0, 1))
 
     def ideal(self, targets: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Logits whose softmax is the label; flat where there is none."""
+        """Logits whose softmax is the label; uniform without a label."""
         return {name: targets[name].clamp_min(torch.finfo(torch.float32).tiny).log() for name in "xy"}
 
     def unflip(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Renamed, and x reversed. Averaging such logits is the geometric mean of the distributions."""
+        """Keypoints permuted, and x reversed. Averaging such logits is the geometric mean of the distributions."""
         return {"x": outputs["x"].flip(-1)[:, self.flip], "y": outputs["y"][:, self.flip]}
 
 
 def start_from_positions(layer: nn.Linear, cells: tuple[int, int], axis: int) -> None:
-    """Start a layer as what it has to become: a cell of the map speaks for the bins that lie under it.
+    """Initialise a layer so that each cell of the map is connected to the bins at its position.
 
     weight[bin, cell] = exp(-d**2 / 2) / sqrt(other side), d the distance of bin and cell in cells, plus a little noise.
-    From random weights, a few hundred images do not teach the layer where its cells are: it learns them by heart.
+    From random weights, a few hundred images do not suffice to learn the positions of the cells: the layer overfits.
 
     Args:
         layer: from the flattened map (rows of ``cells[0]``) to bins; changed in place.

@@ -1,4 +1,4 @@
-"""What heads share that hold one pose a view."""
+"""Shared by heads of one pose per view: true poses as tensors, and predictions as Poses."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kplab.structures.poses import Poses
 
 
 def subjects(poses: list[Poses], keypoints: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The one true pose of each view.
+    """Stack the true pose of each view.
 
     Args:
-        poses: B Poses, view pixels, with one instance at most besides ignored ones.
+        poses: B Poses, view pixels, with at most one instance besides ignored ones.
         keypoints: K.
-        device: where to put the tensors.
+        device: of the tensors.
 
     Returns:
         (B, K, 2) float32 view pixels, 0 where unlabelled, and (B, K) bool labelled.
@@ -30,8 +30,8 @@ def subjects(poses: list[Poses], keypoints: int, device: torch.device) -> tuple[
         found = view[~view.ignore]
         if len(found) > 1:
             raise ModelError(
-                f"this head holds 1 pose per view, but a view shows {len(found)}. "
-                "Use regions=annotated, or a head that holds any number of poses."
+                f"this head predicts 1 pose per view, but a view shows {len(found)}. "
+                "Use regions=annotated, or a head of any number of poses."
             )
         if len(found):
             labelled[i] = found.labelled[0]
@@ -40,7 +40,7 @@ def subjects(poses: list[Poses], keypoints: int, device: torch.device) -> tuple[
 
 
 def one_pose_each(xy: Tensor, keypoint_score: Tensor) -> list[Poses]:
-    """One predicted pose a view, its score the mean of its keypoints'.
+    """One predicted pose per view; its score is the mean of its keypoints'.
 
     Args:
         xy: (B, K, 2) view pixels.

@@ -1,4 +1,4 @@
-"""One-stage, anchor-free: every cell of every map may speak for one subject, with its box and its keypoints."""
+"""YOLOv8-pose: one-stage and anchor-free; each cell of each map predicts a score, a box and keypoints."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from kplab.ops.nms import box_nms
 from kplab.ops.oks import oks_nms
 from kplab.structures.poses import Poses
 
-#: Predictions of a view that suppression looks at, the surest first.
+#: Number of predictions of a view that enter NMS, by score.
 CANDIDATES = 1000
-#: What a perfect network says when it is sure.
-SURE = 20.0
+#: Logit of ideal outputs.
+CONFIDENT = 20.0
 
 
-class Said(NamedTuple):
-    """Outputs of all A anchors, level after level.
+class AnchorOutputs(NamedTuple):
+    """Outputs by anchor: the cells of all maps in one row of A, finest map first.
 
     Attributes:
         box: (B, A, 4, bins) logits of the distances to the left, upper, right and lower side.
         score: (B, A) logits.
-        xy: (B, A, K, 2) keypoints less the anchor, cells; or None.
+        xy: (B, A, K, 2) keypoints relative to the anchor, cells; or None.
         visible: (B, A, K) logits; or None.
         anchors: (A, 2) centres of the cells, view pixels.
-        stride: (A,) pixels a cell.
+        stride: (A,) pixels per cell.
     """
 
     box: Tensor
@@ -47,31 +47,31 @@ class Said(NamedTuple):
 
 
 class YoloHead(Head):
-    """YOLOv8's head: for each cell of all of the neck's maps a score, a box and K keypoints.
+    """The head of YOLOv8-pose: for each cell of all feature maps a score, a box and K keypoints.
 
-    Outputs are one dict a map: ``box`` (B, 4 * bins, h, w) logits of the distances from the cell's centre to the sides;
-    ``score`` (B, 1, h, w) logits; ``xy`` (B, 2 K, h, w), keypoints less the cell's centre in cells, that is 2 t - 0.5 of
-    the layer's own t; ``visible`` (B, K, h, w) logits. A keypoint is at (2 t + i) * stride, i the cell's index.
+    Outputs are one dict per map: ``box`` (B, 4 * bins, h, w) logits of the distances from the cell's centre to the sides;
+    ``score`` (B, 1, h, w) logits; ``xy`` (B, 2 K, h, w), keypoints relative to the cell's centre in cells, that is 2 t - 0.5 of
+    the layer's t; ``visible`` (B, K, h, w) logits. A keypoint is at (2 t + i) * stride, i the cell's index.
 
-    ``visible`` learns whether a keypoint is labelled, for COCO's 1 and 2 are one to it: it does not tell what is hidden.
+    ``visible`` is trained on whether a keypoint is labelled; COCO's 1 and 2 are one class, so hidden ones are not distinguished.
 
     Args:
-        keypoints: false makes a detector: no keypoints are learnt, and predicted poses have a score and a box only.
-        boxes: ``annotated`` or ``keypoints``: what is boxed, see ``multi.boxes_of``.
+        keypoints: false is a detector without keypoints, whose poses have a score and a box only.
+        boxes: ``annotated`` or ``keypoints``, see ``multi.boxes_of``.
         margin: of hulls of keypoints, fraction of their longer side.
-        bins: of a distance's distribution; a box reaches bins - 1 cells from its anchor at most.
-        top_k: anchors that learn one instance.
+        bins: of the distribution of a distance; a box extends at most bins - 1 cells from its anchor.
+        top_k: anchors assigned to one instance.
         box_weight: of the box's 1 - CIoU.
         dfl_weight: of the distributions' cross entropy.
         score_weight: of the score's cross entropy.
         keypoint_weight: of 1 - OKS.
         visible_weight: of the cross entropy of ``visible``.
-        distance_weight: of the keypoints' mean distance over the square root of the box's area; not in YOLOv8. 1 - OKS has
-            next to no gradient far from a keypoint with a small sigma, and this has the same everywhere.
-        nms: ``box``: of predictions whose boxes overlap, the surest stays; ``oks``: of those whose keypoints are alike.
-        nms_threshold: IoU or OKS above which two are one.
-        min_score: least score of a prediction.
-        max_poses: in a view.
+        distance_weight: of the keypoints' mean distance over the square root of the box's area; not in YOLOv8. The
+            gradient of 1 - OKS vanishes far from a keypoint with a small sigma, and this one is constant.
+        nms: ``box``: NMS by the IoU of boxes; ``oks``: by the OKS of keypoints.
+        nms_threshold: IoU or OKS threshold of NMS.
+        min_score: smallest score of a pose.
+        max_poses: largest number of poses of a view.
 
     Source: Jocher et al., YOLOv8, 2023; Maji et al., "YOLO-Pose", 2022.
     """
@@ -101,19 +101,19 @@ class YoloHead(Head):
         super().__init__(inputs)
         if nms not in ("box", "oks") or (nms == "oks" and not keypoints):
             raise ModelError(
-                f"head 'yolo' suppresses by box, or by oks where it has keypoints, but got nms '{nms}' with "
+                f"head 'yolo' has nms box, and with keypoints oks, but got nms '{nms}' with "
                 f"keypoints {keypoints}. Use head.nms=box."
             )
         if not (0 < nms_threshold <= 1 and 0 <= min_score < 1 and max_poses > 0 and top_k > 0 and bins > 1):
             raise ModelError(
-                "head 'yolo' wants nms_threshold in (0, 1], min_score in [0, 1), max_poses and top_k > 0 and bins "
+                "head 'yolo' needs nms_threshold in (0, 1], min_score in [0, 1), max_poses and top_k > 0 and bins "
                 f"> 1, but got {nms_threshold}, {min_score}, {max_poses}, {top_k} and {bins}. "
                 "0.7, 0.001, 100, 10 and 16 are usual."
             )
-        boxes_of(Poses.empty(len(self.skeleton)), boxes, margin)  # refuses what it doesn't know
+        boxes_of(Poses.empty(len(self.skeleton)), boxes, margin)  # checks the option
         self.strides = list(inputs.strides)
         self.keypoints, self.boxes, self.margin, self.bins, self.top_k = keypoints, boxes, margin, bins, top_k
-        self.gains = {
+        self.weights = {
             "box": box_weight, "dfl": dfl_weight, "score": score_weight, "keypoint": keypoint_weight, "visible": visible_weight,
             "distance": distance_weight,
         }  # fmt: skip
@@ -127,12 +127,12 @@ class YoloHead(Head):
         )
         for box, score, stride in zip(self.to_box, self.to_score, inputs.strides, strict=True):
             nn.init.constant_(last_bias(box), 1.0)
-            # as if five subjects were spread over a view's cells
+            # the probability of five subjects among the cells of a view
             nn.init.constant_(last_bias(score), min(0.0, math.log(5 * stride**2 / (self.size[0] * self.size[1]))))
         self.register_buffer("sigmas", torch.tensor(self.skeleton.sigmas, dtype=torch.float32), persistent=False)
 
     def encode(self, poses: list[Poses], size: tuple[int, int]) -> dict[str, Any]:
-        """True boxes and keypoints, padded to the same number a view; which anchor learns them depends on predictions.
+        """Stack true boxes and keypoints, padded to equal numbers per view; anchors are assigned in ``loss``, by predictions.
 
         Returns:
             ``box`` (B, M, 4), ``xy`` (B, M, K, 2), ``labelled`` (B, M, K), ``exists`` (B, M), ``ignored`` (B, I, 4) and
@@ -151,7 +151,7 @@ class YoloHead(Head):
         return {**{name: padded(rows, self.device) for name, rows in parts.items()}, "size": size}
 
     def forward(self, maps: list[Tensor], targets: Any | None = None) -> list[dict[str, Tensor]]:
-        """One dict of outputs a map, finest first."""
+        """One dict of outputs per map, finest first."""
         out = []
         for i, m in enumerate(maps):
             level = {"box": self.to_box[i](m), "score": self.to_score[i](m)}
@@ -162,112 +162,111 @@ class YoloHead(Head):
         return out
 
     def loss(self, outputs: list[dict[str, Tensor]], targets: dict[str, Any]) -> dict[str, Tensor]:
-        """YOLOv8's five losses, times their gains; w is the score that an anchor ought to give, S = max(sum w, 1).
+        """The five losses of YOLOv8 with their weights; w is the target score of an anchor, S = max(sum w, 1).
 
         box = sum w (1 - CIoU) / S, dfl = sum w DFL / S, score = sum BCE(score, w) / S over all anchors;
         keypoint = mean of 1 - OKS, with the box's area, and visible = mean of BCE(visible, labelled), over positives.
 
-        Anchors in an ignored box that learn nobody are left out of the score's loss.
+        Unassigned anchors in an ignored box are left out of the loss of scores.
         """
-        said = self.said(outputs)
-        boxes = self.boxes_said(said)
+        flat = self.by_anchor(outputs)
+        boxes = self.anchor_boxes(flat)
         assigned = task_aligned(
-            said.score.sigmoid(), boxes, said.anchors, targets["box"], targets["exists"], self.top_k,
+            flat.score.sigmoid(), boxes, flat.anchors, targets["box"], targets["exists"], self.top_k,
             least_side=2.0 * self.strides[0],
         )  # fmt: skip
         positive = assigned.instance >= 0
         low, high = targets["ignored"][:, :, None, :2], targets["ignored"][:, :, None, 2:]
-        ignored = ((said.anchors > low) & (said.anchors < high)).all(-1).any(1)
+        ignored = ((flat.anchors > low) & (flat.anchors < high)).all(-1).any(1)
         scale = assigned.score.sum().clamp_min(1)
-        entropy = F.binary_cross_entropy_with_logits(said.score, assigned.score, reduction="none")
+        entropy = F.binary_cross_entropy_with_logits(flat.score, assigned.score, reduction="none")
         losses = {"score": (entropy * (positive | ~ignored)).sum() / scale}
 
         view, anchor = positive.nonzero(as_tuple=True)
         instance, weight = assigned.instance[positive], assigned.score[positive]
         true = targets["box"][view, instance]
-        centre, stride = said.anchors[anchor], said.stride[anchor, None]
+        centre, stride = flat.anchors[anchor], flat.stride[anchor, None]
         distance = torch.cat([centre - true[:, :2], true[:, 2:] - centre], dim=-1) / stride
         losses["box"] = ((1 - complete_iou(boxes[positive], true)) * weight).sum() / scale
-        losses["dfl"] = (distance_loss(said.box[positive], distance).mean(-1) * weight).sum() / scale
-        if said.xy is not None and said.visible is not None:
+        losses["dfl"] = (distance_loss(flat.box[positive], distance).mean(-1) * weight).sum() / scale
+        if flat.xy is not None and flat.visible is not None:
             true_xy, labelled = targets["xy"][view, instance], targets["labelled"][view, instance].float()
-            # in cells, as the network says them
+            # in cells, as the network predicts them
             wanted = (true_xy - centre[:, None]) / stride[..., None]
             area = (true[:, 2:] - true[:, :2]).prod(-1) / stride[:, 0] ** 2
             count = max(len(instance), 1)
-            losses["keypoint"] = keypoint_loss(said.xy[positive], wanted, labelled, area, self.sigmas).sum() / count
-            if self.gains["distance"]:
-                away = (said.xy[positive] - wanted).norm(dim=-1) / (area[:, None] + 1e-9).sqrt()
+            losses["keypoint"] = keypoint_loss(flat.xy[positive], wanted, labelled, area, self.sigmas).sum() / count
+            if self.weights["distance"]:
+                away = (flat.xy[positive] - wanted).norm(dim=-1) / (area[:, None] + 1e-9).sqrt()
                 losses["distance"] = (away * labelled).sum() / labelled.sum().clamp_min(1)
-            doubt = F.binary_cross_entropy_with_logits(said.visible[positive], labelled, reduction="sum")
-            losses["visible"] = doubt / (count * labelled.shape[1])
-        return {name: self.gains[name] * value for name, value in losses.items()}
+            entropy_visible = F.binary_cross_entropy_with_logits(flat.visible[positive], labelled, reduction="sum")
+            losses["visible"] = entropy_visible / (count * labelled.shape[1])
+        return {name: self.weights[name] * value for name, value in losses.items()}
 
     @torch.no_grad()
     def decode(self, outputs: list[dict[str, Tensor]]) -> list[Poses]:
-        """The predictions that survive suppression, the surest first.
+        """Decode the predictions that are left by NMS, sorted by score.
 
-        A keypoint's score is that of its instance times sigmoid(visible): how likely both are there. Without keypoints
-        all are NaN.
+        The score of a keypoint is that of its instance times sigmoid(visible). Without keypoints all of them are NaN.
         """
-        said = self.said(outputs)
-        score, anchor = said.score.sigmoid().topk(min(CANDIDATES, len(said.anchors)), dim=1)
-        boxes = self.boxes_said(said)
+        flat = self.by_anchor(outputs)
+        score, anchor = flat.score.sigmoid().topk(min(CANDIDATES, len(flat.anchors)), dim=1)
+        boxes = self.anchor_boxes(flat)
         found = []
-        for i, sure in enumerate(score > self.min_score):
-            chosen = anchor[i, sure]
-            found.append(self._survivors(said, i, chosen, boxes[i, chosen], score[i, sure]))
+        for i, confident in enumerate(score > self.min_score):
+            chosen = anchor[i, confident]
+            found.append(self._suppress(flat, i, chosen, boxes[i, chosen], score[i, confident]))
         return found
 
-    def _survivors(self, said: Said, view: int, chosen: Tensor, boxes: Tensor, score: Tensor) -> Poses:
-        """Poses of one view out of its candidates, given by their anchors."""
+    def _suppress(self, flat: AnchorOutputs, view: int, chosen: Tensor, boxes: Tensor, score: Tensor) -> Poses:
+        """Apply NMS to the candidates of one view, given by their anchors."""
         if self.nms == "box":
             kept = box_nms(boxes, score, self.nms_threshold)[: self.max_poses]
             chosen, boxes, score = chosen[kept], boxes[kept], score[kept]
-        box, sure = boxes.double().cpu().numpy(), score.double().cpu().numpy()
+        box, confident = boxes.double().cpu().numpy(), score.double().cpu().numpy()
         xy = np.full((len(chosen), len(self.skeleton), 2), np.nan)
         keypoint_score = np.zeros(xy.shape[:2])
-        if said.xy is not None and said.visible is not None:
-            offset = said.xy[view, chosen] * said.stride[chosen, None, None]
-            xy = (said.anchors[chosen, None] + offset).double().cpu().numpy()
-            keypoint_score = (said.visible[view, chosen].sigmoid() * score[:, None]).double().cpu().numpy()
-        poses = Poses.make(xy, score=sure, keypoint_score=keypoint_score, box=box)
+        if flat.xy is not None and flat.visible is not None:
+            offset = flat.xy[view, chosen] * flat.stride[chosen, None, None]
+            xy = (flat.anchors[chosen, None] + offset).double().cpu().numpy()
+            keypoint_score = (flat.visible[view, chosen].sigmoid() * score[:, None]).double().cpu().numpy()
+        poses = Poses.make(xy, score=confident, keypoint_score=keypoint_score, box=box)
         if self.nms == "box":
             return poses
         area = (box[:, 2:] - box[:, :2]).prod(1)
-        return poses[oks_nms(xy, sure, area, self.skeleton.sigma_array, self.nms_threshold, self.max_poses)]
+        return poses[oks_nms(xy, confident, area, self.skeleton.sigma_array, self.nms_threshold, self.max_poses)]
 
     def ideal(self, targets: dict[str, Any]) -> list[dict[str, Tensor]]:
-        """Every instance is told by ``top_k`` anchors near its centre, or by as many as are nearer to it than to others."""
+        """Each instance is predicted by ``top_k`` anchors near its centre, or by those nearer to it than to others."""
         shapes = [(targets["size"][1] // s, targets["size"][0] // s) for s in self.strides]
         anchors, stride = grid(shapes, self.strides, self.device)
         views, count, points = len(targets["box"]), len(anchors), len(self.skeleton)
-        said = Said(
+        flat = AnchorOutputs(
             box=torch.zeros(views, count, 4, self.bins, device=self.device),
-            score=torch.full((views, count), -SURE, device=self.device),
+            score=torch.full((views, count), -CONFIDENT, device=self.device),
             xy=torch.zeros(views, count, points, 2, device=self.device) if self.keypoints else None,
-            visible=torch.full((views, count, points), -SURE, device=self.device) if self.keypoints else None,
+            visible=torch.full((views, count, points), -CONFIDENT, device=self.device) if self.keypoints else None,
             anchors=anchors,
             stride=stride,
         )
         for i in range(views):
             true = targets["box"][i, targets["exists"][i]]
-            speaks, owner = assigned_anchors(
+            assigned, owner = assigned_anchors(
                 true, anchors, stride * (self.bins - 1.01), 2.0 * self.strides[0], self.top_k
             )
-            box, centre, cell = true[owner], anchors[speaks], stride[speaks, None]
+            box, centre, cell = true[owner], anchors[assigned], stride[assigned, None]
             distance = torch.cat([centre - box[:, :2], box[:, 2:] - centre], dim=-1) / cell
-            said.box[i, speaks] = distance_logits(distance, self.bins)
-            said.score[i, speaks] = SURE
-            if said.xy is not None and said.visible is not None:
+            flat.box[i, assigned] = distance_logits(distance, self.bins)
+            flat.score[i, assigned] = CONFIDENT
+            if flat.xy is not None and flat.visible is not None:
                 labelled = targets["labelled"][i, owner]
                 offset = (targets["xy"][i, owner] - centre[:, None]) / cell[..., None]
-                said.xy[i, speaks] = offset * labelled[..., None]
-                said.visible[i, speaks] = torch.where(labelled, SURE, -SURE)
-        return self._levels(said, shapes)
+                flat.xy[i, assigned] = offset * labelled[..., None]
+                flat.visible[i, assigned] = torch.where(labelled, CONFIDENT, -CONFIDENT)
+        return self._levels(flat, shapes)
 
     def unflip(self, outputs: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-        """Mirrored and renamed: left and right distances change places, offsets from the cell's centre their sign."""
+        """Maps mirrored, keypoints permuted; left and right distances are swapped, and the x of offsets is negated."""
         out = []
         for level in outputs:
             m = {name: value.flip(-1) for name, value in level.items()}
@@ -279,8 +278,8 @@ class YoloHead(Head):
             out.append(m)
         return out
 
-    def said(self, outputs: list[dict[str, Tensor]]) -> Said:
-        """Maps to rows of anchors."""
+    def by_anchor(self, outputs: list[dict[str, Tensor]]) -> AnchorOutputs:
+        """Maps to outputs by anchor."""
 
         def rows(name: str, *shape: int) -> Tensor | None:
             if name not in outputs[0]:
@@ -290,30 +289,30 @@ class YoloHead(Head):
         shapes = [(level["score"].shape[2], level["score"].shape[3]) for level in outputs]
         anchors, stride = grid(shapes, self.strides, outputs[0]["score"].device)
         box, score = cast(Tensor, rows("box", 4, self.bins)), cast(Tensor, rows("score", 1))
-        return Said(box, score.squeeze(-1), rows("xy", -1, 2), rows("visible", -1), anchors, stride)
+        return AnchorOutputs(box, score.squeeze(-1), rows("xy", -1, 2), rows("visible", -1), anchors, stride)
 
-    def boxes_said(self, said: Said) -> Tensor:
+    def anchor_boxes(self, flat: AnchorOutputs) -> Tensor:
         """(B, A, 4) xyxy, view pixels."""
-        reach = expected_distance(said.box) * said.stride[:, None]
-        return torch.cat([said.anchors - reach[..., :2], said.anchors + reach[..., 2:]], dim=-1)
+        reach = expected_distance(flat.box) * flat.stride[:, None]
+        return torch.cat([flat.anchors - reach[..., :2], flat.anchors + reach[..., 2:]], dim=-1)
 
     def candidates(self, outputs: list[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
         """The box of every anchor."""
-        said = self.said(outputs)
-        return self.boxes_said(said), said.score.sigmoid()
+        flat = self.by_anchor(outputs)
+        return self.anchor_boxes(flat), flat.score.sigmoid()
 
-    def _levels(self, said: Said, shapes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
-        """Rows of anchors to maps."""
-        rows = {"box": said.box.flatten(2), "score": said.score[..., None]}
-        if said.xy is not None and said.visible is not None:
-            rows |= {"xy": said.xy.flatten(2), "visible": said.visible}
+    def _levels(self, flat: AnchorOutputs, shapes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        """Outputs by anchor to maps."""
+        rows = {"box": flat.box.flatten(2), "score": flat.score[..., None]}
+        if flat.xy is not None and flat.visible is not None:
+            rows |= {"xy": flat.xy.flatten(2), "visible": flat.visible}
         lengths = [h * w for h, w in shapes]
         parts = {name: value.transpose(1, 2).split(lengths, dim=-1) for name, value in rows.items()}
         return [{n: p[i].unflatten(-1, shape).contiguous() for n, p in parts.items()} for i, shape in enumerate(shapes)]
 
 
 class FullConv(nn.Conv2d):
-    """A 1x1 convolution in full precision: bfloat16 holds an offset of 100 pixels to half a pixel only."""
+    """A 1x1 convolution in full precision: bfloat16 resolves an offset of 100 pixels to half a pixel only."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H, W)."""
@@ -327,7 +326,7 @@ def branch(before: int, width: int, after: int) -> nn.Sequential:
 
 
 def last_bias(layers: nn.Module) -> Tensor:
-    """The bias of a branch's linear layer."""
+    """The bias of the last layer of a branch."""
     return cast(Tensor, cast(nn.Sequential, layers)[-1].bias)
 
 

@@ -1,4 +1,4 @@
-"""Optimisers with their schedules. A config names one of these functions; its signature is the schema."""
+"""Optimisers with their learning-rate schedules; each function is a choice of conf/optimizer."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from kplab.errors import ConfigError
 def parameter_groups(
     model: nn.Module, weight_decay: float, lr: float = 1.0, rates: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels only: shrinking norms and biases does not regularise.
+    """Parameter groups with weight decay for matrices and kernels only, not for norms and biases.
 
     Args:
-        lr: learning rate of what ``rates`` does not name.
-        rates: name of a part of the model, such as ``transformer`` or ``detector.backbone``, to its share of ``lr``; the
-            first name that fits counts.
+        lr: learning rate of parameters that ``rates`` does not name.
+        rates: name of a part of the model, such as ``transformer`` or ``detector.backbone``, to a factor on ``lr``; the
+            first matching name counts.
 
     Raises:
         ConfigError: the model has no part of that name.
@@ -63,7 +63,7 @@ def built(kind: Callable[..., torch.optim.Optimizer], parameters: Any, **options
 
 
 def dropped(done: float, drops: tuple[float, ...], factor: float) -> float:
-    """What the learning rate is multiplied by when ``done`` of the training is over: ``factor`` for each drop that is past."""
+    """Factor on the learning rate after a fraction ``done`` of the training: ``factor`` for each drop before it."""
     return factor ** sum(done >= d for d in drops)
 
 
@@ -77,14 +77,14 @@ def adamw_cosine(
     final: float = 0.01,
     rates: Mapping[str, float] | None = None,
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """AdamW, with a learning rate that rises linearly, then falls as half a cosine; stepped every batch.
+    """AdamW with a linear warm-up, then a cosine decay of the learning rate; stepped every batch.
 
     Args:
         steps: of the whole training.
-        lr: at its height.
-        warmup: fraction of the steps in which it rises.
+        lr: peak learning rate.
+        warmup: fraction of the steps with a rising learning rate.
         final: fraction of ``lr`` at the end.
-        rates: shares of ``lr`` that parts of the model have, see ``parameter_groups``.
+        rates: factors on ``lr`` of parts of the model, see ``parameter_groups``.
     """
     groups = parameter_groups(model, weight_decay, lr, rates)
     optimizer = built(torch.optim.AdamW, groups, lr=lr, betas=(betas[0], betas[1]))
@@ -127,14 +127,14 @@ def sgd_steps(
     drops: tuple[float, ...] = (36 / 46, 43 / 46),
     factor: float = 0.1,
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """SGD with momentum, whose learning rate rises linearly and is then multiplied by ``factor`` at fractions of the training.
+    """SGD with momentum, a linear warm-up, and a learning rate multiplied by ``factor`` at fractions of the training.
 
     The defaults are torchvision's recipe for Keypoint R-CNN: 16 images a step, epochs 36 and 43 of 46. All weights decay.
 
     Args:
         steps: of the whole training.
-        lr: at its height.
-        warmup: fraction of the steps in which it rises; torchvision takes 1000 of 340,000.
+        lr: peak learning rate.
+        warmup: fraction of the steps with a rising learning rate; torchvision uses 1000 of 340,000.
         start: fraction of ``lr`` at the first step.
 
     Source: torchvision, references/detection.
@@ -162,13 +162,13 @@ def sgd_linear(
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """SGD with Nesterov's momentum, and a learning rate that falls linearly: YOLOv8's recipe.
 
-    In the warm-up, the rate rises linearly to the falling line from 0, that of biases falls to it from ``bias_start``
-    times ``lr``, and the momentum rises from ``momentum_start``.
+    In the warm-up, the learning rate rises from 0, that of biases falls from ``bias_start`` times ``lr``, and the
+    momentum rises from ``momentum_start``.
 
     Args:
         steps: of the whole training.
-        lr: at its height.
-        warmup: fraction of the steps; YOLOv8 takes 3 epochs.
+        lr: peak learning rate.
+        warmup: fraction of the steps; 3 epochs in YOLOv8.
         final: fraction of ``lr`` at the end.
 
     Source: Jocher et al., YOLOv8, 2023.
@@ -192,7 +192,7 @@ def sgd_linear(
         return start + (falling - start) * done
 
     def with_momentum(step: int) -> float:
-        # the schedule is the one thing that is called every step
+        # the schedule is called in every step
         done = min(1.0, step / rising)
         for group in optimizer.param_groups:
             group["momentum"] = momentum_start + (momentum - momentum_start) * done

@@ -23,7 +23,7 @@ from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks.wiring.nodes import build_node, load_config
 
-# torch and lightning take ten seconds to import: verbs that load no model do without
+# torch and lightning take ten seconds to import: verbs without a model don't import them
 if TYPE_CHECKING:
     from kplab.data.datamodule import PoseDataModule, PoseDataset
 
@@ -36,7 +36,7 @@ def skeleton_of(dataset: DictConfig) -> Skeleton:
     """The skeleton that a dataset config names.
 
     Raises:
-        ConfigError: it names none.
+        ConfigError: there is none.
     """
     if not dataset.get("skeleton"):
         raise ConfigError(
@@ -46,7 +46,7 @@ def skeleton_of(dataset: DictConfig) -> Skeleton:
 
 
 def read_splits(dataset: DictConfig) -> dict[str, Labels]:
-    """Make the data if the config says how, read all sources, and split them.
+    """Generate the data if the config describes it, read all sources, and split them.
 
     Returns:
         split name ("train", "val", "test", …) to Labels.
@@ -113,7 +113,7 @@ def regions_for(config: DictConfig, labels: Labels, split: str, kind: str | None
         kind: None is the config's own.
 
     Raises:
-        RunError: the boxes of another run are asked for, which has not predicted this split.
+        RunError: the run that ``detector_run`` names has not predicted this split.
     """
     kind = kind or str(config.regions)
     if kind not in ("image", "annotated", "detected"):
@@ -133,7 +133,7 @@ def regions_for(config: DictConfig, labels: Labels, split: str, kind: str | None
 
 @dataclass
 class TrainingData:
-    """What a training needs of a dataset."""
+    """The data of a training."""
 
     splits: dict[str, Labels]
     datamodule: PoseDataModule
@@ -143,13 +143,13 @@ class TrainingData:
 
 
 def training_data(config: DictConfig, max_poses: int | None) -> TrainingData:
-    """Datasets and loaders, checked: every fault that would stop or spoil a training is raised here, all at once.
+    """Datasets and loaders, checked: all errors in the data are raised before the training, in one message.
 
     Args:
-        max_poses: how many poses the head holds in one view; None is any number.
+        max_poses: largest number of poses of one view; None is any number.
 
     Raises:
-        DataError: what is wrong, file by file, and what to do.
+        DataError: names each file, what is wrong and what to do.
     """
     from kplab.data.datamodule import PoseDataModule, PoseDataset
 
@@ -164,13 +164,13 @@ def training_data(config: DictConfig, max_poses: int | None) -> TrainingData:
         notes.append(f"no mosaics: augment.mosaic_off={augment.mosaic_off} of {epochs} epochs are without them")
     datasets: dict[str, PoseDataset] = {}
     for name, labels in splits.items():
-        # one reader's notes are about its whole source, however many splits were made of it
+        # notes of a reader concern its whole source, and are the same for all of its splits
         notes += [note for note in labels.notes if note not in notes]
         report = check_labels(labels, deep=len(labels) <= DECODED_AT_MOST)
         report.raise_if_errors()
         notes += [f"{name}: {warning}" for warning in report.warnings]
         learning = name == "train"
-        # whoever is to read detected boxes learns from annotated ones, and needs detected ones only where it is measured
+        # models for detected boxes are trained on annotated ones, and need detected ones for evaluation only
         given = config.regions == "detected" and (learning or name not in ("val", *config.test_on))
         regions = regions_for(config, labels, name, "annotated" if given else None)
         check_regions(regions, labels, name, config, max_poses, mosaic=learning and augment.mosaic > 0)
@@ -199,7 +199,7 @@ def max_epochs(config: DictConfig) -> int | None:
 def check_regions(
     regions: Regions, labels: Labels, split: str, config: DictConfig, max_poses: int | None, mosaic: bool = False
 ) -> None:
-    """Refuse what a head can't hold."""
+    """Refuse regions with more poses than the head can predict."""
     where = f"dataset {config.dataset.name}, split {split}"
     most = regions.most_poses(labels)
     if max_poses == 1 and mosaic and regions.kind == "image":
@@ -217,7 +217,7 @@ def check_regions(
 
 
 def check_content(labels: Labels, split: str, dataset: str) -> None:
-    """Refuse splits with nothing to learn or score."""
+    """Refuse splits without images or labels."""
     where = f"dataset {dataset}, split {split}"
     if not len(labels):
         raise DataError(f"the split is empty ({where}). Check its fractions or its manifest.")

@@ -20,10 +20,10 @@ def build_model(config: DictConfig, pretrained: bool = True) -> Model:
     """The model of a run's config: ``model`` with the parts that the config has beside it.
 
     Args:
-        pretrained: False where a checkpoint is loaded next, so that no weights are fetched for nothing.
+        pretrained: False where a checkpoint is loaded next, so that no weights are downloaded needlessly.
 
     Raises:
-        ModelError: parts don't go together, or the file of ``weights`` doesn't fit them.
+        ModelError: parts are incompatible, or the file of ``weights`` doesn't fit them.
     """
     skeleton, size = skeleton_of(config.dataset), sides(config.size)
     given = config.get("weights") if pretrained and config.get("resume") is None else None
@@ -66,7 +66,7 @@ def check_window(config: DictConfig, model: Model) -> None:
     """Refuse windows for models that work with views of one size only.
 
     Raises:
-        ModelError: naming the head.
+        ModelError: names the head.
     """
     if model.fixed_size and config.get("window") is not None and sides(config.window) != model.size:
         part = getattr(model, "head", model)
@@ -77,10 +77,10 @@ def check_window(config: DictConfig, model: Model) -> None:
 
 
 def check_flip_test(model: Predictor, flip_test: bool) -> None:
-    """Refuse a flip test that the model can't do.
+    """Refuse a flip test for models without one.
 
     Raises:
-        ConfigError: naming the parts without one.
+        ConfigError: names the parts without one.
     """
     if flip_test and not model.flips:
         parts = ", ".join(getattr(model, "without_flip", [])) or type(model).__name__

@@ -50,12 +50,12 @@ def build_node(config: DictConfig, what: str, **objects: Any) -> Any:
 
 
 def check_options(target: Any, arguments: dict[str, Any], objects: set[str], what: str) -> None:
-    """Hold options against the signature of what they are for.
+    """Check options against the signature of their class or function.
 
     Args:
         target: class or function; unless it is a library's, the types are checked too.
         arguments: all that it will be called with.
-        objects: names of those that do not come from a config.
+        objects: names of the arguments that are no options of a config.
 
     Raises:
         ConfigError: an option is unknown, missing or of a wrong type; says which there are.

@@ -68,7 +68,7 @@ def global_rank() -> int:
 
 
 def optimizer_factory(config: DictConfig, model: nn.Module) -> Callable[..., Any]:
-    """The optimiser's function, waiting for ``model`` and ``steps``; tried once, so that a mistake shows now."""
+    """The optimiser's function, as a factory of ``model`` and ``steps``; called once, so that an error shows before training."""
 
     def factory(model: Any, steps: int) -> Any:
         return build_node(config.optimizer, "optimizer", model=model, steps=steps)
