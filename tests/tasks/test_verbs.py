@@ -140,7 +140,10 @@ def test_invalid_predictions_are_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r[0]["keypoints"].__setitem__(0, float("nan")), r"keypoints holds a value that is not a finite number"),
+        (
+            lambda r: r[0]["keypoints"].__setitem__(0, float("nan")),
+            r"keypoints holds a value that is not a finite number",
+        ),
         (lambda r: r[0].update(score=float("inf")), r"score holds a value that is not a finite number"),
         (lambda r: r[0].update(score="high"), r"score holds a value that is not a finite number"),
         (lambda r: r[0].pop("score"), "result 0 lacks score"),
