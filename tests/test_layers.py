@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-#: one process of pytest-xdist makes the report that most of these tests read
-pytestmark = pytest.mark.xdist_group("layers")
-
 #: (room, module that it may not import)
 FORBIDDEN = [
     ("data", "kplab.models.heads.base"),
