@@ -1,1 +1,24 @@
-"""kplab: a keypoint-detection research workspace."""
+"""kplab: a keypoint-detection research workspace.
+
+>>> import kplab
+>>> sorted(kplab.__all__)
+['compare', 'evaluate', 'load', 'read_labels']
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__all__ = ["compare", "evaluate", "load", "read_labels"]
+
+if TYPE_CHECKING:
+    from kplab.api import compare, evaluate, load, read_labels
+else:
+
+    def __getattr__(name):
+        """The functions of ``kplab.api``, which is imported at the first use of one: the command line starts without it."""
+        if name in __all__:
+            from kplab import api
+
+            return getattr(api, name)
+        raise AttributeError(f"module 'kplab' has no attribute '{name}'")

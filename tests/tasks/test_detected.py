@@ -164,13 +164,16 @@ def test_duplicate_poses_of_an_image_are_removed_or_score_less() -> None:
     )
     again = replace(one, xy=one.xy + 0.1, score=np.array([0.9]))
     other = replace(one, xy=one.xy + 30, box=one.box + 30, score=np.array([0.7]))
-    ids = np.array([7, 7, 7])
-    kept = Assembly(oks_nms=0.9).group(ids, [one, again, other], SKELETON)[7]
+
+    def poses_of(assembly: Assembly) -> Poses:
+        return dict(assembly.by_image([(7, one), (7, again), (7, other)], [7], SKELETON))[7]
+
+    kept = poses_of(Assembly(oks_nms=0.9))
     np.testing.assert_array_equal(kept.score, [0.9, 0.7])
-    soft = Assembly(oks_nms=0.9, soft=True).group(ids, [one, again, other], SKELETON)[7]
+    soft = poses_of(Assembly(oks_nms=0.9, soft=True))
     np.testing.assert_allclose(soft.score[:2], [0.9, 0.7])
     assert soft.score[2] == pytest.approx(0.8 * np.exp(-1 / 0.9), rel=0.05)
-    assert len(Assembly().group(ids, [one, again, other], SKELETON)[7]) == 3
+    assert len(poses_of(Assembly())) == 3
 
 
 def test_predictions_of_another_run_become_regions(finder: Run) -> None:

@@ -180,7 +180,7 @@ def quiet_worker(_: int) -> None:
 
 
 def loader(
-    dataset: PoseDataset, batch_size: int, workers: int, sampler: EpochSampler, drop_last: bool = False
+    dataset: Dataset[Sample], batch_size: int, workers: int, sampler: EpochSampler, drop_last: bool = False
 ) -> DataLoader[Batch]:
     """A DataLoader of Batch."""
     return DataLoader(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -71,10 +73,31 @@ def check_whole(path: Path) -> bytes:
         DataError: the file is missing, or is a truncated JPEG or PNG.
     """
     data = _bytes(path)
-    problem = truncation(data)
+    problem = truncation(data, len(data))
     if problem:
-        raise DataError(f"{path}: {problem}. Fetch the file again, or leave the image out of the dataset.")
+        raise _cut_short(path, problem)
     return data
+
+
+def check_ending(path: Path) -> None:
+    """Refuse a JPEG or PNG that is cut short, without decoding it or holding it in memory.
+
+    It is read from its end, in blocks, up to the last marker: of a whole file this is the first block.
+
+    Raises:
+        DataError: the file is missing, can't be read, or is cut short.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            problem = truncation(_tail(file, start), file.seek(0, os.SEEK_END))
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if problem:
+        raise _cut_short(path, problem)
 
 
 def read_header(path: Path | str) -> tuple[tuple[int, int], int]:
@@ -96,16 +119,38 @@ def read_header(path: Path | str) -> tuple[tuple[int, int], int]:
         raise DataError(f"{path}: it has no image header ({error}). Fetch the file again.") from error
 
 
-def truncation(data: bytes) -> str | None:
+#: By kind of file: its first bytes, the marker that ends it, the marker of its last data, and the message for a missing end.
+ENDINGS = (
+    (b"\xff\xd8", b"\xff\xd9", b"\xff\xda", "the JPEG is truncated: no end marker"),
+    (b"\x89PNG", b"IEND", b"IDAT", "the PNG is truncated: no end chunk"),
+)
+
+
+def truncation(data: bytes, length: int) -> str | None:
     """A message where a JPEG or PNG is truncated, which decoders accept and fill with grey; None where it is complete.
 
     The end marker of a JPEG must come after its last scan: an embedded thumbnail has one of its own.
+
+    Args:
+        data: the file, or its first 8 bytes and what follows from its last marker on.
+        length: of the file, bytes.
     """
-    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < max(data.rfind(b"\xff\xda"), 2):
-        return f"the JPEG is truncated: no end marker after {len(data)} bytes"
-    if data.startswith(b"\x89PNG") and data.rfind(b"IEND") < max(data.rfind(b"IDAT"), 8):
-        return f"the PNG is truncated: no end chunk after {len(data)} bytes"
+    for start, end, last, problem in ENDINGS:
+        if data.startswith(start) and data.rfind(end) < max(data.rfind(last), len(start)):
+            return f"{problem} after {length} bytes"
     return None
+
+
+def _tail(file: BinaryIO, start: bytes, block: int = 1 << 16) -> bytes:
+    """The start of a file and its end from a block that holds a marker on."""
+    markers = next(((end, last) for first, end, last, _ in ENDINGS if start.startswith(first)), None)
+    tail, at = b"", file.seek(0, os.SEEK_END)
+    while markers and at > len(start) and not any(m in tail for m in markers):
+        low = max(len(start), at - block)
+        file.seek(low)
+        # the overlap keeps a marker whole that two blocks share
+        tail, at = file.read(at - low) + tail[:4], low
+    return start + tail
 
 
 def _bytes(path: Path) -> bytes:
@@ -114,7 +159,15 @@ def _bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise _missing(path) from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}). Check that it is a file and may be read.") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read ({error}). Check that it is a file and may be read.")
+
+
+def _cut_short(path: Path, problem: str) -> DataError:
+    return DataError(f"{path}: {problem}. Fetch the file again, or leave the image out of the dataset.")
 
 
 def _missing(path: Path) -> DataError:

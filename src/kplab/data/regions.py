@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,13 +73,23 @@ def detected_regions(labels: Labels, found: dict[int, Poses], padding: float = 1
     Raises:
         DataError: an image has no entry in ``found``.
     """
-    image, box, score = [np.zeros(0, dtype=np.int64)], [np.zeros((0, 4))], [np.zeros(0)]
     for i, image_id in enumerate(labels.image_id):
         if int(image_id) not in found:
             raise DataError(
                 f"{labels.where(i)}: the detector's predictions do not cover this image. Predict this split with it first."
             )
-        poses = found[int(image_id)]
+    return predicted_regions((found[int(i)] for i in labels.image_id), padding)
+
+
+def predicted_regions(found: Iterable[Poses], padding: float = 1.25) -> Regions:
+    """One region for every box of predicted poses; only boxes and scores are kept.
+
+    Args:
+        found: of image 0, 1, …, source pixels; poses without a box have the hull of their keypoints.
+        padding: factor on a box's sides.
+    """
+    image, box, score = [np.zeros(0, dtype=np.int64)], [np.zeros((0, 4))], [np.zeros(0)]
+    for i, poses in enumerate(found):
         boxes = np.where(np.isfinite(poses.box).all(1, keepdims=True), poses.box, poses.extent())
         whole = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(1))
         image.append(np.full(len(whole), i))

@@ -90,6 +90,18 @@ class PoseModel(Model):
             outputs = map_tensors(lambda a, b: (a + b) / 2, outputs, mirrored)
         return outputs
 
+    @property
+    def heatmap_stride(self) -> int | None:
+        """Stride of the head's heatmaps, view pixels; None if it has none."""
+        return self.head.heatmap_stride
+
+    def heatmaps(self, images: Tensor) -> Tensor:
+        """(B, K, h, w) map of each keypoint, of (B, 3, H, W) uint8 RGB views."""
+        if self.heatmap_stride is None:
+            return super().heatmaps(images)
+        with predicting(self):
+            return self.outputs(images.to(self.device))
+
     def predict(self, batch: Batch, flip_test: bool = False) -> list[Poses]:
         """Poses of each view, view pixels.
 

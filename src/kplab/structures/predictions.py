@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,36 +40,10 @@ class Predictions:
         Keypoints become pixel indices, as in COCO; boxes are continuous there and stay. The third number of a keypoint
         is its confidence. ``track_id`` is written where an instance has a track.
         """
-        rows = []
-        for image_id in sorted(self.poses):
-            p = self.poses[image_id]
-            for i in range(len(p)):
-                triplets = np.concatenate(
-                    [affine.to_pixel_index(np.nan_to_num(p.xy[i])), p.keypoint_score[i][:, None]], axis=1
-                )
-                triplets[~p.labelled[i]] = 0.0
-                row: dict[str, Any] = {
-                    "image_id": int(image_id),
-                    "category_id": 1,
-                    "keypoints": [round(float(v), 6) for v in triplets.ravel()],
-                    "score": float(p.score[i]),
-                }
-                if np.isfinite(p.box[i]).all():
-                    x0, y0, x1, y1 = (float(v) for v in p.box[i])
-                    row["bbox"] = [round(v, 4) for v in (x0, y0, x1 - x0, y1 - y0)]
-                if p.track[i] >= 0:
-                    row["track_id"] = int(p.track[i])
-                rows.append(row)
         path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [row for image_id in sorted(self.poses) for row in result_rows(image_id, self.poses[image_id])]
         path.write_text(json.dumps(rows))
-        card = {
-            **self.card,
-            "skeleton": self.skeleton.name,
-            "keypoints": list(self.skeleton.keypoints),
-            "sha256": file_hash(path),
-            "images": {str(i): self.files.get(i, "") for i in sorted(self.poses)},
-        }
-        card_path(path).write_text(json.dumps(card, indent=1))
+        write_card(path, self.card, self.skeleton, {i: self.files.get(i, "") for i in self.poses})
         return path
 
     @classmethod
@@ -108,6 +83,50 @@ class Predictions:
             )
         files = {int(i): name for i, name in card.get("images", {}).items()}
         return cls(skeleton, poses, card, files)
+
+
+def result_rows(image_id: int, poses: Poses) -> list[dict[str, Any]]:
+    """COCO results of one image, one a pose.
+
+    Args:
+        poses: source pixels, continuous; see ``Predictions.write`` for COCO's.
+    """
+    rows = []
+    for i in range(len(poses)):
+        index = affine.to_pixel_index(np.nan_to_num(poses.xy[i]))
+        triplets = np.concatenate([index, poses.keypoint_score[i][:, None]], axis=1)
+        triplets[~poses.labelled[i]] = 0.0
+        row: dict[str, Any] = {
+            "image_id": int(image_id),
+            "category_id": 1,
+            "keypoints": [round(float(v), 6) for v in triplets.ravel()],
+            "score": float(poses.score[i]),
+        }
+        if np.isfinite(poses.box[i]).all():
+            x0, y0, x1, y1 = (float(v) for v in poses.box[i])
+            row["bbox"] = [round(v, 4) for v in (x0, y0, x1 - x0, y1 - y0)]
+        if poses.track[i] >= 0:
+            row["track_id"] = int(poses.track[i])
+        rows.append(row)
+    return rows
+
+
+def write_card(path: Path, card: Mapping[str, Any], skeleton: Skeleton, files: Mapping[int, str]) -> None:
+    """Write the card of a results file beside it.
+
+    Args:
+        path: the results file, complete.
+        card: how the predictions were made.
+        files: image id to file name, of every image that was predicted.
+    """
+    content = {
+        **card,
+        "skeleton": skeleton.name,
+        "keypoints": list(skeleton.keypoints),
+        "sha256": file_hash(path),
+        "images": {str(i): files[i] for i in sorted(files)},
+    }
+    card_path(path).write_text(json.dumps(content, indent=1))
 
 
 def _json(path: Path, kind: type, what: str) -> Any:
@@ -156,4 +175,5 @@ def card_path(path: Path) -> Path:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,7 +24,7 @@ class Predictor(Protocol):
         size: (width, height) of the views, pixels.
         max_poses: largest number of poses of one view; None is any number.
         flips: whether a flip test is possible.
-        device: where it computes.
+        device: on which it computes.
     """
 
     @property
@@ -61,7 +61,7 @@ class Model(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters, or else its buffers, are."""
+        """The device of its parameters, or of its buffers if it has none."""
         return next(itertools.chain(self.parameters(), self.buffers())).device
 
     @property
@@ -75,8 +75,17 @@ class Model(nn.Module, ABC):
         return not self.without_flip
 
     def for_regions(self, kind: str) -> Model:
-        """The part that reads regions of a kind: of a cascade, the pose model where boxes are given."""
+        """The model for regions of a kind: for given boxes, a cascade returns its pose model."""
         return self
+
+    @property
+    def heatmap_stride(self) -> int | None:
+        """Stride of ``heatmaps``, view pixels; None if the model has no map of each keypoint."""
+        return None
+
+    def heatmaps(self, images: Tensor) -> Tensor:
+        """(B, K, h, w) map of each keypoint, of (B, 3, H, W) uint8 RGB views; see ``heatmap_stride``."""
+        raise TypeError(f"{type(self).__name__} has no heatmaps")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named losses of a batch; training minimises their sum."""

@@ -1,4 +1,4 @@
-"""``kplab invariance``: measure how well interest points are found again in changed images."""
+"""``kplab invariance``: measure the repeatability of interest points in changed images."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class Options:
 
 def main(args: list[str]) -> None:
     """Measure detectors of interest points on photographs or on a sequence with homographies."""
+    config = compose("invariance", args)  # first, so that a mistake in the command is reported at once
     from kplab.tasks.points.invariance import invariance
 
-    invariance(compose("invariance", args))
+    invariance(config)

@@ -129,6 +129,7 @@ def main(args: list[str]) -> None:
 
         sweep([a for a in args if a not in ("--multirun", "-m")])
         return
+    config = compose("train", args)  # before torch is imported: a mistake in the command is reported at once
     from kplab.tasks.training.train import train
 
-    train(compose("train", args))
+    train(config)

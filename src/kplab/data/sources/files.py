@@ -8,7 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kplab.data.images import find_images, read_image
+from kplab.data.images import check_ending, find_images, read_header, read_image
+from kplab.errors import DataError
+
+#: Faults that one message lists.
+LISTED = 10
 
 
 class FileSource:
@@ -62,3 +66,21 @@ class FileSource:
     def path(self, i: int) -> Path:
         """File of image i."""
         return self.root / self.names[i]
+
+
+def check_files(source: FileSource) -> None:
+    """Read every header and the end of every file, so that a damaged one is reported before work starts.
+
+    Raises:
+        DataError: the first damaged files, a line each.
+    """
+    faults = []
+    for i in range(len(source)):
+        try:
+            check_ending(source.path(i))
+            read_header(source.path(i))
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        more = f"\n… and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
+        raise DataError("\n".join(faults[:LISTED]) + more)

@@ -89,6 +89,11 @@ class Head(nn.Module, ABC):
         """Whether ``unflip`` is implemented, which the flip test needs."""
         return type(self).unflip is not Head.unflip
 
+    @property
+    def heatmap_stride(self) -> int | None:
+        """Stride of the outputs, view pixels, if they are (B, K, h, w) maps, one a keypoint; else None."""
+        return None
+
     def check_size(self, size: tuple[int, int]) -> None:
         """Refuse views of another size than the constructor's; ``encode`` of heads with ``fixed_size`` calls it.
 

@@ -111,3 +111,8 @@ class HeatmapHead(Head):
     def unflip(self, outputs: Tensor) -> Tensor:
         """Mirrored and renamed; no shift, because cell j of a mirrored map stands for cell w - 1 - j exactly."""
         return outputs.flip(-1)[:, self.flip]
+
+    @property
+    def heatmap_stride(self) -> int:
+        """Stride of the outputs, view pixels."""
+        return self.stride

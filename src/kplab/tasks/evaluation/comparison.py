@@ -36,6 +36,21 @@ def score_name(runs: list[Run], split: str | None) -> str:
     return shared.pop()
 
 
+def shared_scores(
+    runs: list[Run], split: str | None, labels: Sequence[str] | None = None
+) -> tuple[str, dict[str, Path]]:
+    """The name of the scores that all runs have, and by each run's label its file.
+
+    Args:
+        labels: names of the runs; None chooses short ones.
+
+    Raises:
+        RunError: they share none, or several.
+    """
+    name = score_name(runs, split)
+    return name, dict(zip(labels or labels_of(runs), (score_files(run)[name] for run in runs), strict=True))
+
+
 def compare_runs(
     runs: list[Run],
     split: str | None = None,
@@ -57,8 +72,7 @@ def compare_runs(
         CardMismatch: the scores were not made in the same way, and ``force`` is not set.
         RunError: the runs share no scores, or a score file is not what its record names.
     """
-    name = score_name(runs, split)
-    paths = dict(zip(labels or labels_of(runs), (score_files(run)[name] for run in runs), strict=True))
+    name, paths = shared_scores(runs, split, labels)
     scores = {label: read_scores(path) for label, path in paths.items()}
     result = compare(scores, resamples, seed, force)
     out = out or runs[0].folder / "comparisons" / f"{name}_{len(runs)}_runs_{runs[-1].name}"

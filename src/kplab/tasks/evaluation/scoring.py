@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from kplab.runs.run import Run
 from kplab.structures.labels import Labels
 from kplab.structures.predictions import Predictions
 from kplab.tasks.inference.assembly import files_of, set_name
+from kplab.tasks.inference.progress import working
 from kplab.tasks.wiring.datasets import read_split, skeleton_of
 from kplab.tasks.wiring.nodes import load_config
 
@@ -27,14 +29,25 @@ def settings_of(dataset: DictConfig, overrides: dict[str, Any] | None = None) ->
     Raises:
         ConfigError: a setting is unknown or has an invalid value.
     """
+    values = {**configs.plain(dataset.get("evaluation")), **(overrides or {})}
+    return make_settings(values, skeleton_of(dataset).keypoints, f" of dataset '{dataset.name}'")
+
+
+def make_settings(values: Mapping[str, Any], keypoints: Sequence[str], where: str = "") -> ScoreSettings:
+    """Evaluation settings for the keypoints of a skeleton.
+
+    Args:
+        where: for the message.
+
+    Raises:
+        ConfigError: a setting is unknown or has an invalid value.
+    """
     try:
-        settings = ScoreSettings(**{**configs.plain(dataset.get("evaluation")), **(overrides or {})})
-        settings.check_names(skeleton_of(dataset).keypoints)
+        settings = ScoreSettings(**values)
+        settings.check_names(keypoints)
         return settings
-    except ConfigError:
-        raise
     except (TypeError, ScoreError) as error:
-        raise ConfigError(f"evaluation settings of dataset '{dataset.name}': {error}") from None
+        raise ConfigError(f"evaluation settings{where}: {error}") from None
 
 
 def evaluate_file(
@@ -57,27 +70,17 @@ def evaluate_file(
             "Predict again, or delete the card if the file was changed on purpose."
         )
     rules = settings_of(dataset, overrides)
-    groups = {int(i): str(g) for i, g in zip(labels.image_id, labels.group, strict=True)}
     try:
-        return score(
-            labels.by_image(),
-            predictions,
-            labels.skeleton,
-            files=files_of(labels),
-            settings=rules,
-            sources={
-                "dataset": str(dataset.name),
-                "split": split,
-                "area_source": labels.area_source,
-                "box_source": labels.box_source,
-                "truth_hash": labels.digest(),
-                "predictions_hash": digest,
-            },
-            name=name or path.stem,
-            crowd=labels.crowd_by_image(),
-            # groups of one image each, or one group of all images, allow no resampling of groups
-            groups=groups if 1 < len(set(groups.values())) < len(groups) else None,
-        )
+        with working(f"scoring {path.stem}"):
+            return score_labels(
+                predictions,
+                labels,
+                rules,
+                name or path.stem,
+                dataset=str(dataset.name),
+                split=split,
+                predictions_hash=digest,
+            )
     except ScoreError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -88,6 +91,39 @@ def write_scores(scores: Scores, folder: Path, name: str, predictions: Path, **e
     made_from = {"predictions": predictions, "truth": str(scores.card["truth_hash"])}
     write_record(path, configs.workspace(), made_from, list(tables_of(path).values()), **entries)
     return path
+
+
+def score_labels(
+    predictions: Predictions, labels: Labels, settings: ScoreSettings, name: str, **sources: Any
+) -> Scores:
+    """Score predictions of labelled images.
+
+    Args:
+        settings: how to score.
+        name: of the scores in tables.
+        sources: further lines of the card, e.g. dataset and split.
+
+    Raises:
+        ScoreError: predictions of other images or of other keypoints.
+    """
+    groups = {int(i): str(g) for i, g in zip(labels.image_id, labels.group, strict=True)}
+    return score(
+        labels.by_image(),
+        predictions,
+        labels.skeleton,
+        files=files_of(labels),
+        settings=settings,
+        sources={
+            **sources,
+            "area_source": labels.area_source,
+            "box_source": labels.box_source,
+            "truth_hash": labels.digest(),
+        },
+        name=name,
+        crowd=labels.crowd_by_image(),
+        # groups of one image each, or one group of all images, allow no resampling of groups
+        groups=groups if 1 < len(set(groups.values())) < len(groups) else None,
+    )
 
 
 def evaluate_run(

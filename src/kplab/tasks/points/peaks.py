@@ -8,11 +8,9 @@ import torch
 from kplab.classical.detectors import SIFTDescriptor
 from kplab.classical.points import Points, peaks
 from kplab.errors import ConfigError
-from kplab.models.heads.heatmap import HeatmapHead
-from kplab.models.pose_model import PoseModel, predicting
 from kplab.ops import affine
 from kplab.runs.run import Run
-from kplab.tasks.inference.predict import load_model
+from kplab.tasks.inference.loading import load_model
 
 
 class HeatmapPeaks:
@@ -34,9 +32,9 @@ class HeatmapPeaks:
         self, run: Run, checkpoint: str = "auto", device: str = "auto", quality: float = 0.02, size: float = 8.0
     ) -> None:
         model, _ = load_model(run, checkpoint, device)
-        if not isinstance(model, PoseModel) or not isinstance(model.head, HeatmapHead):
+        if model.heatmap_stride is None:
             raise ConfigError(f"run {run.name} has no heatmaps. Use runs trained with head=heatmap.")
-        self.model, self.stride = model, model.head.stride
+        self.model, self.stride = model, model.heatmap_stride
         self.quality, self.size = quality, size
         self.descriptor = f"SIFT at {size:g} px"
         self.describe = SIFTDescriptor()
@@ -47,8 +45,7 @@ class HeatmapPeaks:
         height, width = image.shape[:2]
         view = affine.fit_box(np.array([0, 0, width, height]), self.model.size)
         seen = torch.from_numpy(affine.warp(colour, view, self.model.size).transpose(2, 0, 1)[None].copy())
-        with predicting(self.model):
-            maps = self.model.outputs(seen.to(self.model.mean.device))
+        maps = self.model.heatmaps(seen)
         uv, score = peaks(maps[0].amax(0).float().cpu().numpy(), self.quality)
         xy = affine.apply(np.linalg.inv(view), uv * self.stride)
         inside = ((xy >= 0) & (xy <= [width, height])).all(1)

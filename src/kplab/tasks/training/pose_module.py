@@ -1,4 +1,4 @@
-"""The one LightningModule: it trains any head, and validates with the evaluator that scores runs."""
+"""The one LightningModule: it trains any model, and validates with the evaluator that scores runs."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class PoseModule(pl.LightningModule):
     """Losses in training, scores in validation.
 
     Args:
-        model: what is trained.
+        model: to train.
         optimizer: called with (model, steps), gives optimiser and schedule.
         val: labels that validation is scored against, or None.
         settings: of the evaluator.
-        assembly: how poses of views become those of images.
-        seed: of what is random inside the network (dropout, stochastic depth), redrawn every epoch.
+        assembly: from the poses of views to those of images.
+        seed: of the random parts of the network (dropout, stochastic depth), drawn anew each epoch.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class PoseModule(pl.LightningModule):
         self.first_epoch = 0
 
     def on_train_start(self) -> None:
-        """Remember where a resumed training began."""
+        """Keep the epoch at which a resumed training begins."""
         self.first_epoch = self.current_epoch
 
     def on_train_epoch_start(self) -> None:
-        """Seed by epoch, so that a resumed run draws what an uninterrupted one would have drawn."""
+        """Seed by epoch, so that a resumed run draws the same numbers as an uninterrupted one."""
         torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 64 + self.global_rank)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -75,16 +75,15 @@ class PoseModule(pl.LightningModule):
         return total
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the last validation."""
+        """Discard the poses of the last validation."""
         self.found = {}
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Loss, and poses in source pixels."""
         total = torch.stack(list(self.model.losses(batch).values())).sum()
         self.log("val/loss", total, on_epoch=True, batch_size=len(batch), sync_dist=True)
-        poses = self.assembly.to_source(batch, self.model.predict(batch))
-        for i, p in enumerate(poses):
-            # keyed by region: a distributed sampler may show one twice
+        for i, p in enumerate(self.assembly.predict(self.model, batch)):
+            # keyed by region: a distributed sampler may give one twice
             self.found[int(batch.image_id[i]), tuple(batch.box[i])] = p
 
     def on_validation_epoch_end(self) -> None:
@@ -96,10 +95,11 @@ class PoseModule(pl.LightningModule):
             parts: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(parts, found)
             found = {key: p for part in parts for key, p in part.items()}
-        keypoints = len(self.val.skeleton)
-        keys = sorted(found)
-        grouped = self.assembly.group(np.array([k[0] for k in keys]), [found[k] for k in keys], self.val.skeleton)
-        every = {int(i): grouped.get(int(i), Poses.empty(keypoints)) for i in self.val.image_id}
+        ids = self.val.image_id.tolist()
+        rank = {image_id: i for i, image_id in enumerate(ids)}
+        regions = sorted(found, key=lambda region: (rank[region[0]], region[1]))
+        poses = ((region[0], found[region]) for region in regions)
+        every = dict(self.assembly.by_image(poses, ids, self.val.skeleton))
         scores = score(
             self.val.by_image(),
             Predictions(self.val.skeleton, every),

@@ -21,7 +21,7 @@ from kplab.metrics.settings import ScoreSettings
 from kplab.runs.provenance import file_sha256
 from kplab.runs.run import Run
 from kplab.tasks.evaluation import scoring
-from kplab.tasks.inference import predict
+from kplab.tasks.inference.predict import predict_split
 from kplab.tasks.training import callbacks
 from kplab.tasks.training.fit import fit
 from kplab.tasks.training.one_pass import fit_one_pass
@@ -88,7 +88,7 @@ def train(config: DictConfig) -> Run | None:
             for regions in (None,) if model.for_regions("annotated") is model else (None, "annotated"):
                 if split in data.splits:
                     labels = data.splits[split]
-                    predictions = predict.predict_split(run, split, labels=labels, regions=regions)
+                    predictions = predict_split(run, split, labels=labels, regions=regions)
                     scoring.evaluate_run(run, split, predictions=predictions, labels=labels)
         run.close("finished")
     except BaseException as error:

@@ -1,0 +1,151 @@
+"""A run's model, loaded and ready to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from kplab.data.regions import Regions, predicted_regions
+from kplab.errors import ConfigError, RunError
+from kplab.runs.run import Run
+from kplab.structures.image_source import ImageSource
+from kplab.structures.poses import Poses
+from kplab.structures.predictor import Model
+from kplab.structures.skeleton import Skeleton
+from kplab.tasks.inference.assembly import Assembly
+from kplab.tasks.inference.stream import stream_poses
+from kplab.tasks.wiring.models import build_model
+from kplab.tasks.wiring.nodes import load_config
+
+
+def load_model(run: Run, checkpoint: str = "auto", device: str = "auto") -> tuple[Model, Path]:
+    """A run's model with trained weights (the averaged ones if the run averages), and the checkpoint's path.
+
+    Args:
+        checkpoint: auto (best if there is one, else last), best, last, or a file.
+        device: auto, cpu, cuda, …
+
+    Raises:
+        RunError: there is no such checkpoint, or it can't be read.
+        ConfigError: there is no such device.
+    """
+    folder = run.folder / "checkpoints"
+    best, last = folder / "best.ckpt", folder / "last.ckpt"
+    path = {"auto": best if best.is_file() else last, "best": best, "last": last}.get(checkpoint, Path(checkpoint))
+    if not path.is_file():
+        raise RunError(
+            f"{run.folder}: no checkpoint {path.name} (the run is {run.status}). Train it, or name another run."
+        )
+    model = build_model(load_config(run), pretrained=False)
+    try:
+        # Lightning's checkpoints hold optimiser and callback states, which are not plain tensors
+        state = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
+        model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise RunError(f"{path}: can't be read ({reason}). It is damaged, or no checkpoint of this run.") from None
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        return model.to(chosen).eval(), path
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={device}: {str(error).splitlines()[0]} Use device=cpu or device=auto.") from None
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run with its model, and the settings of its config that concern prediction.
+
+    Args:
+        run: the record.
+        config: that the run was trained with.
+        model: with trained weights.
+        checkpoint: where they come from.
+        flip_test: average with the mirrored views.
+        device: of the model, as named: auto, cpu, …
+    """
+
+    run: Run
+    config: DictConfig
+    model: Model
+    checkpoint: Path
+    flip_test: bool
+    device: str = "auto"
+
+    @classmethod
+    def load(cls, run: Run, checkpoint: str = "auto", device: str = "auto", flip_test: bool | None = None) -> LoadedRun:
+        """Load a run; see ``load_model``.
+
+        Args:
+            flip_test: None is as trained.
+        """
+        config = load_config(run)
+        model, path = load_model(run, checkpoint, device)
+        return cls(run, config, model, path, bool(config.flip_test if flip_test is None else flip_test), device)
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Names of the keypoints."""
+        return self.model.skeleton
+
+    def assembly(self, kind: str) -> Assembly:
+        """From views to images, for regions of a kind."""
+        return Assembly.of(self.config, kind == "image")
+
+    def stream(
+        self, source: ImageSource, regions: Regions | None = None, *, batch_size: int = 32, workers: int | None = None
+    ) -> Iterator[tuple[int, Poses]]:
+        """Yield (index, poses) of every image of a source, in order, source pixels; see ``stream_poses``.
+
+        Args:
+            regions: which parts of the images; None: whole images.
+        """
+        kind = "image" if regions is None else regions.kind
+        return stream_poses(
+            self.model.for_regions(kind),
+            source,
+            regions,
+            assembly=self.assembly(kind),
+            flip_test=self.flip_test,
+            batch_size=batch_size,
+            workers=workers,
+        )
+
+    def new_regions(self, source: ImageSource, batch_size: int = 32) -> Regions | None:
+        """Regions of images without labels: the boxes of ``detector_run`` if the run reads detected boxes, else None.
+
+        Raises:
+            RunError: the detector's run is missing or incomplete.
+        """
+        if self.config.regions != "detected":
+            return None
+        detector, _ = load_model(
+            Run.find(str(self.config.detector_run), Path(self.config.runs_dir)), device=self.device
+        )
+        found = stream_poses(detector, source, batch_size=batch_size)
+        return predicted_regions((poses for _, poses in found), self.config.padding)
+
+    def made_from(self) -> dict[str, Path]:
+        """The files that predictions depend on, for their record."""
+        return {"checkpoint": self.checkpoint, "config": self.run.folder / "config.yaml"}
+
+    def card(self, kind: str) -> dict[str, Any]:
+        """How predictions of regions of a kind are made."""
+        boxes = kind
+        if kind == "image":
+            # boxes that are given must not be compared with those that the model finds
+            boxes = "whole image" if self.model.for_regions(kind).max_poses == 1 else "detected"
+        return {
+            "run": self.run.name,
+            "checkpoint": self.checkpoint.name,
+            "boxes": boxes,
+            "detector_run": self.config.get("detector_run") if boxes == "detected" else None,
+            "flip_test": self.flip_test,
+            "size": list(self.config.size),
+            "padding": float(self.config.padding),
+            **self.assembly(kind).card(),
+        }
