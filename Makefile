@@ -69,7 +69,7 @@ check: $(READY) ## style, notebooks without outputs, layers and types
 	$(BIN)/mypy
 
 test: check ## check, then every test, doctest and notebook (KPLAB_DATA=folder adds tests on real images; WORKERS=4)
-	$(BIN)/pytest -p no:cacheprovider -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --nbmake tests src $(wildcard notebooks)
+	$(BIN)/pytest -p no:cacheprovider -n $(WORKERS) --no-loadscope-reorder --nbmake tests src $(wildcard notebooks)
 
 test-quick: $(READY) ## the tests without the slow ones and the notebooks, up to the first failure
 	$(BIN)/pytest -x -m "not slow" tests src

@@ -15,6 +15,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile("kplab", deadline=None, derandomize=bool(os.environ.get("CI")), database=None)
 settings.load_profile("kplab")
@@ -41,15 +43,30 @@ def root() -> Path:
     return Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests for several workers: the long ones first, so that all workers end at nearly the same time.
+    """Put the long tests first where several processes share the tests, so that all end at nearly the same time."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: (item.path.suffix != ".ipynb", item.get_closest_marker("slow") is None))
 
-    Notebooks that train use one another's runs, so one worker runs them all.
+
+#: files whose tests are long and share nothing
+SPLIT = ("tests/tasks/test_overfit.py", "tests/tasks/test_recipes.py")
+
+
+class Units(LoadScopeScheduling):
+    """What pytest-xdist gives to one process: all notebooks, which use one another's runs; a long test; a file of tests.
+
+    Not ``--dist loadgroup``: pytest-xdist 3.8 writes the group into the node id, which pytest 9.2 ignores.
     """
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    for item in items:
-        if item.path.suffix == ".ipynb" and "trained(" in item.path.read_text():
-            item.add_marker(pytest.mark.xdist_group("notebooks that train"))
-    items.sort(key=lambda item: (item.path.suffix != ".ipynb", item.get_closest_marker("slow") is None))
+
+    def _split_scope(self, nodeid: str) -> str:
+        """The name of a test's unit."""
+        file = nodeid.split("::")[0]
+        if file.endswith(".ipynb"):
+            return "notebooks"
+        return nodeid if file in SPLIT else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Units:
+    """Use these units in place of those of ``--dist``."""
+    return Units(config, log)

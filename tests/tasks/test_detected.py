@@ -29,8 +29,6 @@ from kplab.tasks.wiring.datasets import read_split
 from kplab.tasks.wiring.nodes import load_config
 
 Config = Callable[..., DictConfig]
-#: one worker trains the detector that these tests share
-pytestmark = pytest.mark.xdist_group("detected")
 FINDER = ["head=yolo", "neck.levels=[8,16,32]", "head.distance_weight=20", "flip_test=false", "trainer.max_epochs=8"]
 CASCADE = [
     "model=cascade", "detector.size=[64,64]", "model.crop=[32,32]",

@@ -30,9 +30,8 @@ from kplab.tasks.wiring.datasets import read_split
 
 Config = Callable[..., DictConfig]
 Finished = Callable[..., Run]
-#: A training that must repeat to the bit. One worker runs the tests of it.
+#: A training that must repeat to the bit.
 AUGMENTED = ["augment=strong", "trainer.max_epochs=4"]
-EXACT = pytest.mark.xdist_group("exact")
 
 
 def weights(run: Run, name: str = "last") -> dict[str, torch.Tensor]:
@@ -88,7 +87,6 @@ def test_a_run_writes_all_its_files_and_records(config: Config) -> None:
 
 
 @pytest.mark.slow
-@EXACT
 def test_the_same_config_gives_the_same_bits(config: Config, finished: Finished) -> None:
     """Weights and predictions; another seed gives other weights."""
     one = finished(*AUGMENTED)
@@ -124,7 +122,6 @@ def interrupted(config: DictConfig, monkeypatch: pytest.MonkeyPatch, epoch: int,
 
 
 @pytest.mark.slow
-@EXACT
 def test_ctrl_c_closes_the_record_and_resuming_is_exact(
     config: Config, finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,8 +26,6 @@ from kplab.tasks.evaluation.pictures import around, caption, ranked
 from kplab.tasks.wiring.datasets import read_split
 
 Finished = Callable[..., Run]
-#: one worker trains the run that these tests share
-pytestmark = pytest.mark.xdist_group("verbs")
 
 
 @pytest.fixture
