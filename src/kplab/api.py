@@ -181,7 +181,7 @@ def evaluate(
         predictions: image id to poses in source pixels, with or without their card; or a COCO results file.
         truth: labels of the same images; or a run, whose dataset has them and says how to score.
         split: of the run's dataset.
-        settings: fields of ``kplab.metrics.score.ScoreSettings`` that differ from the dataset's, or from their defaults.
+        settings: fields of ``kplab.metrics.settings.ScoreSettings`` that differ from the dataset's, or from their defaults.
 
     Raises:
         ConfigError: a setting is unknown or has an invalid value, or the split is missing.

@@ -75,17 +75,17 @@ def check_whole(path: Path) -> bytes:
     data = _bytes(path)
     problem = truncation(data, len(data))
     if problem:
-        raise _cut_short(path, problem)
+        raise _truncated(path, problem)
     return data
 
 
 def check_ending(path: Path) -> None:
-    """Refuse a JPEG or PNG that is cut short, without decoding it or holding it in memory.
+    """Refuse a truncated JPEG or PNG, without decoding it or holding it in memory.
 
-    It is read from its end, in blocks, up to the last marker: of a whole file this is the first block.
+    It is read backwards from its end, in blocks, up to the last marker, which lies in the last block of a complete file.
 
     Raises:
-        DataError: the file is missing, can't be read, or is cut short.
+        DataError: the file is missing, can't be read, or is truncated.
     """
     path = Path(path)
     try:
@@ -97,7 +97,7 @@ def check_ending(path: Path) -> None:
     except OSError as error:
         raise _unreadable(path, error) from error
     if problem:
-        raise _cut_short(path, problem)
+        raise _truncated(path, problem)
 
 
 def read_header(path: Path | str) -> tuple[tuple[int, int], int]:
@@ -166,7 +166,7 @@ def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(f"{path}: cannot be read ({error}). Check that it is a file and may be read.")
 
 
-def _cut_short(path: Path, problem: str) -> DataError:
+def _truncated(path: Path, problem: str) -> DataError:
     return DataError(f"{path}: {problem}. Fetch the file again, or leave the image out of the dataset.")
 
 

@@ -37,7 +37,9 @@ def make_settings(values: Mapping[str, Any], keypoints: Sequence[str], where: st
     """Evaluation settings for the keypoints of a skeleton.
 
     Args:
-        where: for the message.
+        values: fields of ``ScoreSettings`` that differ from their defaults.
+        keypoints: names of the skeleton's.
+        where: whose settings they are, for the message.
 
     Raises:
         ConfigError: a setting is unknown or has an invalid value.
