@@ -93,10 +93,11 @@ def check(what, packages):
 from kplab.cli import main
 main(["--help"])
 check("kplab --help", heavy | tables | {"hydra", "omegaconf"})
-from kplab.tasks import find_verbs, load_verb
-for verb in find_verbs():
-    load_verb(verb)
-    check(f"the module of {verb}", heavy | tables)
+from importlib import import_module
+from kplab.tasks import find_verbs
+for verb in find_verbs().values():
+    import_module(verb.module)
+    check(f"the module of {verb.name}", heavy | tables)
 import kplab.tasks.evaluation.scoring, kplab.tasks.evaluation.comparison, kplab.tasks.points.invariance
 check("a verb without a model", {"torch", "lightning", "timm"})
 """
@@ -109,7 +110,25 @@ def test_help_and_verbs_without_a_model_start_light() -> None:
     assert "kplab train" in done.stdout
 
 
+GREET = """\"\"\"``kplab greet``: say hello.\"\"\"
+EXAMPLE = "kplab greet"
+class Options: ...
+def main(args): ...
+"""
+
+
 def test_a_verb_that_lacks_a_part_is_named(tmp_path: Path) -> None:
-    (tmp_path / "greet.py").write_text('"""``kplab greet``: say hello."""\nEXAMPLE = "kplab greet"\n')
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "greet.py").write_text("\n".join(GREET.splitlines()[:2]))
     with pytest.raises(ConfigError, match=r"greet.py: the verb lacks Options, main"):
         find_verbs(tmp_path)
+
+
+def test_an_app_is_a_verb_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "apps" / "greet"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(GREET)
+    with pytest.raises(ConfigError, match=r"lacks the file greet.yaml"):
+        find_verbs(tmp_path)
+    (folder / "greet.yaml").write_text("runs_dir: x")
+    assert find_verbs(tmp_path)["greet"].module == "kplab.apps.greet"

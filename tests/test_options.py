@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from kplab.config import conf_dir
-from kplab.tasks import compose, find_verbs, load_verb
+from kplab.tasks import compose, find_verbs
 
 CONF = conf_dir()
 #: Groups whose files state all options of one constructor, and the composition in which each can be chosen.
@@ -119,7 +120,7 @@ def test_a_verb_and_its_file_have_the_same_keys_and_defaults(verb: str) -> None:
     groups = {key.removeprefix("optional ").split("@")[-1].split(".")[0] for key in choices}
     schema = {
         f.name: f.default_factory() if f.default_factory is not MISSING else f.default
-        for f in fields(load_verb(verb).Options)
+        for f in fields(import_module(find_verbs()[verb].module).Options)
     }
     stated = {key: value for key, value in raw.items() if key != "defaults"}
     parts_of_models = {"backbone", "neck", "head", "detector"} if "model" in groups else set()

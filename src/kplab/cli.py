@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
-from kplab.tasks import find_verbs, load_verb
+from kplab.errors import ConfigError, exit_code
+from kplab.tasks import Verb, find_verbs
 
 
-def usage() -> str:
+def usage(verbs: dict[str, Verb]) -> str:
     """The text of ``kplab --help``."""
-    verbs = find_verbs()
     width = max(map(len, verbs))
     lines = ["kplab: a workspace for research on keypoint detection", "", "usage: kplab <verb> [key=value …]", ""]
     lines += [f"  {v.name:<{width}}  {v.summary}\n  {'':<{width}}    {v.example}" for v in verbs.values()]
@@ -25,36 +26,42 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run a verb and return the exit status; a mistake of the user ends in one message without a traceback."""
     args = sys.argv[1:] if argv is None else argv
-    if not args or args[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
-    verb, rest = args[0], args[1:]
+    verb, rest = (args[0], args[1:]) if args else ("--help", [])
+    with exit_code(verb) as outcome:
+        run(verb, rest)
+    return outcome.code
+
+
+def run(verb: str, args: list[str]) -> None:
+    """Print help, print a configuration, or run a verb.
+
+    Raises:
+        ConfigError: there is no such verb.
+    """
     verbs = find_verbs()
+    if verb in ("-h", "--help", "help"):
+        print(usage(verbs))
+        return
     if verb not in verbs:
         from difflib import get_close_matches
 
         close = get_close_matches(verb, verbs, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        print(f"kplab: unknown verb '{verb}'.{hint} Verbs: {', '.join(verbs)}.", file=sys.stderr)
-        return 2
-    if {"-h", "--help"} & set(rest):
-        print(f"kplab {verb}: {verbs[verb].summary}\n\n  {verbs[verb].example}\n")
+        raise ConfigError(f"unknown verb '{verb}'.{hint} Verbs: {', '.join(verbs)}.")
+    found = verbs[verb]
+    if {"-h", "--help"} & set(args):
         from kplab.config import conf_dir
 
-        print((conf_dir() / f"{verb}.yaml").read_text())
-        return 0
-    from kplab.errors import exit_code
+        config = found.config or conf_dir() / f"{verb}.yaml"
+        print(f"kplab {verb}: {found.summary}\n\n  {found.example}\n\n{config.read_text()}")
+    elif "--cfg" in args:
+        from omegaconf import OmegaConf
 
-    with exit_code(verb) as outcome:
-        if "--cfg" in rest:
-            from omegaconf import OmegaConf
+        from kplab.tasks import compose
 
-            from kplab.tasks import compose
-
-            print(OmegaConf.to_yaml(compose(verb, [a for a in rest if a not in ("--cfg", "--multirun", "-m")])))
-            return 0
-        load_verb(verb).main(rest)
-    return outcome.code
+        print(OmegaConf.to_yaml(compose(verb, [a for a in args if a not in ("--cfg", "--multirun", "-m")])))
+    else:
+        import_module(found.module).main(args)
 
 
 if __name__ == "__main__":
