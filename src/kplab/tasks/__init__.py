@@ -104,7 +104,7 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
 
     found = find_verbs()[verb]
     module = import_module(found.module)
-    base = None if found.config is None else OmegaConf.load(found.config)
+    base: DictConfig | None = None if found.config is None else OmegaConf.load(found.config)  # type: ignore[assignment]
     if hasattr(module, "rebase"):
         base, overrides = module.rebase(overrides)
     check, complete = getattr(module, "check", None), getattr(module, "complete", None)
