@@ -235,5 +235,5 @@ def test_contradictions_are_refused() -> None:
         Cascade(model(HeatmapHead, SEEN, [4]), model(HeatmapHead, CROP, [4]), VIEW)
     with pytest.raises(ModelError, match="can be annotated, jittered or detected"):
         cascade(boxes="true")
-    with pytest.raises(ModelError, match="wrong gradient"):
+    with pytest.raises(ModelError, match="detector would be wrong"):
         cascade(boxes="detected")

@@ -124,9 +124,9 @@ def test_deconvolutions_make_the_published_simple_baseline() -> None:
     [
         (lambda: FPN([384] * 3, [16] * 3), r"gives \[16, 16, 16\]. Use neck=simple_pyramid"),
         (lambda: FPN([8, 8], [4, 16]), r"strides double.*gives \[4, 16\]"),
-        (lambda: FPN(CHANNELS, STRIDES, levels=[64]), r"maps of strides \[64\].*it can give \[4, 8, 16, 32\]"),
+        (lambda: FPN(CHANNELS, STRIDES, levels=[64]), r"maps of strides \[64\].*it can return \[4, 8, 16, 32\]"),
         (lambda: SimplePyramid(CHANNELS, STRIDES), r"gives \[4, 8, 16, 32\]. Use neck=fpn"),
-        (lambda: SimplePyramid([384], [16], levels=[2]), r"it can give \[4, 8, 16, 32\]"),
+        (lambda: SimplePyramid([384], [16], levels=[2]), r"it can return \[4, 8, 16, 32\]"),
         (lambda: Upsample([384], [14], layers=2), r"2 doublings of a map of stride 14.*neck.layers"),
         (lambda: Select([8], [4], level=1), r"map 1, but the backbone gives 1"),
     ],

@@ -231,7 +231,7 @@ def test_what_it_does_not_know_is_refused() -> None:
         ({"queries": "many"}, "a number of 3 or more"),
         ({"loss": "l2"}, "loss l1 and rle"),
         ({"width": 18}, "multiple of 4"),
-        ({"decoder_layers": 0}, "decoder layer at least"),
+        ({"decoder_layers": 0}, "at least one decoder layer"),
         ({"level": 2}, r"head\.level"),
     ):
         with pytest.raises(ModelError, match=message):

@@ -64,7 +64,7 @@ def test_a_keypoint_is_read_from_its_cells_corner() -> None:
     h = head().eval()
     given_maps = maps(h)
     raw = [to(m).detach() for to, m in zip(h.to_keypoints, given_maps, strict=True)]
-    said = h.said(h(given_maps))
+    said = h.by_anchor(h(given_maps))
     assert said.xy is not None
     got = said.anchors[:, None] + said.xy * said.stride[:, None, None]
     row = 0
@@ -84,7 +84,7 @@ def test_no_offset_is_the_corner() -> None:
     for layers in h.to_keypoints:
         torch.nn.init.zeros_(layers[-1].weight)  # type: ignore[index]
         torch.nn.init.zeros_(layers[-1].bias)  # type: ignore[index]
-    said = h.said(h(maps(h)))
+    said = h.by_anchor(h(maps(h)))
     assert said.xy is not None
     corner = said.anchors + said.xy[0, :, 0] * said.stride[:, None]
     assert torch.equal(corner, torch.cat([(a / s).floor() * s for a, s in zip(*split(said), strict=True)]))
@@ -97,7 +97,7 @@ def split(said: Any) -> tuple[list[torch.Tensor], list[int]]:
 def test_a_box_is_the_mean_of_four_distributions() -> None:
     h = head().eval()
     outputs = h(maps(h))
-    boxes = h.boxes_said(h.said(outputs)).detach()
+    boxes = h.anchor_boxes(h.by_anchor(outputs)).detach()
     m = outputs[1]["box"][0].detach().double().numpy()  # stride 16, 8 x 6 cells, after 16 x 12 of stride 8
     for i, j in ((0, 0), (2, 5), (5, 7)):
         logits = m[:, i, j].reshape(4, 16)
@@ -109,7 +109,7 @@ def test_a_box_is_the_mean_of_four_distributions() -> None:
 def test_scores_of_keypoints_are_of_the_instance_and_the_keypoint() -> None:
     h = head(min_score=0.0, nms_threshold=1.0, max_poses=10**6).eval()
     outputs = h(maps(h, 1))
-    said = h.said(outputs)
+    said = h.by_anchor(outputs)
     found = h.decode(outputs)[0]
     assert said.visible is not None
     wanted = (said.score[0].sigmoid()[:, None] * said.visible[0].sigmoid()).detach()
@@ -217,9 +217,9 @@ def test_keypoint_loss_is_one_minus_oks_in_any_unit(seed: int, unit: float) -> N
 
 def by_hand(h: YoloHead, outputs: list[dict[str, torch.Tensor]], view: Poses) -> dict[str, float]:
     """The five losses of one view in plain NumPy, anchor by anchor."""
-    said = h.said(outputs)
+    said = h.by_anchor(outputs)
     anchors, stride = said.anchors.numpy(), said.stride.numpy()
-    boxes = h.boxes_said(said)[0].detach().double().numpy()
+    boxes = h.anchor_boxes(said)[0].detach().double().numpy()
     logit = said.score[0].detach().double().numpy()
     score = 1 / (1 + np.exp(-logit))
 
