@@ -2,7 +2,8 @@
 
 A format brings an example ``tests/data/formats/<name>.py``: ``make(folder)`` writes a small dataset and returns the arguments
 of ``read``, with the skeleton; its images are dark, but for one lit pixel at every labelled keypoint. A format with a writer
-has ``rewrite(labels, folder, arguments)`` as well, which writes labels and returns the arguments that read them again.
+has ``rewrite(labels, folder, arguments)`` as well, which writes labels and returns the arguments that read them again. A
+format ``read(file, images, skeleton, …)`` with ``write(labels, path)`` needs no example: its writer makes one.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ MEDIA = (*IMAGE_SUFFIXES, ".avi", ".mp4")
 
 def example(name: str) -> ModuleType:
     path = EXAMPLES / f"{name}.py"
+    if not path.is_file() and name in WRITTEN and [k.name for k in keys(name) if k.required][1:] == ["images"]:
+        return written_example(name)
     if not path.is_file():
         pytest.fail(f"format '{name}' has no example: add tests/data/formats/{name}.py with make(folder) ({__file__}).")
     spec = importlib.util.spec_from_file_location(f"example_{name}", path)
@@ -49,6 +52,30 @@ def example(name: str) -> ModuleType:
     lacking = [function for function in wanted if not hasattr(module, function)]
     if lacking:
         pytest.fail(f"tests/data/formats/{name}.py lacks {', '.join(lacking)}: see {__file__}.")
+    return module
+
+
+def keys(name: str) -> list[formats.Key]:
+    return formats.keys_of(formats.load_format(name).read)
+
+
+def written_example(name: str) -> ModuleType:
+    """The images of the COCO example, with labels written by the format's own writer."""
+    module, form = ModuleType(f"example_{name}"), formats.load_format(name)
+    file = keys(name)[0].name
+
+    def make(folder: Path) -> dict[str, Any]:
+        arguments = example("coco").make(folder)
+        labels = replace(read("coco", arguments), extras=None)
+        arguments["annotations"].unlink()
+        written = form.write(labels, folder / "labels")
+        return {file: written, "images": arguments["images"], "skeleton": arguments["skeleton"]}
+
+    def rewrite(labels: Labels, folder: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+        folder.mkdir(parents=True, exist_ok=True)
+        return {**arguments, file: form.write(labels, folder / "again")}
+
+    vars(module).update(make=make, rewrite=rewrite)
     return module
 
 
