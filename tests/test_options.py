@@ -115,12 +115,13 @@ def test_a_choice_states_every_option_with_its_default(group: str, name: str) ->
 @pytest.mark.parametrize("verb", find_verbs())
 def test_a_verb_and_its_file_have_the_same_keys_and_defaults(verb: str) -> None:
     """A schema may leave a default to the file; if it states one, it is the file's."""
-    raw = yaml.safe_load((CONF / f"{verb}.yaml").read_text())
+    found = find_verbs()[verb]
+    raw = yaml.safe_load((found.config or CONF / f"{verb}.yaml").read_text())
     choices = [key for default in raw.get("defaults", []) if isinstance(default, dict) for key in default]
     groups = {key.removeprefix("optional ").split("@")[-1].split(".")[0] for key in choices}
     schema = {
         f.name: f.default_factory() if f.default_factory is not MISSING else f.default
-        for f in fields(import_module(find_verbs()[verb].module).Options)
+        for f in fields(import_module(found.module).Options)
     }
     stated = {key: value for key, value in raw.items() if key != "defaults"}
     parts_of_models = {"backbone", "neck", "head", "detector"} if "model" in groups else set()
