@@ -48,8 +48,8 @@ def test_a_limb_is_drawn_between_its_ends(a: tuple[float, float], b: tuple[float
     assume(np.hypot(a[0] - b[0], a[1] - b[1]) > 6)
     poses = Poses.make(np.array([[a, b]]))
     image = drawing.draw(black(), poses, LINE, mark=1.5, colour=(255, 255, 255))
-    # OpenCV's anti-aliased line is true to about an eighth of a pixel
-    np.testing.assert_allclose(centroid(image), np.mean([a, b], axis=0), atol=0.15)
+    # an anti-aliased line of OpenCV is off by up to an eighth of a pixel, and the marks at its ends are rounded to 8 bits
+    np.testing.assert_allclose(centroid(image), np.mean([a, b], axis=0), atol=0.2)
 
 
 def test_keypoints_of_an_enlarged_image_are_at_the_same_content() -> None:
