@@ -7,11 +7,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hydra.utils import get_class
 
 # tests are no package, and the strategies are shared by all of them
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from contract.cases import OTHER, SIZE, Case, heads, make_head
+from kplab.tasks import compose
 
 built = cache(make_head)
 
@@ -22,9 +24,14 @@ def case(request: pytest.FixtureRequest) -> Case:
     return Case(request.param, built(request.param), SIZE)
 
 
-@pytest.fixture(scope="module", params=[SIZE, OTHER], ids=["own size", "other size"])
-def sized(request: pytest.FixtureRequest, case: Case) -> Case:
+def sizes() -> list[tuple[str, tuple[int, int]]]:
+    """Each head with each size of view that it works at; heads of one size have a test of their refusal."""
+    fixed = {name: get_class(compose("train", [f"head={name}"]).head["_target_"]).fixed_size for name in heads()}
+    return [(name, size) for name in heads() for size in ((SIZE,) if fixed[name] else (SIZE, OTHER))]
+
+
+@pytest.fixture(scope="module", params=sizes(), ids=lambda p: f"{p[0]}-{'own' if p[1] == SIZE else 'other'} size")
+def sized(request: pytest.FixtureRequest) -> Case:
     """Each head at each size that it works at."""
-    if case.head.fixed_size and request.param != SIZE:
-        pytest.skip("works at one size only; the refusal is tested")
-    return Case(case.name, case.head, request.param)
+    name, size = request.param
+    return Case(name, built(name), size)

@@ -154,7 +154,10 @@ def test_weights_in_the_cache_need_no_network(no_network: Path) -> None:
         ({"name": "resnet1", "pretrained": False}, r"'resnet1' is not a network of timm.*Did you mean resnet1"),
         ({"name": "resnet10t", "pretrained": False, "out_indices": [9]}, r"'resnet10t' has no maps \[9\]"),
         ({"name": "resnet10t", "pretrained": False, "colour": 1}, r"'resnet10t' can't be built with.*colour"),
-        ({"name": "resnet10t", "pretrained": True, "checkpoint": "x.pth"}, r"published weights and with those of x.pth"),
+        (
+            {"name": "resnet10t", "pretrained": True, "checkpoint": "x.pth"},
+            r"published weights and with those of x.pth",
+        ),
     ],
 )
 def test_mistakes_are_named(options: dict[str, object], message: str) -> None:
