@@ -1,4 +1,4 @@
-"""Every head overfits eight crowded pictures of the embedded data, which tests the whole loop of training.
+"""Every head overfits four crowded pictures of the embedded data, which tests the whole loop of training.
 
 A head behind a detector is measured on the boxes that it detects, any other head of one pose a view on annotated ones.
 """
@@ -23,7 +23,7 @@ YAML = """
 defaults:
   - /skeleton@skeleton: coco17
   - _self_
-name: eight
+name: four
 sources:
   train: {{_target_: kplab.data.formats.coco.read, annotations: {data}/annotations.json, images: {data}}}
 split: null
@@ -41,23 +41,23 @@ USUAL = "optimizer.lr=3e-3 trainer.max_epochs=200"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", heads())
-def test_it_overfits_eight_pictures_of_several_people(head: str, tmp_path: Path) -> None:
-    data = generate(tmp_path / "data", "person", 8, size=(192, 192), seed=1, max_subjects=3)
+def test_it_overfits_four_pictures_of_several_people(head: str, tmp_path: Path) -> None:
+    data = generate(tmp_path / "data", "person", 4, size=(192, 192), seed=1, max_subjects=3)
     (tmp_path / "conf" / "dataset").mkdir(parents=True)
-    (tmp_path / "conf" / "dataset" / "eight.yaml").write_text(YAML.format(data=data))
+    (tmp_path / "conf" / "dataset" / "four.yaml").write_text(YAML.format(data=data))
     stated = settings_of(head)
     views = CASCADE if stated.get("cascade") else SINGLE if make_head(head).max_poses == 1 else WHOLE
     config = compose(
         "train",
         [
-            f"hydra.searchpath=[file://{tmp_path}/conf]", "dataset=eight", "backbone=resnet10_half", "batch_size=8",
+            f"hydra.searchpath=[file://{tmp_path}/conf]", "dataset=four", "backbone=resnet10_half", "batch_size=4",
             "workers=0", "augment=none", "logger=csv", "trainer=cpu", "ema=0.9", "test_on=[train]",
-            f"runs_dir={tmp_path}/runs", "name=eight", "neck=fpn", "neck.channels=64", f"head={head}",
+            f"runs_dir={tmp_path}/runs", "name=four", "neck=fpn", "neck.channels=64", f"head={head}",
             # mirrored pictures are never seen, so the flip test would average with noise
             "flip_test=false", *views.split(), *stated.get("overfit", USUAL).split(),
         ],
     )  # fmt: skip
     run = train(config)
     assert run is not None
-    summary = json.loads((run.folder / "scores" / "eight-train.json").read_text())["summary"]
+    summary = json.loads((run.folder / "scores" / "four-train.json").read_text())["summary"]
     assert summary["AP"] >= 0.95
