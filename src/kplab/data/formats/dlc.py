@@ -3,7 +3,8 @@
 DeepLabCut stores pixel indices from 0. It stores no visibility (a labelled point is visible), no boxes and no areas: boxes
 come from the keypoints, and areas are ``0.53 * w * h`` of the boxes. Individuals are not tracks: the same name may be given
 to another animal in the next image. A table has three header rows (scorer, bodyparts, coords), or four with the individuals;
-its rows are named by one path or by three columns (labeled-data, video, image).
+its rows are named by one path or by three columns (labeled-data, video, image). A ``.h5`` is read without PyTables, which
+would run code that its attributes contain.
 
 Source: DeepLabCut 2 and 3, ``docs/standardDeepLabCut_UserGuide``.
 """
@@ -15,9 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 
+import h5py
 import numpy as np
 import pandas as pd
 
+from kplab.data.formats._pandas_hdf import read_frame
 from kplab.data.images import read_header
 from kplab.data.reading import OUTSIDE_TOLERANCE, labels_from, match_keypoints, some
 from kplab.data.sources.files import FileSource
@@ -183,14 +186,15 @@ def _cells(text: str) -> np.ndarray:
 
 def _read_h5(path: Path) -> tuple[pd.DataFrame, bool]:
     try:
-        table = pd.read_hdf(path, key=KEY)
+        with h5py.File(path, "r") as file:
+            table = read_frame(file, KEY)
     except (KeyError, OSError, ValueError, TypeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise DataError(
             f"{path}: no DeepLabCut table '{KEY}' can be read ({reason}). Use labels=csv, or convert the project with "
             "deeplabcut.convertcsv2h5."
         ) from error
-    if not isinstance(table, pd.DataFrame) or tuple(table.columns.names) not in (SINGLE_LEVELS, MULTI_LEVELS):
+    if tuple(table.columns.names) not in (SINGLE_LEVELS, MULTI_LEVELS):
         raise DataError(
             f"{path}: the columns are not {', '.join(SINGLE_LEVELS)} (and individuals). Use labels=csv, or export the "
             "table again from DeepLabCut."
