@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,11 +39,32 @@ class ScoreError(KplabError):
     """Scores are missing, damaged or not comparable."""
 
 
+#: Unicode categories of characters that are not shown: controls, formats such as a change of direction, surrogates, and
+#: separators of lines.
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
 @dataclass
 class Outcome:
     """The exit status of a verb, set when ``exit_code`` ends."""
 
     code: int = 0
+
+
+def printable(text: str) -> str:
+    r"""Text with its control characters written as escapes, so that names from files can't control a terminal.
+
+    Line ends and tabs stay; bytes that are no text, as in names of files, are written as escapes too.
+
+    >>> printable("a\x1b[31m\tb"), printable("große Maus")
+    ('a\\x1b[31m\tb', 'große Maus')
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode() if c not in "\n\t" and unicodedata.category(c) in HIDDEN else c
+        for c in text
+    )
 
 
 def describe(error: BaseException) -> str:
@@ -66,11 +88,11 @@ def exit_code(verb: str) -> Iterator[Outcome]:
     try:
         yield outcome
     except KeyboardInterrupt as error:
-        print(f"\nkplab {verb}: {describe(error)}", file=sys.stderr)
+        print(f"\nkplab {verb}: {printable(describe(error))}", file=sys.stderr)
         outcome.code = 130
     except Exception as error:
         full_disk = isinstance(error, OSError) and error.errno == errno.ENOSPC
         if os.environ.get("KPLAB_TRACEBACK") or not (isinstance(error, KplabError) or full_disk):
             raise
-        print(f"kplab {verb}: {describe(error)}", file=sys.stderr)
+        print(f"kplab {verb}: {printable(describe(error))}", file=sys.stderr)
         outcome.code = 2

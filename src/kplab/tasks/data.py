@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from kplab.errors import printable
 from kplab.tasks import compose
 
 EXAMPLE = "kplab data dataset=mouse"
@@ -39,12 +40,12 @@ def main(args: list[str]) -> None:
     out = Path(config.out)
     # all splits of one source have the notes of its reader
     for note in dict.fromkeys(note for labels in splits.values() for note in labels.notes):
-        print(f"{config.dataset.name}: {note}")
+        print(printable(f"{config.dataset.name}: {note}"))
     for name, labels in splits.items():
-        print(describe(config.dataset.name, name, labels))
+        print(printable(describe(config.dataset.name, name, labels)))
         report = check_labels(labels, deep=True)
         for warning in report.warnings:
-            print(f"  {warning}")
+            print(printable(f"  {warning}"))
         report.raise_if_errors()
         if config.pictures < 1:
             continue

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from kplab import config as configs
-from kplab.errors import ConfigError
+from kplab.errors import ConfigError, printable
 from kplab.tasks import compose
 
 EXAMPLE = "kplab evaluate run=latest split=test"
@@ -55,7 +55,7 @@ def main(args: list[str]) -> None:
             evaluate_run(run, split, dataset=dataset, settings=settings, regions=config.regions)
             if config.pictures:
                 for path in see_predictions(run, split, run.folder / "pictures", config.pictures, dataset):
-                    print(f"pictures: {path}")
+                    print(printable(f"pictures: {path}"))
         return
     if config.predictions is None or config.dataset is None or config.split is None:
         raise ConfigError("kplab evaluate needs run=RUN, or predictions=FILE dataset=NAME split=NAME.")
@@ -66,4 +66,4 @@ def main(args: list[str]) -> None:
     scores = evaluate_file(path, labels, config.dataset, config.split, settings)
     out = Path(config.out) if config.out else path.parent
     written = write_scores(scores, out, f"{path.stem}.scores", path, split=config.split)
-    print(scores.text() + f"\nscores: {written}")
+    print(printable(scores.text() + f"\nscores: {written}"))

@@ -68,6 +68,7 @@ def read(
     scorer: str | None = None,
     box_margin: float = 1.2,
     rename: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
 ) -> Labels:
     """Read every labelled folder of a DeepLabCut project; an image's group is its folder, one for each video.
 
@@ -79,6 +80,7 @@ def read(
         scorer: whose labels to read, where a folder has tables of several labellers.
         box_margin: factor on the extent of the keypoints that makes a box.
         rename: bodypart to keypoint of the skeleton, where they differ.
+        allow_outside: allow rows that name images outside the project.
 
     Raises:
         DataError: tables or images are missing, or a table contradicts itself or the skeleton.
@@ -111,7 +113,7 @@ def read(
     individuals = {i + 1: individual for i, (_, individual, _) in enumerate(found)}
     return labels_from(
         skeleton,
-        FileSource(root, names),
+        FileSource(root, names, allow_outside),
         image_id,
         _sizes(root, names),
         [PurePosixPath(name).parent.as_posix() for name in names],

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from kplab.metrics.score import Scores
 from kplab.ops import affine
-from kplab.runs.records import read_record
+from kplab.runs.records import read_record, safe_name
 from kplab.runs.run import Run
 from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
@@ -100,7 +100,7 @@ def see_predictions(
     rows = scores.per_image.set_index("image_id")
     paths = []
     for kind, ids in (("typical", order[middle : middle + count]), ("worst", order[::-1][:count])):
-        path = out / f"{label or run.record['experiment']}-{kind}.png"
+        path = out / f"{label or safe_name(str(run.record.get('experiment', run.name)))}-{kind}.png"
         captions = [caption(rows.loc[i]) for i in ids]
         drawing.write_png(
             path, drawing.contact_sheet(overlays(labels, predictions, list(ids), least), columns=4, labels=captions)

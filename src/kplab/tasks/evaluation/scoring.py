@@ -9,11 +9,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from kplab import config as configs
-from kplab.errors import ConfigError, DataError, RunError, ScoreError
+from kplab.errors import ConfigError, DataError, RunError, ScoreError, printable
 from kplab.metrics.score import Scores, score, tables_of
 from kplab.metrics.settings import ScoreSettings
 from kplab.runs.provenance import file_sha256
-from kplab.runs.records import read_record, record_path, write_record
+from kplab.runs.records import check_inside, read_record, record_path, write_record
 from kplab.runs.run import Run
 from kplab.structures.labels import Labels
 from kplab.structures.predictions import Predictions
@@ -155,7 +155,8 @@ def evaluate_run(
     read_record(path)
     labels = labels if labels is not None else read_split(dataset, split)
     scores = evaluate_file(path, labels, dataset, split, settings, name=run.name)
+    check_inside(run.folder, run.folder / "scores" / path.name)
     out = write_scores(scores, run.folder / "scores", path.stem, path, run=run.name, split=split)
     if not quiet:
-        print(scores.text() + f"\nscores: {out}", flush=True)
+        print(printable(scores.text() + f"\nscores: {out}"), flush=True)
     return scores
