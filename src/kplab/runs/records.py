@@ -90,6 +90,8 @@ def read_record(artefact: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text())
         schema, hashes, made_by = record["schema"], dict(record["sha256"]), shlex.join(record["command"])
+        if not isinstance(record["made_from"], dict):
+            raise ValueError("made_from is no list of inputs")
         files = {plain_file(artefact, name): str(expected) for name, expected in hashes.items()}
     except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise RunError(f"{path}: can't be read as a record ({error!r}). Make {artefact.name} again.") from None

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from kplab import config as configs
 from kplab.errors import ConfigError
 from kplab.metrics.metric import metrics_of, row_of
-from kplab.runs.records import write_record
+from kplab.runs.records import read_record, write_record
 from kplab.runs.run import Run
 from kplab.runs.table import clock
 from kplab.structures.predictions import card_path
@@ -109,9 +109,12 @@ def line_of(family: str, run: Run, name: str, values: pd.DataFrame) -> dict[str,
         name: of the scores, ``<dataset>-<split>``.
         values: metric name to value, low and high.
     """
-    scores = json.loads(score_files(run)[name].read_text())
+    path, predictions = score_files(run)[name], run.folder / "predictions" / f"{name}.json"
+    for file in (path, predictions):
+        read_record(file)
+    scores = json.loads(path.read_text())
     s, card = scores["summary"], scores["card"]
-    made = json.loads(card_path(run.folder / "predictions" / f"{name}.json").read_text())
+    made = json.loads(card_path(predictions).read_text())
     metrics = {}
     for metric in metrics_of(card, "benchmark"):
         v = values.loc[metric.name]
@@ -136,7 +139,10 @@ def line_of(family: str, run: Run, name: str, values: pd.DataFrame) -> dict[str,
 def on_annotated_boxes(run: Run, name: str) -> str:
     """The median error of a cascade on annotated boxes; '-' where it was not scored on them."""
     path, metric = score_files(run).get(f"{name}-annotated"), row_of("median_px")
-    return "-" if path is None or metric is None else metric.text(json.loads(path.read_text())["summary"]["median_px"])
+    if path is None or metric is None:
+        return "-"
+    read_record(path)
+    return metric.text(json.loads(path.read_text())["summary"]["median_px"])
 
 
 def markdown(table: pd.DataFrame) -> str:
