@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kplab.errors import RunError
+from kplab.errors import ConfigError, RunError
 from kplab.runs import provenance
 
 SCHEMA = 1
@@ -204,6 +204,23 @@ def check_inside(folder: Path, *paths: Path) -> None:
             raise RunError(f"{path}: is a link that leads nowhere. Remove it.") from None
         if not target.is_relative_to(home):
             raise RunError(f"{path}: leads out of {folder}, to {target}. Remove the link, or correct the name.")
+
+
+def make_folder(path: Path, key: str = "out") -> Path:
+    """Make a folder for results, before the work starts; returns it.
+
+    Args:
+        path: of the folder.
+        key: of the config that names it, for the message.
+
+    Raises:
+        ConfigError: it can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be made ({error.strerror}). Name another folder: {key}=DIR.") from None
+    return path
 
 
 def some(names: Iterable[str], limit: int = 4) -> str:

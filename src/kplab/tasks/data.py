@@ -31,13 +31,14 @@ def main(args: list[str]) -> None:
         print(describe_formats())
         return
     from kplab.data.check import check_labels
+    from kplab.runs.records import make_folder
     from kplab.tasks.evaluation.overview import describe, sheet
     from kplab.tasks.wiring.datasets import read_splits
     from kplab.viz import poses as drawing
 
     config = compose("data", args)
     splits = read_splits(config.dataset)
-    out = Path(config.out)
+    out = make_folder(Path(config.out))
     # all splits of one source have the notes of its reader
     for note in dict.fromkeys(note for labels in splits.values() for note in labels.notes):
         print(printable(f"{config.dataset.name}: {note}"))

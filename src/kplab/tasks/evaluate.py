@@ -32,6 +32,7 @@ class Options:
 
 def main(args: list[str]) -> None:
     """Score a run's predictions, or a results file of any system. No model is loaded."""
+    from kplab.runs.records import make_folder
     from kplab.runs.run import Run
     from kplab.tasks.evaluation.pictures import see_predictions
     from kplab.tasks.evaluation.scoring import evaluate_file, evaluate_run, write_scores
@@ -62,8 +63,8 @@ def main(args: list[str]) -> None:
     path = Path(config.predictions)
     if not path.is_file():
         raise ConfigError(f"{path}: no such predictions file. `kplab predict` writes one.")
+    out = make_folder(Path(config.out)) if config.out else path.parent
     labels = read_split(config.dataset, config.split)
     scores = evaluate_file(path, labels, config.dataset, config.split, settings)
-    out = Path(config.out) if config.out else path.parent
     written = write_scores(scores, out, f"{path.stem}.scores", path, split=config.split)
     print(printable(scores.text() + f"\nscores: {written}"))

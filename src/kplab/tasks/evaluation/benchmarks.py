@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from kplab import config as configs
 from kplab.errors import ConfigError
 from kplab.metrics.metric import metrics_of, row_of
-from kplab.runs.records import read_record, write_record
+from kplab.runs.records import make_folder, read_record, write_record
 from kplab.runs.run import Run
 from kplab.runs.table import clock
 from kplab.structures.predictions import card_path
@@ -34,6 +34,7 @@ def benchmark(config: DictConfig) -> None:
     plans = {str(family): overrides_of(str(family), config) for family in config.families}
     # all configs are checked before the first training
     wanted = {family: compose("train", overrides) for family, overrides in plans.items()}
+    make_folder(out_of(config))
     failed = []
     for number, (family, overrides) in enumerate(plans.items(), 1):
         title = f"--- {number}/{len(plans)} {family}"
@@ -56,6 +57,11 @@ def benchmark(config: DictConfig) -> None:
         print(f"table: {write(runs, config)}")
     if failed:
         raise ConfigError("these families failed: " + ", ".join(failed) + ". The same command tries them again.")
+
+
+def out_of(config: DictConfig) -> Path:
+    """The folder of the table."""
+    return Path(config.out) if config.out else Path(config.runs_dir).parent / "benchmarks" / str(config.data)
 
 
 def overrides_of(family: str, config: DictConfig) -> list[str]:
@@ -84,7 +90,7 @@ def write(runs: dict[str, Run], config: DictConfig) -> Path:
     Returns:
         Path of the markdown.
     """
-    out = Path(config.out) if config.out else Path(config.runs_dir).parent / "benchmarks" / str(config.data)
+    out = out_of(config)
     out.mkdir(parents=True, exist_ok=True)
     name = f"{load_config(next(iter(runs.values()))).dataset.name}-{config.split}"
     comparison, _ = compare_runs(list(runs.values()), name, out, labels=list(runs))

@@ -8,7 +8,7 @@ from pathlib import Path
 from kplab import config as configs
 from kplab.errors import RunError, printable
 from kplab.metrics.compare import Comparison, compare
-from kplab.runs.records import check_inside, write_record
+from kplab.runs.records import check_inside, make_folder, write_record
 from kplab.runs.run import Run
 from kplab.tasks.evaluation.files import read_scores, score_files
 from kplab.viz import compare as figures
@@ -78,7 +78,7 @@ def compare_runs(
     if out is None:
         out = runs[0].folder / "comparisons" / f"{name}_{len(runs)}_runs_{runs[-1].name}"
         check_inside(runs[0].folder, out)
-    path = result.write(out)
+    path = result.write(make_folder(out))
     keypoints = {label: s.keypoints for label, s in scores.items()}
     drawn = figures.write_all(result.values, result.differences, result.per_keypoint, keypoints, out, result.titles)
     beside = [*(out / file for file in result.files[1:]), *drawn]

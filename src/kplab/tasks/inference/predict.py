@@ -11,7 +11,7 @@ from kplab import config as configs
 from kplab.data.images import find_images
 from kplab.data.sources.files import FileSource, check_files
 from kplab.errors import ConfigError
-from kplab.runs.records import check_inside, record_path, write_record
+from kplab.runs.records import check_inside, make_folder, record_path, write_record
 from kplab.runs.run import Run
 from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
@@ -126,10 +126,7 @@ def predict_images(
     path = out / "predictions.json"
     check_inside(out, path, card_path(path), record_path(path), out / "keypoints.csv")
     check_no_links(out / "overlays")
-    try:
-        (out / "overlays").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{out}: can't be made ({error.strerror}). Name another folder: out=DIR.") from None
+    make_folder(out / "overlays")
     files, others = find_images(images)
     if others:
         kinds = ", ".join(sorted({p.suffix.lower() or "without suffix" for p in others}))
