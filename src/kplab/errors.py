@@ -77,7 +77,7 @@ def printable(text: str) -> str:
 
 def is_refused(error: BaseException) -> TypeGuard[OSError]:
     """Whether the system refuses to read or write a place, which the user can correct. A missing file is a bug."""
-    return isinstance(error, OSError) and error.filename is not None and error.errno in REFUSED
+    return isinstance(error, OSError) and error.errno in REFUSED
 
 
 def describe(error: BaseException) -> str:
@@ -86,7 +86,8 @@ def describe(error: BaseException) -> str:
         where = f" ({error.filename})" if error.filename else ""
         return f"no space left on the disk{where}. Free some, or put runs elsewhere: runs_dir=DIR. The last complete checkpoint is kept."
     if is_refused(error):
-        return f"{error.filename}: {error.strerror}. Allow reading and writing it, or name another place."
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}. Allow reading and writing it, or name another place."
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C"
     message = str(error)

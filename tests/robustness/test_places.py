@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kplab.cli import main
+from kplab.errors import exit_code
 from kplab.runs.run import Run
 
 Finished = Callable[..., Run]
@@ -158,3 +160,23 @@ def deny(patch: pytest.MonkeyPatch, pattern: str) -> None:
 
     patch.setattr(io, "open", refuse)
     patch.setattr(builtins, "open", refuse)
+
+
+@pytest.mark.parametrize(
+    "name", ["EACCES", "EPERM", "EROFS", "ENOTDIR", "EISDIR", "ELOOP", "ENAMETOOLONG", "EIO", "EDQUOT"]
+)
+def test_what_the_system_refuses_is_one_message(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Some libraries state the file in the reason alone."""
+    for error in (
+        OSError(getattr(errno, name), "Refused", "/a/b"),
+        OSError(getattr(errno, name), "Refused to open '/a/b'"),
+    ):
+        with exit_code("data") as outcome:
+            raise error
+        assert outcome.code == 2
+        assert "/a/b" in capsys.readouterr().err
+
+
+def test_a_missing_file_is_a_bug() -> None:
+    with pytest.raises(FileNotFoundError), exit_code("data"):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/a/b")
