@@ -307,6 +307,21 @@ def test_records_do_not_control_the_terminal(run: Run, tmp_path: Path, capsys: p
     assert r"\x1b[2J" in shown.err
 
 
+def test_a_dataset_does_not_control_the_terminal(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its name, and the endings of files beside images."""
+    config = OmegaConf.load(run.folder / "config.yaml")
+    config.dataset.name = f"x{CONTROL}"
+    OmegaConf.save(config, run.folder / "config.yaml")
+    (tmp_path / "dots" / "images" / f"a.{CONTROL.replace('/', '')}").write_text("x")
+    capsys.readouterr()
+    assert main(["predict", f"run={run.folder}", "split=test"]) == 0
+    assert main(["evaluate", f"run={run.folder}", "split=test"]) == 0
+    assert main(["predict", f"run={run.folder}", f"images={tmp_path}/dots/images", f"out={tmp_path}/out"]) == 0
+    shown = capsys.readouterr()
+    assert clean(shown.out + shown.err)
+    assert r"\x1b[2J" in shown.out
+
+
 # the list of runs
 
 

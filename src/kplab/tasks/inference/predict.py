@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from kplab import config as configs
 from kplab.data.images import find_images
 from kplab.data.sources.files import FileSource, check_files
-from kplab.errors import ConfigError
+from kplab.errors import ConfigError, printable
 from kplab.runs.records import check_inside, make_folder, record_path, write_record
 from kplab.runs.run import Run
 from kplab.structures.labels import Labels
@@ -130,7 +130,7 @@ def predict_images(
     files, others = find_images(images)
     if others:
         kinds = ", ".join(sorted({p.suffix.lower() or "without suffix" for p in others}))
-        print(f"{len(others)} files are no images of a known kind and are left out ({kinds})")
+        print(printable(f"{len(others)} files are no images of a known kind and are left out ({kinds})"))
     source = FileSource.of(files)
     check_files(source)
     loaded = LoadedRun.load(run, checkpoint, device, flip_test)

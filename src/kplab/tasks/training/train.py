@@ -151,7 +151,10 @@ def print_summary(run: Run, config: DictConfig, data: TrainingData, model: Any) 
     counts = ", ".join(f"{name} {len(labels)} images" for name, labels in data.splits.items())
     million = sum(p.numel() for p in model.parameters()) / 1e6
     print(
-        f"{run.name}: {config.dataset.name} ({counts}), {million:.1f} M parameters, views {config.size[0]}x{config.size[1]}"
+        printable(
+            f"{run.name}: {config.dataset.name} ({counts}), {million:.1f} M parameters, views "
+            f"{config.size[0]}x{config.size[1]}"
+        )
     )
     for note in data.notes:
         print(printable(f"  {note}"))
