@@ -60,6 +60,7 @@ def to_labels(
     category: str | None,
     area_mode: str,
     rename: Mapping[str, str] | None,
+    allow_outside: bool,
 ) -> Labels:
     """Check a parsed file and turn it into Labels; the arguments are those of ``coco.read``."""
     order = order_by_category(file.categories, path, skeleton, category, rename)
@@ -79,7 +80,7 @@ def to_labels(
     area = np.array([np.nan if a.area is None else a.area for a in rows], dtype=np.float64)
     return labels_from(
         skeleton,
-        FileSource(root, [i.file_name for i in file.images]),
+        FileSource(root, [i.file_name for i in file.images], allow_outside),
         np.array([i.id for i in file.images], dtype=np.int64),
         size,
         [_group(i) for i in file.images],

@@ -63,6 +63,7 @@ def read(
     keep_extras: bool = False,
     area: str = "annotation",
     rename: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
 ) -> Labels:
     """Read a COCO keypoint file.
 
@@ -78,6 +79,7 @@ def read(
         keep_extras: keep all fields that kplab does not use, also of parts of the dataset, for ``write``.
         area: annotation, or box for ``0.53 * w * h`` throughout, as CrowdPose is scored.
         rename: keypoint name in the file to name in the skeleton, where they differ.
+        allow_outside: allow file names that lead out of the image folder.
 
     Raises:
         DataError: the file is missing, truncated, not a COCO keypoint file, or contradicts itself.
@@ -91,7 +93,7 @@ def read(
         raise DataError(f"{root}: no such image folder, for {path}. Check the path of the dataset's images.")
     data = path.read_bytes()
     with _no_collection():
-        labels = to_labels(_decode(data, path), path, root, skeleton, category, area, rename)
+        labels = to_labels(_decode(data, path), path, root, skeleton, category, area, rename, allow_outside)
     if keep_extras:
         labels.extras = _extras(msgspec.json.decode(data), labels, category, area, rename)
     return labels
@@ -265,7 +267,7 @@ def _source_labels(labels: Labels, extras: Extras, path: Path) -> Labels:
     images += [{"id": i, "file_name": f"{i}", "width": UNKNOWN_SIZE, "height": UNKNOWN_SIZE} for i in unknown]
     document = {**head.document, "images": images, "annotations": rows}
     how = (head.category, head.area, head.rename)
-    return to_labels(msgspec.convert(document, File), path, Path(), labels.skeleton, *how)
+    return to_labels(msgspec.convert(document, File), path, Path(), labels.skeleton, *how, allow_outside=True)
 
 
 def _updated_images(labels: Labels, before: Labels, extras: Extras) -> list[dict[str, Any]]:

@@ -3,7 +3,8 @@
 DeepLabCut stores pixel indices from 0. It stores no visibility (a labelled point is visible), no boxes and no areas: boxes
 come from the keypoints, and areas are ``0.53 * w * h`` of the boxes. Individuals are not tracks: the same name may be given
 to another animal in the next image. A table has three header rows (scorer, bodyparts, coords), or four with the individuals;
-its rows are named by one path or by three columns (labeled-data, video, image).
+its rows are named by one path or by three columns (labeled-data, video, image). A ``.h5`` is read without PyTables, which
+would run code that its attributes contain.
 
 Source: DeepLabCut 2 and 3, ``docs/standardDeepLabCut_UserGuide``.
 """
@@ -15,9 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 
+import h5py
 import numpy as np
 import pandas as pd
 
+from kplab.data.formats._pandas_hdf import read_frame
 from kplab.data.images import read_header
 from kplab.data.reading import OUTSIDE_TOLERANCE, labels_from, match_keypoints, some
 from kplab.data.sources.files import FileSource
@@ -65,6 +68,7 @@ def read(
     scorer: str | None = None,
     box_margin: float = 1.2,
     rename: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
 ) -> Labels:
     """Read every labelled folder of a DeepLabCut project; an image's group is its folder, one for each video.
 
@@ -76,6 +80,7 @@ def read(
         scorer: whose labels to read, where a folder has tables of several labellers.
         box_margin: factor on the extent of the keypoints that makes a box.
         rename: bodypart to keypoint of the skeleton, where they differ.
+        allow_outside: allow rows that name images outside the project.
 
     Raises:
         DataError: tables or images are missing, or a table contradicts itself or the skeleton.
@@ -108,7 +113,7 @@ def read(
     individuals = {i + 1: individual for i, (_, individual, _) in enumerate(found)}
     return labels_from(
         skeleton,
-        FileSource(root, names),
+        FileSource(root, names, allow_outside),
         image_id,
         _sizes(root, names),
         [PurePosixPath(name).parent.as_posix() for name in names],
@@ -183,14 +188,15 @@ def _cells(text: str) -> np.ndarray:
 
 def _read_h5(path: Path) -> tuple[pd.DataFrame, bool]:
     try:
-        table = pd.read_hdf(path, key=KEY)
+        with h5py.File(path, "r") as file:
+            table = read_frame(file, KEY)
     except (KeyError, OSError, ValueError, TypeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise DataError(
             f"{path}: no DeepLabCut table '{KEY}' can be read ({reason}). Use labels=csv, or convert the project with "
             "deeplabcut.convertcsv2h5."
         ) from error
-    if not isinstance(table, pd.DataFrame) or tuple(table.columns.names) not in (SINGLE_LEVELS, MULTI_LEVELS):
+    if tuple(table.columns.names) not in (SINGLE_LEVELS, MULTI_LEVELS):
         raise DataError(
             f"{path}: the columns are not {', '.join(SINGLE_LEVELS)} (and individuals). Use labels=csv, or export the "
             "table again from DeepLabCut."

@@ -18,6 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from kplab.data.formats._hdf5 import array, group
 from kplab.data.images import read_header
 from kplab.data.reading import labels_from, match_keypoints, some
 from kplab.data.sources.files import FileSource
@@ -149,10 +150,11 @@ def _load(path: Path) -> File:
         raise DataError(f"{path}: no such SLEAP file. Check the path of the dataset's labels.")
     try:
         with h5py.File(path, "r") as h5:
-            meta = h5["metadata"].attrs
+            meta = group(h5, "metadata").attrs
             header = _json(meta["json"])
-            lists = {key: [_json(item) for item in h5[key][:]] for key in ("videos_json", "tracks_json") if key in h5}
-            tables = {name: h5[name][:] for name in COLUMNS}
+            listed = [key for key in ("videos_json", "tracks_json") if key in h5]
+            lists = {key: [_json(item) for item in array(h5, key)] for key in listed}
+            tables = {name: array(h5, name) for name in COLUMNS}
             format_id = float(meta.get("format_id", 0))
     except (OSError, KeyError, ValueError) as error:
         raise DataError(

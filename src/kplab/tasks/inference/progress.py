@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
+from kplab.errors import printable
+
 T = TypeVar("T")
 
 #: Columns that a bar takes at most.
@@ -26,7 +28,7 @@ def track_images(items: Iterable[T], total: int, what: str, console: Console | N
         what: what is done, e.g. "predicting test".
         console: None is the terminal.
     """
-    console = console or terminal()
+    console, what = console or terminal(), printable(what)
     begun = time.perf_counter()
     with bar(console) as shown:
         task = shown.add_task(what, total=total)
@@ -47,7 +49,7 @@ def working(what: str, console: Console | None = None) -> Iterator[None]:
         what: what is done, e.g. "scoring dots-test".
         console: None is the terminal.
     """
-    console = console or terminal()
+    console, what = console or terminal(), printable(what)
     begun = time.perf_counter()
     with bar(console) as shown:
         shown.add_task(what, total=None)
