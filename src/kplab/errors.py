@@ -51,7 +51,7 @@ def describe(error: BaseException) -> str:
         where = f" ({error.filename})" if error.filename else ""
         return f"no space left on the disk{where}. Free some, or put runs elsewhere: runs_dir=DIR. The last complete checkpoint is kept."
     if isinstance(error, KeyboardInterrupt):
-        return "stopped by Ctrl-C"
+        return f"stopped by Ctrl-C. {error}".removesuffix(". ")
     message = str(error)
     if message.startswith("Caught ") and "Original Traceback" in message:
         # the message of an error in a loader process contains torch's whole traceback
