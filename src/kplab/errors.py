@@ -89,7 +89,7 @@ def describe(error: BaseException) -> str:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}. Allow reading and writing it, or name another place."
     if isinstance(error, KeyboardInterrupt):
-        return "stopped by Ctrl-C"
+        return f"stopped by Ctrl-C. {error}".removesuffix(". ")
     message = str(error)
     if message.startswith("Caught ") and "Original Traceback" in message:
         # the message of an error in a loader process contains torch's whole traceback

@@ -92,6 +92,50 @@ def test_runs_are_found_by_part_of_their_name(tmp_path: Path) -> None:
         Run.find("gamma", tmp_path)
 
 
+def test_latest_is_the_newest_run_that_can_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Finished, or with a checkpoint to resume from; failed, running and half-made ones are passed over by name."""
+    make(tmp_path, "alpha")
+    with pytest.raises(RunError, match=r"no run is finished: .*_alpha_.* \(running\)"):
+        Run.find("latest", tmp_path)
+    runs = {}
+    for year, (name, status) in enumerate(
+        [("good", "finished"), ("halted", "stopped"), ("broken", "failed"), ("active", "running")], 3000
+    ):
+        run = make(tmp_path, name)
+        if status != "running":
+            run.close(status)
+        if name != "broken":
+            (run.folder / "checkpoints").mkdir()
+            (run.folder / "checkpoints" / "last.ckpt").touch()
+        runs[name] = run.folder.rename(tmp_path / f"{year}{run.name[4:]}")
+    (tmp_path / "9999_empty").mkdir()
+    assert Run.find("latest", tmp_path).folder == runs["good"]
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"latest: {runs['good'].name}; newer, but not used: 9999_empty (unreadable), ")
+    assert f"{runs['broken'].name} (failed), {runs['halted'].name} (stopped)" in shown
+    assert Run.find("latest", tmp_path, resumable=True).folder == runs["halted"]
+
+
+def test_a_folder_of_a_run_has_its_record_from_the_first_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed while it makes the folder leaves no run; what it leaves is removed later."""
+
+    def killed(_: Run) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path)
+    (left,) = tmp_path.iterdir()
+    assert table.rows(tmp_path) == []
+    os.utime(left, (0, 0))
+    run = make(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [run.name]
+    assert {p.name for p in run.folder.iterdir()} == {"run.json", "config.yaml"}
+
+
 def test_rows_are_newest_first_with_scores(tmp_path: Path) -> None:
     """The summaries are those of score files with a valid record."""
     older, newer = make(tmp_path), make(tmp_path)

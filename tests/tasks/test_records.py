@@ -130,7 +130,7 @@ def test_resume_alone_goes_on_with_the_config_of_the_run(config: Config, tmp_pat
     assert main([*resume, "seed=4"]) == 2
     assert len(list((tmp_path / "runs").iterdir())) == 1
     assert main([*resume, "trainer.max_epochs=3", "test_on=[test]"]) == 0
-    resumed = Run.find("latest", tmp_path / "runs")
+    (resumed,) = [run for p in (tmp_path / "runs").iterdir() if (run := Run.open(p)).name != begun.name]
     assert (resumed.record["parent"], resumed.record["epochs"], resumed.record["seed"]) == (begun.name, 3, 3)
     assert (resumed.folder / "scores" / "dots-test.json").is_file()
     assert resumed.record["changed_on_resume"] == ["trainer.max_epochs"]

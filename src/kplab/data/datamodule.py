@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import cv2
@@ -15,11 +17,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from kplab.data.augment import Augment
 from kplab.data.mosaic import TILES, Tile, mosaic
 from kplab.data.regions import Regions
-from kplab.errors import DataError
+from kplab.errors import DataError, RunError
 from kplab.ops import affine
 from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
 from kplab.structures.sample import Batch, Sample
+
+#: torch's messages about a loader process that has ended.
+LOST_WORKER = re.compile(r"DataLoader worker \(pid.*(exited unexpectedly|killed by signal)")
 
 
 class PoseDataset(Dataset[Sample]):
@@ -183,6 +188,9 @@ def loader(
     dataset: Dataset[Sample], batch_size: int, workers: int, sampler: EpochSampler, drop_last: bool = False
 ) -> DataLoader[Batch]:
     """A DataLoader of Batch."""
+    # with a generator of its own a new iterator draws nothing from torch's global one
+    generator = torch.Generator()
+    generator.manual_seed(0)
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # collate turns its samples into batches
         batch_size=batch_size,
@@ -192,8 +200,27 @@ def loader(
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=quiet_worker,
+        generator=generator,
         drop_last=drop_last,
     )
+
+
+@contextmanager
+def report_lost_workers() -> Iterator[None]:
+    """Turn torch's error about a loader process that has been killed or has crashed into one that says what to do.
+
+    Raises:
+        RunError: such a process has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if LOST_WORKER.search(str(error)) is None:
+            raise
+        raise RunError(
+            f"a process that loads images has ended unexpectedly ({str(error).split('. ')[0]}), often for lack of memory. "
+            "Use fewer of them; workers=0 loads images in the main process."
+        ) from None
 
 
 def usual_workers() -> int:

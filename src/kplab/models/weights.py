@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +16,8 @@ from kplab.models.pose_model import PoseModel
 
 #: Number of names that an error lists of each kind.
 LISTED = 5
+#: Parts of torch's messages about a file with objects that are not plain data.
+FOREIGN = ("Unsupported global", "unsupported GLOBAL", "allowlisted", "call reduce")
 
 
 def load_model_weights(model: nn.Module, path: Path) -> None:
@@ -56,17 +61,40 @@ def read(path: Path) -> dict[str, Tensor]:
         ModelError: the file is no such file.
     """
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling raises errors of any kind
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"weights: {path} can't be read: {reason}. Give a checkpoint or a PyTorch state dict."
-        ) from error
+        held = read_checkpoint(path)
+    except ModelError as error:
+        raise ModelError(f"weights: {error} Give a checkpoint or a PyTorch state dict.") from None
     if isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
         held = {k.removeprefix("model."): v for k, v in held["state_dict"].items() if k.startswith("model.")}
     if not isinstance(held, dict) or not held or not all(isinstance(v, Tensor) for v in held.values()):
         raise ModelError(f"weights: {path} holds no tensors by name. Give a checkpoint or a PyTorch state dict.")
     return held
+
+
+def read_checkpoint(path: Path, mapped: bool = False) -> Any:
+    """Content of a PyTorch file, on the CPU: tensors, numbers, texts and containers of them.
+
+    Every file of weights is read here. Other objects are refused, because unpickling them can execute code.
+
+    Args:
+        path: of the file.
+        mapped: leave tensors on the disk until they are used, to read the rest of a large file.
+
+    Raises:
+        ModelError: the file is damaged, or holds other objects.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zipfile(path))
+    except Exception as error:  # unpickling raises errors of any kind
+        text = str(error)
+        if isinstance(error, UnpicklingError) and any(sign in text for sign in FOREIGN):
+            raise ModelError(
+                f"{path}: holds objects other than tensors, numbers and texts. It is not loaded, because loading them "
+                "could execute code."
+            ) from None
+        # torch's text about an unpickling is an advice to load the file without a check
+        reason = type(error).__name__ if isinstance(error, UnpicklingError) or not text else text.splitlines()[0][:200]
+        raise ModelError(f"{path}: can't be read ({reason}). It is damaged, or no PyTorch file.") from None
 
 
 def _counts(key: str) -> bool:

@@ -7,6 +7,8 @@ import os
 import platform
 import re
 import secrets
+import shutil
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +16,14 @@ from typing import Any
 
 from kplab.errors import RunError
 from kplab.runs import provenance, records
+from kplab.runs.files import replacing
+
+#: Start of the name of a folder that is being made. It contains no underscore, so that no list of runs contains it.
+NEW = ".new-"
+#: Seconds after which such a folder is one that a killed process has left.
+STALE = 3600
+#: Number of runs that a message names.
+LISTED = 4
 
 
 class Run:
@@ -41,17 +51,12 @@ class Run:
         """
         now = datetime.now().astimezone()
         safe = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment)
-        folder = Path(root) / f"{now:%Y-%m-%d_%H%M%S}_{safe}_{secrets.token_hex(2)}"
-        try:
-            folder.mkdir(parents=True)
-        except OSError as error:
-            raise RunError(f"{folder}: can't be made ({error.strerror}). Name another folder: runs_dir=DIR.") from None
-        (folder / "config.yaml").write_text(config_yaml)
+        token = secrets.token_hex(2)
+        folder = Path(root) / f"{now:%Y-%m-%d_%H%M%S}_{safe}_{token}"
+        new = folder.with_name(f"{NEW}{token}")
         code, patch = provenance.code(workspace)
-        if patch:
-            (folder / "git.patch").write_text(patch)
         run = cls(
-            folder,
+            new,
             {
                 "schema": records.SCHEMA,
                 "status": "running",
@@ -67,7 +72,16 @@ class Run:
                 **more,
             },
         )
-        run.save()
+        try:
+            remove_stale(Path(root))
+            new.mkdir(parents=True)
+            (new / "config.yaml").write_text(config_yaml)
+            if patch:
+                (new / "git.patch").write_text(patch)
+            run.save()
+            run.folder = new.rename(folder)  # the folder has its record from the first moment
+        except OSError as error:
+            raise RunError(f"{folder}: can't be made ({error.strerror}). Name another folder: runs_dir=DIR.") from None
         return run
 
     @classmethod
@@ -96,8 +110,14 @@ class Run:
         return cls(folder, record)
 
     @classmethod
-    def find(cls, name: str, root: Path) -> Run:
-        """Find a run by path, by folder name, by a unique part of its name, or as ``latest``.
+    def find(cls, name: str, root: Path, resumable: bool = False, announce: bool = True) -> Run:
+        """Find a run by path, by folder name, by a unique part of its name, or as ``latest``: the newest finished one.
+
+        Args:
+            name: of the run.
+            root: the folder of all runs.
+            resumable: ``latest`` is the newest that has a checkpoint to resume from and is not running, finished or not.
+            announce: print which run ``latest`` is, and which newer ones it is not.
 
         Raises:
             RunError: no run matches, or several do.
@@ -108,16 +128,36 @@ class Run:
         if not folders:
             raise RunError(f"{root}: has no runs yet. Make one with `kplab train` or `make demo`.")
         if name == "latest":
-            return cls.open(folders[0])
+            return cls._latest(folders, resumable, announce)
         exact = [p for p in folders if p.name == name]
         fits = exact or [p for p in folders if name in p.name]
         if not fits:
             raise RunError(f"no run in {root} is called '{name}'. `kplab runs` lists those there are.")
         if len(fits) > 1:
             raise RunError(
-                f"'{name}' matches {len(fits)} runs: {', '.join(p.name for p in fits[:4])}. Give more of the name."
+                f"'{name}' matches {len(fits)} runs: {_some([p.name for p in fits])}. Give more of the name."
             )
         return cls.open(fits[0])
+
+    @classmethod
+    def _latest(cls, folders: list[Path], resumable: bool, announce: bool) -> Run:
+        """The newest run that can be used, of folders from new to old; see ``find``."""
+        passed = []
+        for folder in folders:
+            try:
+                run = cls.open(folder)
+            except RunError:
+                passed.append(f"{folder.name} (unreadable)")
+                continue
+            started = run.status != "running" and (folder / "checkpoints" / "last.ckpt").is_file()
+            if started if resumable else run.status == "finished":
+                if announce:
+                    others = f"; newer, but not used: {_some(passed)}" if passed else ""
+                    print(f"latest: {run.name}{others}", file=sys.stderr)
+                return run
+            passed.append(f"{folder.name} ({run.status})")
+        wanted = "has a checkpoint to resume from" if resumable else "is finished"
+        raise RunError(f"{folders[0].parent}: no run {wanted}: {_some(passed)}. Name one of them instead of latest.")
 
     @property
     def name(self) -> str:
@@ -126,7 +166,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """running, finished or failed; a run whose process has ended while its record has status running is failed."""
+        """running, finished, stopped (by Ctrl-C) or failed; also failed if the process of a running one has ended."""
         status = str(self.record.get("status", "failed"))
         if status == "running" and not alive(self.record.get("process", {})):
             return "failed"
@@ -142,9 +182,8 @@ class Run:
     def save(self) -> None:
         """Write run.json atomically."""
         path = self.folder / "run.json"
-        scratch = path.with_suffix(".tmp")
-        scratch.write_text(json.dumps(self.record, indent=1))
-        scratch.replace(path)
+        with replacing(path) as stream:
+            stream.write(json.dumps(self.record, indent=1).encode())
 
     def update(self, **entries: Any) -> None:
         """Add entries to the record and save it."""
@@ -152,7 +191,7 @@ class Run:
         self.save()
 
     def close(self, status: str, error: str | None = None) -> None:
-        """Record the final status, finished or failed, and the duration."""
+        """Record the final status, finished, stopped or failed, and the duration."""
         started = datetime.fromisoformat(self.record["started"])
         ended = datetime.now().astimezone()
         more = {"error": error} if error else {}
@@ -162,6 +201,13 @@ class Run:
             seconds=round((ended - started).total_seconds(), 1),
             **more,
         )
+
+
+def remove_stale(root: Path) -> None:
+    """Delete folders that a killed process was making."""
+    for folder in root.glob(f"{NEW}*"):
+        if time.time() - folder.stat().st_mtime > STALE:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def process_identity() -> dict[str, Any]:
@@ -190,3 +236,9 @@ def alive(process: dict[str, Any]) -> bool:
         return True
     started = process.get("started")
     return started is None or start_time(pid) == started
+
+
+def _some(names: list[str]) -> str:
+    """The first names, and the number of the others."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"{', '.join(names[:LISTED])}{more}"

@@ -13,7 +13,7 @@ from kplab.runs.run import Run
 
 
 def rows(root: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """One row per run, newest first: name, status, duration, error and the summaries of its scores.
+    """One row per run, newest first: name, status, duration, summaries of scores, and the error or what ended it early.
 
     A folder that can't be read has status "unreadable" and the reason as its error.
     """
@@ -34,7 +34,7 @@ def row(folder: Path) -> dict[str, Any]:
         "experiment": run.record.get("experiment", ""),
         "started": run.record.get("started", ""),
         "seconds": run.record.get("seconds"),
-        "error": run.error or next(iter(faults), None),
+        "error": run.error or run.record.get("cut") or next(iter(faults), None),
         "scores": found,
     }
 

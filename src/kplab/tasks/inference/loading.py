@@ -11,7 +11,8 @@ import torch
 from omegaconf import DictConfig
 
 from kplab.data.regions import Regions, predicted_regions
-from kplab.errors import ConfigError, RunError
+from kplab.errors import ConfigError, ModelError, RunError
+from kplab.models.weights import read_checkpoint
 from kplab.runs.run import Run
 from kplab.structures.image_source import ImageSource
 from kplab.structures.poses import Poses
@@ -43,9 +44,10 @@ def load_model(run: Run, checkpoint: str = "auto", device: str = "auto") -> tupl
         )
     model = build_model(load_config(run), pretrained=False)
     try:
-        # Lightning's checkpoints hold optimiser and callback states, which are not plain tensors
-        state = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
+        state = read_checkpoint(path)["state_dict"]
         model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+    except ModelError as error:
+        raise RunError(f"{error} Name another checkpoint, or train again.") from None
     except Exception as error:
         reason = f"{type(error).__name__}: {str(error)[:200]}"
         raise RunError(f"{path}: can't be read ({reason}). It is damaged, or no checkpoint of this run.") from None

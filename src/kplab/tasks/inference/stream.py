@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from torch.utils.data import Dataset
 
-from kplab.data.datamodule import EpochSampler, loader, usual_workers
+from kplab.data.datamodule import EpochSampler, loader, report_lost_workers, usual_workers
 from kplab.data.regions import Regions
 from kplab.ops import affine
 from kplab.structures.image_source import ImageSource
@@ -89,7 +89,8 @@ def stream_poses(
         for batch in batches
         for image, poses in zip(batch.image_id, assembly.predict(model, batch, flip_test), strict=True)
     )
-    yield from assembly.by_image(parts, range(len(source)), model.skeleton)
+    with report_lost_workers():
+        yield from assembly.by_image(parts, range(len(source)), model.skeleton)
 
 
 def write_behind(results: Iterable[tuple[int, Poses]], write: Callable[[int, Poses], None], ahead: int = 64) -> None:

@@ -1,22 +1,18 @@
-"""Callbacks of a training: progress, checkpoints, averaged weights; and the check for space on the disk."""
+"""Callbacks of a training: progress and averaged weights; and which errors are a full disk."""
 
 from __future__ import annotations
 
 import errno
 import logging
-import os
-import shutil
 import sys
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
 
-from kplab.errors import ConfigError
 from kplab.metrics.metric import rows_of
 from kplab.runs.table import clock
 
@@ -113,59 +109,9 @@ class Lines(pl.Callback):
         print("  ".join(parts), flush=True)
 
 
-class Checkpoint(ModelCheckpoint):
-    """Lightning's checkpoints, which keep the best score of a resumed run although its folder is a new one.
-
-    Lightning's own class drops it if the folder has changed, and the first epoch after the stop would count as the best.
-    """
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state, with paths changed to this run's folder."""
-        folder = str(self.dirpath)
-
-        def here(path: str) -> str:
-            return os.path.join(folder, os.path.basename(path)) if path else path
-
-        paths = {key: here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
-        best = {here(path): value for path, value in state_dict["best_k_models"].items()}
-        super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
-
-
-class SaveFirst(pl.Callback):
-    """Saves a checkpoint of a training that is stopped in its first epoch; later ones have that of the last epoch.
-
-    Args:
-        path: of the last checkpoint.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        """Save on Ctrl-C."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0 and not self.path.is_file():
-            trainer.save_checkpoint(self.path)
-
-
 def progress() -> pl.Callback:
     """A progress bar at a terminal, lines elsewhere."""
     return Bar() if sys.stdout.isatty() else Lines()
-
-
-def check_disk(folder: Path, model: torch.nn.Module) -> None:
-    """Check that the checkpoints fit on the disk: weights, their average and two moments; best and last.
-
-    Raises:
-        ConfigError: names the folder, and the space needed and free.
-    """
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    needed = 2 * 4 * weights + 50 * 2**20
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ConfigError(
-            f"{folder}: {needed / 2**20:.0f} MiB are needed for checkpoints, but {free / 2**20:.0f} MiB are free. "
-            "Free some, or put runs elsewhere: runs_dir=DIR."
-        )
 
 
 def is_disk_full(error: BaseException | None) -> bool:

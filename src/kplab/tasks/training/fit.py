@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import math
 import signal
 import time
 from pathlib import Path
@@ -10,16 +10,18 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Timer
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig
 
+from kplab.data.datamodule import report_lost_workers
 from kplab.metrics.metric import row_of
 from kplab.runs.run import Run
 from kplab.structures.predictor import Model
 from kplab.tasks.evaluation import scoring
 from kplab.tasks.inference.assembly import Assembly
 from kplab.tasks.training import callbacks
+from kplab.tasks.training.checkpoints import LAST, AtomicIO, Checkpoints, copy_checkpoints
 from kplab.tasks.training.pose_module import PoseModule
 from kplab.tasks.wiring.datasets import TrainingData
 from kplab.tasks.wiring.training import build_loggers, build_trainer, optimizer_factory
@@ -43,8 +45,7 @@ def fit(
     module = PoseModule(model, optimizer_factory(config, model), val, settings, Assembly.of(config), config.seed)
     checkpoints = folder / "checkpoints"
     if resumed is not None and run is not None:
-        # the best checkpoint so far may stay the best, and no epoch may be left to train
-        shutil.copytree(resumed.parent, checkpoints, dirs_exist_ok=True)
+        copy_checkpoints(resumed.parent, checkpoints)
     loggers: list[Any] = []
     watching = watchers(config, checkpoints, validated=val is not None)
     if run is not None:
@@ -52,7 +53,7 @@ def fit(
         curves.experiment.metrics_file_path = str(folder / "curves.csv")
         loggers = [curves, *build_loggers(config, folder, run.name)]
         watching.append(LearningRateMonitor("step"))
-    trainer = build_trainer(config, folder, watching, loggers)
+    trainer = build_trainer(config, folder, watching, loggers, [AtomicIO()])
     if run is not None:
         run.update(
             precision=str(trainer.precision),
@@ -63,21 +64,37 @@ def fit(
     on_ctrl_c = signal.getsignal(signal.SIGINT)
     begun = time.perf_counter()
     try:
-        trainer.fit(module, data.datamodule, ckpt_path=resumed, weights_only=False)
+        with report_lost_workers():
+            trainer.fit(module, data.datamodule, ckpt_path=resumed, weights_only=True)
     except SystemExit:
         # Lightning ends the process on Ctrl-C and ignores further ones, but the record has to be closed
         signal.signal(signal.SIGINT, on_ctrl_c)
         raise KeyboardInterrupt from None
     if trainer.max_epochs == 0:
         # without training, the run predicts with the weights that it was given
-        trainer.save_checkpoint(checkpoints / "last.ckpt")
+        trainer.save_checkpoint(checkpoints / LAST)
     if run is not None:
         seconds = time.perf_counter() - begun
         views = (trainer.current_epoch - module.first_epoch) * len(data.train)
         speed = {"fit_seconds": round(seconds, 3), "images_per_s": round(views / seconds, 2)}
-        run.update(epochs=trainer.current_epoch, steps=trainer.global_step, **speed)
+        epochs = next(c.epochs for c in watching if isinstance(c, Checkpoints))
+        run.update(epochs=epochs, steps=trainer.global_step, cut=cut_by_time(trainer, epochs), **speed)
         for logger in loggers:
             logger.finalize("success")
+
+
+def cut_by_time(trainer: pl.Trainer, epochs: int) -> str | None:
+    """How far a training has come that ``trainer.max_time`` has ended; None for any other.
+
+    Args:
+        trainer: after the training.
+        epochs: number of complete epochs.
+    """
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    total = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else math.inf
+    if epochs >= total or not any((timer.time_remaining() or 0) <= 0 for timer in timers):
+        return None
+    return f"cut by trainer.max_time after {epochs} of {'any number of' if total == math.inf else total} epochs"
 
 
 def watchers(config: DictConfig, checkpoints: Path, validated: bool) -> list[pl.Callback]:
@@ -89,26 +106,11 @@ def watchers(config: DictConfig, checkpoints: Path, validated: bool) -> list[pl.
         validated: whether there is a validation, whose best epoch is kept.
     """
     metric = row_of(config.monitor.removeprefix("val/"))
-    mode = "max" if metric is not None and metric.higher_is_better else "min"
-    found: list[pl.Callback] = [callbacks.progress()]
-    # last.ckpt is written first: if the disk fills up, the newer state is the complete one
-    found.append(
-        callbacks.Checkpoint(
-            checkpoints,
-            filename="last",
-            save_top_k=1,
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,  # also in epochs without a validation
-        )
-    )
-    if validated:
-        best = {"monitor": config.monitor, "mode": mode}
-        found.append(
-            callbacks.Checkpoint(checkpoints, filename="best", save_top_k=1, enable_version_counter=False, **best)
-        )
-        if config.patience is not None:
-            found.append(EarlyStopping(**best, patience=config.patience))
-    found.append(callbacks.SaveFirst(checkpoints / "last.ckpt"))
+    higher_is_better = metric is not None and metric.higher_is_better
+    saving = Checkpoints(checkpoints, config.monitor if validated else None, higher_is_better)
+    found: list[pl.Callback] = [callbacks.progress(), saving]
+    if validated and config.patience is not None:
+        found.append(EarlyStopping(config.monitor, mode="max" if higher_is_better else "min", patience=config.patience))
     if config.ema is not None:
         found.append(callbacks.averaged_weights(config.ema))
     return found

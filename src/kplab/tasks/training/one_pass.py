@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from kplab.data.datamodule import EpochSampler, loader
+from kplab.data.datamodule import EpochSampler, loader, report_lost_workers
 from kplab.runs.run import Run
 from kplab.structures.predictor import Model
+from kplab.tasks.training.checkpoints import LAST, save
 from kplab.tasks.wiring.datasets import TrainingData
 
 
@@ -26,13 +27,11 @@ def fit_one_pass(
         return
     begun = time.perf_counter()
     batches = loader(data.train, config.batch_size, data.datamodule.workers, EpochSampler(len(data.train), False))
-    learnt = model.fit(batches)
+    with report_lost_workers():
+        learnt = model.fit(batches)
     seconds = time.perf_counter() - begun
-    path = folder / "checkpoints" / "last.ckpt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp")
-    torch.save({"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}, scratch)
-    scratch.replace(path)
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    save({"state_dict": state}, folder / "checkpoints" / LAST)
     (folder / "curves.csv").write_text("epoch\n")
     run.update(
         precision="32-true",

@@ -23,6 +23,11 @@ from kplab.structures.predictor import Model
 from kplab.structures.sample import Batch
 from kplab.tasks.inference.assembly import Assembly, files_of
 
+#: Phases of a training, for ``PoseModule.seed_batch``.
+TRAINING, VALIDATION = 0, 1
+#: What to do about a training that diverges.
+REMEDY = "The training diverges: lower optimizer.lr, or use trainer.precision=32-true."
+
 
 class PoseModule(pl.LightningModule):
     """Losses in training, scores in validation.
@@ -33,7 +38,7 @@ class PoseModule(pl.LightningModule):
         val: labels that validation is scored against, or None.
         settings: of the evaluator.
         assembly: from the poses of views to those of images.
-        seed: of the random parts of the network (dropout, stochastic depth), drawn anew each epoch.
+        seed: of the random parts of the network (dropout, stochastic depth, sampled boxes), set anew for each batch.
     """
 
     def __init__(
@@ -51,14 +56,24 @@ class PoseModule(pl.LightningModule):
         self.assembly, self.seed = assembly or Assembly(), seed
         self.found: dict[tuple[int, tuple[float, ...]], Poses] = {}
         self.first_epoch = 0
+        self.last_batch: Batch | None = None
 
     def on_train_start(self) -> None:
         """Keep the epoch at which a resumed training begins."""
         self.first_epoch = self.current_epoch
 
-    def on_train_epoch_start(self) -> None:
-        """Seed by epoch, so that a resumed run draws the same numbers as an uninterrupted one."""
-        torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 64 + self.global_rank)
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        """Seed by batch, so that what is drawn does not depend on what was drawn before."""
+        self.seed_batch(TRAINING, index)
+
+    def on_validation_batch_start(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
+        """Seed by batch: the loss of some heads is that of a random sample."""
+        self.seed_batch(VALIDATION, index)
+
+    def seed_batch(self, phase: int, index: int) -> None:
+        """Seed the network's random generators by (seed, phase, epoch, batch, process) alone."""
+        key = np.random.SeedSequence([self.seed, phase, self.current_epoch, index, self.global_rank])
+        torch.manual_seed(int(key.generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Sum of the model's losses."""
@@ -66,13 +81,43 @@ class PoseModule(pl.LightningModule):
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             parts = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in losses.items())
-            raise RunError(
-                f"the loss is not finite at step {self.global_step} ({parts}). Lower optimizer.lr, or use trainer.precision=32-true."
-            )
+            raise RunError(f"the loss is not finite at step {self.global_step} ({parts}). {REMEDY}")
+        self.last_batch = batch
         self.log("train/loss", total.detach(), on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch))
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), on_epoch=True, on_step=False, batch_size=len(batch))
         return total
+
+    def on_train_epoch_end(self) -> None:
+        """Check the weights before they are saved."""
+        self.check_weights()
+
+    def on_validation_start(self) -> None:
+        """Check the weights before they are scored, and perhaps saved as the best."""
+        self.check_weights()
+
+    def check_weights(self) -> None:
+        """Check that the weights have not diverged in the last step, of which no later step sees the loss.
+
+        Raises:
+            RunError: weights, or their loss on the last batch, are not finite.
+        """
+        if self.last_batch is None:
+            return
+        # weights that are finite, but whose squares overflow float32, are of no use either
+        squares = [p.detach().float().square().sum() for p in self.model.parameters()]
+        finite = bool(torch.isfinite(torch.stack(squares).sum()))
+        if finite:
+            modes = [(part, part.training) for part in self.model.modules()]
+            self.model.eval()
+            with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+                losses = self.model.losses(self.last_batch)
+            for part, training in modes:
+                part.training = training
+            finite = bool(torch.isfinite(torch.stack(list(losses.values()))).all())
+        self.last_batch = None
+        if not finite:
+            raise RunError(f"the weights, or their loss, are not finite after step {self.global_step}. {REMEDY}")
 
     def on_validation_epoch_start(self) -> None:
         """Discard the poses of the last validation."""

@@ -11,7 +11,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from kplab import config as configs
-from kplab.errors import RunError
+from kplab.errors import ModelError, RunError
 from kplab.runs.run import Run
 from kplab.tasks.wiring.identity import IRRELEVANT, differences
 from kplab.tasks.wiring.nodes import load_config
@@ -41,7 +41,9 @@ def stored_config(overrides: list[str]) -> tuple[DictConfig | None, list[str]]:
         return None, overrides
     usual = DictConfig(OmegaConf.load(configs.conf_dir() / "train.yaml"))
     OmegaConf.register_new_resolver("workspace", lambda: str(configs.workspace()), replace=True)
-    run = Run.find(str(values["resume"]), Path(values.get("runs_dir") or usual.runs_dir))
+    run = Run.find(
+        str(values["resume"]), Path(values.get("runs_dir") or usual.runs_dir), resumable=True, announce=False
+    )
     config = load_config(run)
     # an older run lacks what has been added since
     for key in usual.keys() - config.keys() - {"defaults"}:
@@ -52,26 +54,38 @@ def stored_config(overrides: list[str]) -> tuple[DictConfig | None, list[str]]:
     return config, [f"+{text}" if _is_group(o) else text for o, text in zip(parsed, overrides, strict=True)]
 
 
-def resume_from(config: DictConfig) -> tuple[Run, Path] | None:
+def resume_from(config: DictConfig) -> tuple[Run, Path | None] | None:
     """The run that ``resume`` names and its last checkpoint; None without ``resume``.
+
+    Returns:
+        the run, and the checkpoint to go on from; None for a run without a complete epoch, which is trained from the start.
 
     Raises:
         RunError: the run has no readable checkpoint, or is not the same training.
     """
     if config.resume is None:
         return None
-    run = Run.find(str(config.resume), Path(config.runs_dir))
-    path = run.folder / "checkpoints" / "last.ckpt"
-    if not path.is_file():
-        raise RunError(f"{run.folder}: has no checkpoints/last.ckpt to resume from. Train anew without resume.")
-    import torch
+    from kplab.models.weights import read_checkpoint  # torch is not imported before the command is checked
+    from kplab.tasks.training.checkpoints import BEST, LAST, remove_parts, state_of
 
-    try:
-        torch.load(path, map_location="cpu", weights_only=False, mmap=True)
-    except Exception as error:
-        raise RunError(
-            f"{path}: can't be read ({type(error).__name__}). It is damaged: train anew without resume."
-        ) from None
+    run = Run.find(str(config.resume), Path(config.runs_dir), resumable=True)
+    path = run.folder / "checkpoints" / LAST
+    if run.status != "running":
+        remove_parts(path.parent)
+    if not path.is_file():
+        raise RunError(f"{run.folder}: has no checkpoints/{LAST} to resume from. Train anew without resume.")
+    best = path.with_name(BEST)
+    fault = fault_of(path)
+    if fault is not None:
+        usable = best.is_file() and fault_of(best) is None
+        other = (
+            f" {BEST} is complete and can still predict: kplab predict run={run.name} checkpoint=best."
+            if usable
+            else ""
+        )
+        raise RunError(f"{fault} Train anew without resume.{other}")
+    if best.is_file() and (fault := fault_of(best)) is not None:
+        raise RunError(f"{fault} Delete it to resume without it: the next validation is then the best so far.")
     found = differences(load_config(run), config, resumed=True)
     if found:
         lines = [f"  {d.key} is {d.one} in that run and {d.other} in this command" for d in found[:NAMED]]
@@ -81,7 +95,21 @@ def resume_from(config: DictConfig) -> tuple[Run, Path] | None:
             "A resumed run keeps its config: give resume=RUN alone, with what may change (trainer.max_epochs, workers, …); "
             "or train anew without resume."
         )
+    if state_of(read_checkpoint(path, mapped=True))["epochs"] == 0:
+        print(f"resume={run.name}: it has no complete epoch, so the training starts from the beginning.")
+        return run, None
     return run, path
+
+
+def fault_of(path: Path) -> str | None:
+    """Why a checkpoint can't be read; None if it can."""
+    from kplab.models.weights import read_checkpoint
+
+    try:
+        read_checkpoint(path, mapped=True)
+    except ModelError as error:
+        return str(error)
+    return None
 
 
 def _is_group(override: Override) -> bool:

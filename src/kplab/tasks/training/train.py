@@ -18,11 +18,13 @@ from kplab import config as configs
 from kplab.errors import ConfigError, describe, printable
 from kplab.metrics.metric import metrics_of
 from kplab.metrics.settings import ScoreSettings
+from kplab.models.weights import read_checkpoint
 from kplab.runs.provenance import file_sha256
 from kplab.runs.run import Run
 from kplab.tasks.evaluation import scoring
 from kplab.tasks.inference.predict import predict_split
 from kplab.tasks.training import callbacks
+from kplab.tasks.training.checkpoints import LAST, check_disk, state_of
 from kplab.tasks.training.fit import fit
 from kplab.tasks.training.one_pass import fit_one_pass
 from kplab.tasks.training.resume import resume_from
@@ -49,6 +51,8 @@ def train(config: DictConfig) -> Run | None:
     resumed = resume_from(config)
     parent, checkpoint = resumed or (None, None)
     config.parent = parent.name if parent is not None else config.parent
+    if checkpoint is None:
+        config.resume = None  # a training from the start, with the weights that the config names
     pl.seed_everything(config.seed, workers=False, verbose=False)
     # deterministic mode would also fill new tensors, which costs a third of the speed and changes no result
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -82,7 +86,7 @@ def train(config: DictConfig) -> Run | None:
     os.environ[FOLDER_VARIABLE] = str(run.folder)
     try:
         print_summary(run, config, data, model)
-        callbacks.check_disk(run.folder, model)
+        check_disk(run.folder / "checkpoints", model)
         learn(config, model, data, run.folder, run, checkpoint)
         for split in config.test_on:
             # a cascade is scored on annotated boxes, too: the accuracy of its pose model without the detector
@@ -92,6 +96,9 @@ def train(config: DictConfig) -> Run | None:
                     predictions = predict_split(run, split, labels=labels, regions=regions)
                     scoring.evaluate_run(run, split, predictions=predictions, labels=labels)
         run.close("finished")
+    except KeyboardInterrupt:
+        run.close("stopped", "stopped by Ctrl-C")
+        raise KeyboardInterrupt(how_to_resume(run)) from None
     except BaseException as error:
         if callbacks.is_disk_full(error) and not isinstance(error, OSError):
             error = OSError(errno.ENOSPC, "no space left", str(run.folder / "checkpoints"))
@@ -101,6 +108,16 @@ def train(config: DictConfig) -> Run | None:
         os.environ.pop(FOLDER_VARIABLE, None)
     print(f"run: {run.folder}")
     return run
+
+
+def how_to_resume(run: Run) -> str:
+    """How to go on with a run that has ended early."""
+    path = run.folder / "checkpoints" / LAST
+    if not path.is_file() or state_of(read_checkpoint(path, mapped=True))["epochs"] == 0:
+        return "It has no complete epoch: start it again to train it."
+    # a name is looked for in the usual folder
+    name = run.name if run.folder.parent == configs.workspace() / "runs" else run.folder
+    return f"To go on: kplab train resume={name}"
 
 
 def trained(config: DictConfig) -> Run:

@@ -32,7 +32,9 @@ def resolve_precision(asked: str, accelerator: str) -> str:
     return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
 
 
-def build_trainer(config: DictConfig, run_folder: Path, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.Trainer:
+def build_trainer(
+    config: DictConfig, run_folder: Path, callbacks: list[pl.Callback], loggers: list[Any], plugins: list[Any]
+) -> pl.Trainer:
     """Lightning's Trainer from ``conf/trainer``."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.callbacks import ProgressBar
@@ -47,6 +49,7 @@ def build_trainer(config: DictConfig, run_folder: Path, callbacks: list[pl.Callb
             "trainer",
             callbacks=callbacks,
             logger=loggers,
+            plugins=plugins,
             default_root_dir=str(run_folder),
             use_distributed_sampler=False,
             check_val_every_n_epoch=config.validate_every,
