@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from kplab.errors import DataError
 
@@ -27,6 +27,13 @@ def find_images(pattern: str) -> tuple[list[Path], list[Path]]:
     every = list(path.rglob("*")) if path.is_dir() else [Path(p) for p in glob.glob(pattern, recursive=True)]
     files = sorted(p for p in every if p.is_file())
     found = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
+    strange = [p for p in found if not is_file_name(str(p))]
+    if strange:
+        listed = ", ".join(repr(str(p)) for p in strange[:10])
+        raise DataError(
+            f"{pattern}: {len(strange)} images have a name that is not UTF-8: {listed}. Tables and JSON can't hold such "
+            "names: rename them, e.g. with convmv."
+        )
     if not found:
         raise DataError(
             f"{pattern}: no image found. Give a folder, a file or a quoted glob; known: {' '.join(IMAGE_SUFFIXES)}."
@@ -112,11 +119,35 @@ def read_header(path: Path | str) -> tuple[tuple[int, int], int]:
     path = Path(path)
     try:
         with Image.open(path) as image:
-            return image.size, int(image.getexif().get(ROTATION_TAG, 1) or 1)
+            return image.size, _orientation(image)
     except FileNotFoundError:
         raise _missing(path) from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{path}: too large: {error} kplab reads images of up to {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels: cut it "
+            "into tiles, or scale it down."
+        ) from error
+    except Exception as error:
+        # PIL raises many kinds about damaged headers: OSError, SyntaxError, ValueError, struct.error, …
         raise DataError(f"{path}: it has no image header ({error}). Fetch the file again.") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none, or none that can be read."""
+    try:
+        value = image.getexif().get(ROTATION_TAG, 1)
+    except Exception:
+        # the pixels of an image with damaged EXIF data are good
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a file can have this name and it can be written into tables: UTF-8 without NUL."""
+    try:
+        return "\x00" not in name and bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 #: By kind of file: its first bytes, the marker that ends it, the marker of its last data, and the message for a missing end.

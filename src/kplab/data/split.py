@@ -326,7 +326,7 @@ def read_manifest(path: str | Path, labels: Labels) -> Manifest:
         manifest = Manifest(**content)
     except FileNotFoundError:
         raise DataError(f"{path}: no such split manifest. Make it with split(), or check the path.") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not a split manifest ({error}). Delete it to have it made again.") from error
     if manifest.sha256() != stated:
         raise DataError(

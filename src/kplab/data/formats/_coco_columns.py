@@ -5,41 +5,46 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
-from kplab.data.reading import labels_from, match_keypoints, some
+from kplab.data.images import is_file_name
+from kplab.data.reading import check_copies, check_extents, labels_from, match_keypoints, some
 from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
 from kplab.ops import affine
 from kplab.structures.labels import Labels
 from kplab.structures.skeleton import Skeleton
 
+# what int64 holds; and the sides of images, of which the writer makes one up where it knows none
+Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Side = Annotated[int, msgspec.Meta(le=2**31)]
+
 
 # Only the fields kplab uses: msgspec skips the text of all others, which is where most of a COCO file is (segments).
 class Image(msgspec.Struct, gc=False):
-    id: int
+    id: Integer
     file_name: str
-    width: int
-    height: int
+    width: Side
+    height: Side
     video_id: int | str | None = None
     vid_id: int | str | None = None
 
 
 class Category(msgspec.Struct, gc=False):
-    id: int
+    id: Integer
     name: str = ""
     keypoints: list[str] | None = None
 
 
 class Annotation(msgspec.Struct, gc=False):
-    id: int
-    image_id: int
-    category_id: int
+    id: Integer
+    image_id: Integer
+    category_id: Integer
     keypoints: list[float] | None = None
-    num_keypoints: int | None = None
+    num_keypoints: Integer | None = None
     bbox: list[float] | None = None
     area: float | None = None
     iscrowd: int | bool = 0
@@ -76,7 +81,12 @@ def to_labels(
     image_of = np.fromiter((index[a.image_id] for a in rows), dtype=np.int64, count=len(rows))
     xy, visible, noted = _keypoints(rows, order, path, skeleton)
     track, odd = _tracks(rows)
+    box = _boxes(rows, path)
     area = np.array([np.nan if a.area is None else a.area for a in rows], dtype=np.float64)
+    ids = np.fromiter((a.id for a in rows), dtype=np.int64, count=len(rows))
+    counted = (visible > 0).any(1) & np.array([not a.iscrowd for a in rows], dtype=bool)
+    notes += check_extents(str(path), ids, box, None if area_mode == "box" else area, size[image_of], counted)
+    notes += check_copies(str(path), ids, image_of, xy, visible, counted)
     return labels_from(
         skeleton,
         FileSource(root, [i.file_name for i in file.images]),
@@ -86,8 +96,8 @@ def to_labels(
         xy,
         visible,
         image_of,
-        np.fromiter((a.id for a in rows), dtype=np.int64, count=len(rows)),
-        box=_boxes(rows, path),
+        ids,
+        box=box,
         area=None if area_mode == "box" else area,
         crowd=np.array([bool(a.iscrowd) for a in rows], dtype=bool),
         track=track,
@@ -133,6 +143,11 @@ def _check_ids(file: File, path: Path) -> None:
                 f"{path}: {kind} ids occur twice: {some(values[counts > 1])}. Give every {kind} an id of its own."
             )
     names = [i.file_name for i in file.images]
+    unnamed = [i.id for i in file.images if not i.file_name.strip("./ ") or not is_file_name(i.file_name)]
+    if unnamed:
+        raise DataError(
+            f"{path}: images {some(unnamed)} have a file_name that no file can have. Write the path of the image file."
+        )
     if len(set(names)) < len(names):
         seen: set[str] = set()
         doubled = [n for n in names if n in seen or seen.add(n)]  # type: ignore[func-returns-value]
@@ -169,8 +184,9 @@ def _keypoints(
 
 def _tracks(rows: list[Annotation]) -> tuple[np.ndarray, list[str]]:
     """(N,) track of each annotation, -1 where it has none; and a note where an identifier is not an integer."""
-    known = [a.track_id if type(a.track_id) is int and a.track_id >= 0 else -1 for a in rows]
-    odd = sum(a.track_id is not None and type(a.track_id) is not int for a in rows)
+    fits = [type(a.track_id) is int and a.track_id < 2**63 for a in rows]
+    known = [a.track_id if fit and a.track_id >= 0 else -1 for a, fit in zip(rows, fits, strict=True)]
+    odd = sum(a.track_id is not None and not fit for a, fit in zip(rows, fits, strict=True))
     notes = [f"{odd} annotations have a track_id that is not an integer: taken as without a track"] if odd else []
     return np.array(known, dtype=np.int64), notes
 

@@ -91,9 +91,9 @@ def read(
         raise DataError(f"{root}: no such image folder, for {path}. Check the path of the dataset's images.")
     data = path.read_bytes()
     with _no_collection():
-        labels = to_labels(_decode(data, path), path, root, skeleton, category, area, rename)
+        labels = to_labels(_decode(data, path, File), path, root, skeleton, category, area, rename)
     if keep_extras:
-        labels.extras = _extras(msgspec.json.decode(data), labels, category, area, rename)
+        labels.extras = _extras(_decode(data, path, dict[str, Any]), labels, category, area, rename)
     return labels
 
 
@@ -125,15 +125,15 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _decode(data: bytes, path: Path) -> File:
+def _decode(data: bytes, path: Path, kind: type[Any]) -> Any:
     try:
-        return msgspec.json.decode(data, type=File)
+        return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise DataError(
             f"{path}: not a COCO keypoint file: {error}. Expected {{images, annotations, categories}} with integer "
             "ids, width and height of every image, and keypoints as one flat list; convert it, or choose another file."
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         remedy = "Fetch or export the file again."
         if b"NaN" in data or b"Infinity" in data:
             remedy = (

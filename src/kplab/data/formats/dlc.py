@@ -102,7 +102,10 @@ def read(
     names = [row.name for row in rows]
     doubled = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
     if doubled:
-        raise DataError(f"{root}: images are in several rows or tables: {some(doubled)}. Keep one row for each image.")
+        raise DataError(
+            f"{root}: images are in several rows or tables: {some(doubled)} (read from {some(head.columns)}). Keep one row "
+            "for each image."
+        )
     found.sort(key=lambda instance: instance[0])
     image_id, instance_id = np.arange(1, len(rows) + 1), np.arange(1, len(found) + 1)
     individuals = {i + 1: individual for i, (_, individual, _) in enumerate(found)}
