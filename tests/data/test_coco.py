@@ -475,7 +475,25 @@ def test_instances_that_are_listed_twice_are_refused_or_counted(tmp_path: Path) 
     content["annotations"].append({**others[0], "id": 200})
     assert any("2 instances have the same keypoints as another" in note for note in read(tmp_path, content).notes)
     content["annotations"] += [{**a, "id": 300 + i} for i, a in enumerate(others[1:])]
-    with pytest.raises(
-        DataError, match=r"labels\.json: 6 of \d labelled instances have the same keypoints.*lists its"
-    ):
+    with pytest.raises(DataError, match=r"labels\.json: 6 of \d labelled instances have the same keypoints.*lists its"):
         read(tmp_path, content)
+
+
+def test_groups_may_be_a_part_of_the_file_name(tmp_path: Path) -> None:
+    content = document()
+    assert list(read(tmp_path, content, group="folder").group) == ["a", ".", "."]
+    assert list(read(tmp_path, content, group="^.").group) == ["a", "b", "n"]
+    assert list(read(tmp_path, content, group=r"(\w+)\.jpg").group) == ["x", "b", "none"]
+    labels = read(tmp_path, content, group="folder", keep_extras=True)
+    assert json.loads(coco.write(labels, tmp_path / "out.json").read_text()) == content
+    with pytest.raises(DataError, match=r"finds no group in 2 of 3 file names: b\.jpg, none\.jpg"):
+        read(tmp_path, content, group="a/")
+    with pytest.raises(DataError, match=r"group='\(' is not a regular expression"):
+        read(tmp_path, content, group="(")
+
+
+def test_images_without_a_video_among_others_are_counted(tmp_path: Path) -> None:
+    assert not any("name no video" in note for note in read(tmp_path, document()).notes)
+    content = document()
+    content["images"][0]["video_id"] = 12
+    assert any("2 of 3 images name no video" in note for note in read(tmp_path, content).notes)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 import msgspec
@@ -65,6 +66,7 @@ def to_labels(
     category: str | None,
     area_mode: str,
     rename: Mapping[str, str] | None,
+    group: str | None = None,
 ) -> Labels:
     """Check a parsed file and turn it into Labels; the arguments are those of ``coco.read``."""
     order = order_by_category(file.categories, path, skeleton, category, rename)
@@ -81,6 +83,8 @@ def to_labels(
     image_of = np.fromiter((index[a.image_id] for a in rows), dtype=np.int64, count=len(rows))
     xy, visible, noted = _keypoints(rows, order, path, skeleton)
     track, odd = _tracks(rows)
+    groups, ungrouped = _groups(file.images, group, path)
+    notes += ungrouped
     box = _boxes(rows, path)
     area = np.array([np.nan if a.area is None else a.area for a in rows], dtype=np.float64)
     ids = np.fromiter((a.id for a in rows), dtype=np.int64, count=len(rows))
@@ -92,7 +96,7 @@ def to_labels(
         FileSource(root, [i.file_name for i in file.images]),
         np.array([i.id for i in file.images], dtype=np.int64),
         size,
-        [_group(i) for i in file.images],
+        groups,
         xy,
         visible,
         image_of,
@@ -105,9 +109,29 @@ def to_labels(
     )
 
 
-def _group(image: Image) -> str:
-    video = image.vid_id if image.video_id is None else image.video_id
-    return image.file_name if video is None else str(video)
+def _groups(images: list[Image], rule: str | None, path: Path) -> tuple[list[str], list[str]]:
+    """The group of each image, and a note where only some have one."""
+    if rule is None:
+        videos = [image.vid_id if image.video_id is None else image.video_id for image in images]
+        alone = sum(video is None for video in videos)
+        note = f"{alone} of {len(images)} images name no video: each is a group of its own in splits"
+        groups = [i.file_name if v is None else str(v) for i, v in zip(images, videos, strict=True)]
+        return groups, [note] if 0 < alone < len(images) else []
+    if rule == "folder":
+        return [PurePosixPath(image.file_name).parent.as_posix() for image in images], []
+    try:
+        found = [re.search(rule, image.file_name) for image in images]
+    except re.error as error:
+        raise DataError(f"{path}: group='{rule}' is not a regular expression ({error}). Correct it.") from error
+    without = [
+        i.file_name for i, match in zip(images, found, strict=True) if not match or not match[match.re.groups > 0]
+    ]
+    if without:
+        raise DataError(
+            f"{path}: group='{rule}' finds no group in {len(without)} of {len(images)} file names: {some(without)}. "
+            "Write an expression that every name matches, or group=folder."
+        )
+    return [match[match.re.groups > 0] for match in found if match], []
 
 
 def order_by_category(
