@@ -16,6 +16,9 @@ from kplab.ops import affine
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 
+PIXEL_CONVENTION = "keypoints: pixel indices, the centre of the first pixel is (0, 0); boxes: its corner is (0, 0)"
+"""Of results JSON, as in COCO's format; stated in its card."""
+
 LIMIT = 1e9
 """Numbers of results are below it: no image has such pixels."""
 
@@ -86,6 +89,11 @@ class Predictions:
         return cls(skeleton, poses, card, listed)
 
 
+def pixel_indices(xy: np.ndarray) -> np.ndarray:
+    """Continuous pixels as they are written: pixel indices, rounded to a millionth."""
+    return np.round(affine.to_pixel_index(xy), 6)
+
+
 def result_rows(image_id: int, poses: Poses) -> list[dict[str, Any]]:
     """COCO results of one image, one a pose.
 
@@ -94,7 +102,7 @@ def result_rows(image_id: int, poses: Poses) -> list[dict[str, Any]]:
     """
     rows = []
     for i in range(len(poses)):
-        index = affine.to_pixel_index(np.nan_to_num(poses.xy[i]))
+        index = pixel_indices(np.nan_to_num(poses.xy[i]))
         triplets = np.concatenate([index, poses.keypoint_score[i][:, None]], axis=1)
         triplets[~poses.labelled[i]] = 0.0
         row: dict[str, Any] = {
@@ -124,6 +132,7 @@ def write_card(path: Path, card: Mapping[str, Any], skeleton: Skeleton, files: M
         **card,
         "skeleton": skeleton.name,
         "keypoints": list(skeleton.keypoints),
+        "pixel_convention": PIXEL_CONVENTION,
         "sha256": file_hash(path),
         "images": {str(i): files[i] for i in sorted(files)},
     }
