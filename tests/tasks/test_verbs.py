@@ -101,6 +101,8 @@ def test_images_of_every_kind_are_predicted(run: Run, tmp_path: Path, capsys: py
     said = capsys.readouterr().out
     assert "2 files are no images of a known kind and are left out (.gif, .txt)" in said
     assert "6 images, 6 poses, 6 overlays" in said
+    assert "1 images have an EXIF orientation: turned upright, and coordinates are on the upright image" in said
+    assert cv2.imread(str(next((tmp_path / "out" / "overlays").glob("turned*")))).shape[0] >= 70
 
 
 def test_invalid_predictions_are_refused(
