@@ -215,3 +215,10 @@ def test_more_instances_than_individuals_are_refused(tmp_path: Path) -> None:
     labels.start[:] = [0, 2, 2, 2]
     with pytest.raises(DataError, match="more instances than its table has individuals"):
         dlc.write(labels, tmp_path / "out")
+
+
+def test_individuals_on_the_same_points_are_counted(tmp_path: Path) -> None:
+    labels = dlc.read(project(tmp_path, MULTI.replace("5.0,6.0,7.0,8.0", "0.1,0.2,3.25,4.0")), free("a", "b"))
+    assert any(
+        n.startswith("2 instances have the same keypoints as another one of their image: 2, 3") for n in labels.notes
+    )

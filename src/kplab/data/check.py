@@ -104,8 +104,8 @@ def _check_images(labels: Labels, deep: bool, report: Report) -> None:
         seen = list(pool.map(lambda i: _look(labels, i, deep), range(len(labels))))
     found: dict[str, list[str]] = defaultdict(list)
     if deep:
-        paths = [path for i in range(len(labels)) if (path := labels.path(i)) is not None]
-        found["damaged"] = [f"{path} ({text})" for path, text in find_damaged(paths).items()]
+        files = [file for i in range(len(labels)) if (file := labels.path(i)) is not None]
+        found["damaged"] = [f"{file} ({text})" for file, text in find_damaged(files).items()]
     for i, (size, orientation, fault, bits) in enumerate(seen):
         path, stated = labels.where(i), tuple(int(v) for v in labels.size[i])
         if fault:

@@ -7,6 +7,7 @@ is a ``DataError`` that names it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -218,8 +219,10 @@ def check_copies(
     rows = np.flatnonzero(counted)
     points = np.where(visible[rows, :, None] > 0, xy[rows], -1e9).reshape(len(rows), 2 * xy.shape[1])
     content = np.column_stack([image_of[rows].astype(np.float64), points])
-    _, place, count = np.unique(content, axis=0, return_inverse=True, return_counts=True)
-    twice = rows[count[place.reshape(-1)] > 1]
+    # as bytes: much faster than np.unique(axis=0) for COCO's 150,000 instances; 0 is added because -0 has other bytes
+    keys = [row.tobytes() for row in content + 0.0]
+    count = Counter(keys)
+    twice = rows[[count[key] > 1 for key in keys]] if len(count) < len(keys) else rows[:0]
     if not len(twice):
         return []
     listed = some(ids[twice])
