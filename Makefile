@@ -60,7 +60,7 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 # processes that share the tests; each takes one core and about 2 GB
 WORKERS ?= 2
 
-.PHONY: check test test-quick fmt
+.PHONY: check test test-quick probe fmt
 check: $(READY) ## style, notebooks without outputs, layers and types
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
@@ -73,6 +73,11 @@ test: check ## check, then every test, doctest and notebook (KPLAB_DATA=folder a
 
 test-quick: $(READY) ## the tests without the slow ones and the notebooks, up to the first failure
 	$(BIN)/pytest -x -m "not slow" tests src
+
+# files of each target of the probe
+N ?= 20000
+probe: $(READY) ## try to break the readers with N mutated files each (N=20000 by default); docs/robustness.md
+	$(BIN)/python -m tests.robustness.fuzz --count $(N)
 
 fmt: $(READY) ## format the code, strip the notebooks
 	$(BIN)/ruff check --quiet --fix .

@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kplab.data.check import check_labels
+from kplab.data.damage import find_damaged
 from kplab.data.formats import coco, dlc
-from kplab.data.images import read_header, read_image
-from kplab.data.sources.files import FileSource
+from kplab.data.images import few_bits, find_images, read_header, read_image
+from kplab.data.sources.files import FileSource, UprightFiles, check_files
 from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
@@ -210,3 +211,85 @@ def test_real_files_with_libjpeg_warnings_are_read(real_data: Path) -> None:
     files = sorted((real_data / "tiger_pose_val").rglob("*.jpg"))
     assert len(files) == 53
     assert {read_image(f).shape for f in files[:12]} == {(720, 1280, 3)}
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_without_labels_can_be_read_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
+    """Oracle: Pillow's own turning. A header has the size of what is read as stored."""
+    path, exif = tmp_path / f"t{suffix}", Image.Exif()
+    exif[0x0112] = orientation
+    pixels = RNG.integers(0, 255, (3, 5, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    Image.fromarray(pixels).save(path, exif=exif, quality=95, subsampling=0)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+    found = read_image(path, upright=True)
+    assert found.shape == upright.shape
+    assert np.abs(found.astype(int) - upright).max() <= 3
+    np.testing.assert_array_equal(UprightFiles(tmp_path, [path.name]).read(0), found)
+    assert read_header(path)[0] == read_image(path).shape[1::-1]
+
+
+def test_files_that_may_surprise_are_counted(tmp_path: Path) -> None:
+    """Before a prediction, and by the linter of a dataset."""
+    labels = dataset(tmp_path, 5)
+    assert check_files(FileSource(tmp_path, [f"{i}.jpg" for i in range(5)])) == []
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "1.jpg", exif=exif)
+    data = bytearray((tmp_path / "2.jpg").read_bytes())
+    middle = len(data) // 2
+    del data[middle : middle + 64]
+    (tmp_path / "2.jpg").write_bytes(data)
+    names = [f"{i}.jpg" for i in range(5)]
+    notes = check_files(UprightFiles(tmp_path, names))
+    assert notes[0].startswith("1 images have an EXIF orientation: turned upright")
+    assert notes[0].endswith(": 1.jpg")
+    assert notes[1].startswith("1 JPEG images have damaged data, and may be wrong in part: 2.jpg (")
+    assert len(notes) == 2
+    warnings = check_labels(labels, deep=True).warnings
+    assert any(w.startswith(f"1 JPEG images with damaged data: {tmp_path / '2.jpg'} (") for w in warnings)
+
+
+def test_damage_in_many_files_is_found_with_their_names(tmp_path: Path) -> None:
+    """More files than one process gets, names that are not UTF-8, and files that are no JPEG."""
+    dataset(tmp_path, 40)
+    data = (tmp_path / "0.jpg").read_bytes()
+    cut = data[: len(data) // 2] + data[len(data) // 2 + 64 :]
+    bad = [tmp_path / "7.jpg", tmp_path / "33.jpg", tmp_path / "n\udcff.jpeg"]
+    for path in bad:
+        path.write_bytes(cut)
+    (tmp_path / "text.jpg").write_text("hello")
+    paths = [*sorted(tmp_path.iterdir()), tmp_path / "gone.jpg"]
+    assert set(find_damaged(paths)) == set(bad)
+
+
+@pytest.mark.parametrize(("bits", "found"), [(8, None), (12, 12), (14, 14), (16, None)])
+@pytest.mark.parametrize("name", ["a.png", "rgb.png", "a.tif"])
+def test_16_bit_images_that_hold_fewer_bits_are_found(tmp_path: Path, name: str, bits: int, found: int | None) -> None:
+    grey = np.full((6, 6), 2**bits - 1, dtype=np.uint8 if bits == 8 else np.uint16)
+    cv2.imwrite(str(tmp_path / name), np.dstack([grey] * 3) if name.startswith("rgb") else grey)
+    assert few_bits(tmp_path / name) == found
+    notes = check_files(FileSource(tmp_path, [name]))
+    assert [n.startswith("1 images of 16 bits use 14 or fewer, and appear dark") for n in notes] == [True] * bool(found)
+
+
+def test_images_above_the_limit_of_pixels_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (60, 40)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(DataError, match=r"a\.png: too large: .*up to 2000 pixels: cut it into tiles"):
+        read_header(tmp_path / "a.png")
+
+
+def test_an_orientation_that_does_not_exist_is_none(tmp_path: Path) -> None:
+    for value in (0, 9, 65535):
+        exif = Image.Exif()
+        exif[0x0112] = value
+        Image.new("L", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
+        assert read_header(tmp_path / "a.jpg") == ((6, 4), 1)
+
+
+def test_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    Image.new("L", (6, 4)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "b\udcff.png")
+    with pytest.raises(DataError, match=r"1 images have a name that is not UTF-8: '.*b\\udcff\.png'"):
+        find_images(str(tmp_path))

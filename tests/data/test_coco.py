@@ -419,3 +419,81 @@ def test_written_files_satisfy_pycocotools(tmp_path: Path) -> None:
     assert oracle.cats[1]["keypoints"] == list(PET.keypoints)
     assert oracle.cats[1]["skeleton"] == [[1, 2], [1, 3]]
     assert msgspec.json.decode(path.read_bytes())["images"][1]["file_name"] == "b.jpg"
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "value", "words"),
+    [
+        (
+            "annotations",
+            "bbox",
+            [1, 2, 2e9, 5],
+            "1 boxes extend beyond their image by more than its own side: annotation 5",
+        ),
+        ("annotations", "bbox", [-30, 2, 40, 5], "boxes extend beyond their image .*annotation 5"),
+        ("annotations", "area", 441, "1 areas are larger than their image: annotation 5.*area=box"),
+        ("images", "id", 2**63, r"Expected `int` <= 9223372036854775807 - at `\$.images"),
+        ("annotations", "image_id", 2**64, r"Expected `int` <= 9223372036854775807 - at `\$.annotations"),
+        ("annotations", "num_keypoints", 10**400, r"labels\.json: not a"),
+        ("images", "file_name", "a\x00b", "file_name that no file can have"),
+        ("images", "file_name", "", "file_name that no file can have"),
+    ],
+)
+def test_numbers_beyond_every_image_are_refused(tmp_path: Path, where: str, key: str, value: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        read(tmp_path, edited(where, key, value))
+
+
+def test_areas_are_not_checked_where_they_are_not_used(tmp_path: Path) -> None:
+    assert read(tmp_path, edited("annotations", "area", 1e12), area="box").poses.area[-1] < 400
+
+
+def test_a_box_somewhat_beyond_its_image_is_counted(tmp_path: Path) -> None:
+    labels = read(tmp_path, edited("annotations", "bbox", [1, 2.5, 22, 8]))
+    assert any("1 boxes extend beyond their image by more than 10% of its side: kept" in note for note in labels.notes)
+    assert not any("beyond" in note for note in read(tmp_path, document()).notes)
+
+
+def test_large_track_ids_are_kept_as_extras(tmp_path: Path) -> None:
+    labels = read(tmp_path, edited("annotations", "track_id", 2**63))
+    assert labels.poses.track.max() == -1
+    assert any("1 annotations have a track_id that is not an integer" in note for note in labels.notes)
+
+
+def test_bytes_that_are_not_utf8_are_refused_in_fields_that_are_not_used(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_bytes(json.dumps(document()).encode().replace(b"a cat", b"a \xff"))
+    with pytest.raises(DataError, match=r"labels\.json: not whole JSON"):
+        coco.read(tmp_path / "labels.json", tmp_path, PET, keep_extras=True)
+
+
+def test_instances_that_are_listed_twice_are_refused_or_counted(tmp_path: Path) -> None:
+    content = document()
+    first = content["annotations"][0]
+    others = [{**first, "id": 100 + i, "keypoints": [1 + i, 2, 2, 0, 0, 0, 9, 9, 2]} for i in range(3)]
+    content["annotations"] += others
+    assert not any("same keypoints" in note for note in read(tmp_path, content).notes)
+    content["annotations"].append({**others[0], "id": 200})
+    assert any("2 instances have the same keypoints as another" in note for note in read(tmp_path, content).notes)
+    content["annotations"] += [{**a, "id": 300 + i} for i, a in enumerate(others[1:])]
+    with pytest.raises(DataError, match=r"labels\.json: 6 of \d labelled instances have the same keypoints.*lists its"):
+        read(tmp_path, content)
+
+
+def test_groups_may_be_a_part_of_the_file_name(tmp_path: Path) -> None:
+    content = document()
+    assert list(read(tmp_path, content, group="folder").group) == ["a", ".", "."]
+    assert list(read(tmp_path, content, group="^.").group) == ["a", "b", "n"]
+    assert list(read(tmp_path, content, group=r"(\w+)\.jpg").group) == ["x", "b", "none"]
+    labels = read(tmp_path, content, group="folder", keep_extras=True)
+    assert json.loads(coco.write(labels, tmp_path / "out.json").read_text()) == content
+    with pytest.raises(DataError, match=r"finds no group in 2 of 3 file names: b\.jpg, none\.jpg"):
+        read(tmp_path, content, group="a/")
+    with pytest.raises(DataError, match=r"group='\(' is not a regular expression"):
+        read(tmp_path, content, group="(")
+
+
+def test_images_without_a_video_among_others_are_counted(tmp_path: Path) -> None:
+    assert not any("name no video" in note for note in read(tmp_path, document()).notes)
+    content = document()
+    content["images"][0]["video_id"] = 12
+    assert any("2 of 3 images name no video" in note for note in read(tmp_path, content).notes)

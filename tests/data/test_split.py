@@ -228,3 +228,17 @@ def test_the_openfield_mouse_is_one_video(real_data: Path, tmp_path: Path) -> No
         split(labels, tmp_path / "m.json", {"train": 0.95, "test": 0.05})
     parts = split(labels, tmp_path / "m.json", {"train": 0.95, "test": 0.05}, by="image")
     assert (len(parts["train"]), len(parts["test"])) == (110, 6), "as DeepLabCut's own 95/5 split"
+
+
+def test_a_split_by_group_needs_groups(tmp_path: Path) -> None:
+    """Otherwise frames of one video would be on both sides; a manifest of that kind is refused as well."""
+    (tmp_path / "v").mkdir()
+    labels = dataset(tmp_path, names=[f"v/img{i}.bin" for i in range(6)])
+    words = "no image names a group.*by=image.*video_id.*group: folder.*group: REGEX"
+    with pytest.raises(DataError, match=words):
+        make_split(labels, {"train": 0.5, "test": 0.5})
+    parts = {"train": [f"v/img{i}.bin" for i in range(3)], "test": [f"v/img{i}.bin" for i in range(3, 6)]}
+    write_manifest(tmp_path / "old.json", labels, parts, {"train": 0.5, "test": 0.5}, "group", 0)
+    with pytest.raises(DataError, match=words):
+        split(labels, tmp_path / "old.json", {"train": 0.5, "test": 0.5})
+    assert set(split(labels, tmp_path / "m.json", {"train": 0.5, "test": 0.5}, by="image")) == {"train", "test"}

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -20,6 +25,9 @@ from kplab.synthetic import scene as scene_module
 from kplab.synthetic.engine import SUPER, Body, Box, Camera, Cone, Ellipsoid, cast, visibility
 from kplab.synthetic.figure import Figure, Subject, turn
 from kplab.synthetic.paint import Paint
+
+# the module, which the function of the same name hides
+generation = importlib.import_module("kplab.synthetic.generate")
 
 SKELETONS = {"person": "coco17", "hand": "hand21", "face": "face68", "quadruped": "ap10k17", "arm": "arm6"}
 CONF = Path(__file__).parents[2] / "conf" / "skeleton"
@@ -309,3 +317,35 @@ def test_labels_lie_where_they_claim(subject: str, seed: int) -> None:
         seen = xy[v == 2]
         assert ((seen >= box[:2] - 0.5 / SUPER) & (seen <= box[2:] + 0.5 / SUPER)).all()
     assert (poses.area > 0).all()
+
+
+def test_what_a_killed_generation_leaves_is_removed_by_the_next(tmp_path: Path) -> None:
+    """Folders of processes that live, of other machines and of other programs stay."""
+    code = (
+        f"from kplab.synthetic import generate; generate({str(tmp_path / 'set')!r}, 'hand', 5000, (96, 96), workers=1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    for _ in range(600):
+        left = list(tmp_path.glob(".generating-*/set/images/*.jpg"))
+        if left:
+            break
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    (abandoned,) = tmp_path.glob(".generating-*")
+    kept = [tmp_path / f".generating-{generation._this_process()}-x1", tmp_path / ".generating-0badcafe-99999999-1-x"]
+    kept += [tmp_path / ".generating-mine"]
+    reused = tmp_path / abandoned.name.replace(f"-{process.pid}-", f"-{os.getpid()}-")  # its number has another process
+    for path in (*kept, reused):
+        path.mkdir()
+    generate(tmp_path / "other", "hand", 1, (96, 96), workers=1)
+    assert sorted(tmp_path.glob(".generating-*")) == sorted(kept)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_damaged_card_is_named(tmp_path: Path) -> None:
+    generate(tmp_path / "set", "hand", 1, SMALL, workers=1)
+    for content in ("", "[1]", "3"):
+        (tmp_path / "set" / "generated.json").write_text(content)
+        with pytest.raises(DataError, match=r"generated\.json: cannot be read"):
+            generate(tmp_path / "set", "hand", 1, SMALL, workers=1)

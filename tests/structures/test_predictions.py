@@ -37,3 +37,47 @@ def test_a_track_of_another_system_is_an_integer_or_an_error(tmp_path: Path, val
             Predictions.read(path, TWO)
     else:
         assert Predictions.read(path, TWO).poses[1].track.tolist() == [track]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"bbox": [1, 1, -2, 5]}, "bbox has a negative side"),
+        ({"bbox": [1, 1, 2e9, 5]}, "bbox holds a value that is not a finite number below 1e"),
+        ({"keypoints": [1, 2, 1, 3, 1e12, 1]}, "keypoints holds a value"),
+        ({"keypoints": [1, 2, 1, 3, 10**400, 1]}, "keypoints holds a value"),
+        ({"score": True}, "score holds a value"),
+        ({"track_id": 2**63}, "track_id is 9223372036854775808"),
+        ({"image_id": 2**63}, "has image_id 9223372036854775808"),
+    ],
+)
+def test_numbers_that_no_image_has_are_refused(tmp_path: Path, change: dict[str, object], words: str) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps([{"image_id": 1, "keypoints": [1, 2, 1, 3, 4, 1], "score": 1, **change}]))
+    with pytest.raises(DataError, match=rf"p\.json: result 0.*{words}"):
+        Predictions.read(path, TWO)
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ({"keypoints": 3}, "'keypoints' is not a list of names"),
+        ({"keypoints": ["a", 2]}, "'keypoints' is not a list of names"),
+        ({"images": [1]}, "'images' does not map ids to file names"),
+        ({"images": {"x": "a"}}, "'images' does not map ids to file names"),
+        ({"images": {"1": 5}}, "'images' does not map ids to file names"),
+    ],
+)
+def test_a_damaged_card_is_named(tmp_path: Path, card: object, words: str) -> None:
+    path = tmp_path / "p.json"
+    path.write_text("[]")
+    (tmp_path / "p.card.json").write_text(json.dumps(card))
+    with pytest.raises(DataError, match=rf"p\.card\.json: {words}"):
+        Predictions.read(path, TWO)
+
+
+def test_json_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"p\.json: cannot be read as JSON"):
+        Predictions.read(path, TWO)

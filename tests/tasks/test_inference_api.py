@@ -84,7 +84,9 @@ def test_every_way_to_name_an_image_gives_the_same_poses(workspace: Path, tmp_pa
             np.testing.assert_allclose(poses.xy, xy, atol=1e-3)
     written = predict_images(run.run, str(tmp_path), tmp_path / "out", device="cpu")
     table = pd.read_csv(written.with_name("keypoints.csv"))
-    np.testing.assert_allclose(table[["x", "y"]].to_numpy(), np.concatenate(alone).reshape(-1, 2), atol=1e-3)
+    np.testing.assert_allclose(
+        table[["x_pixel_index", "y_pixel_index"]].to_numpy() + 0.5, np.concatenate(alone).reshape(-1, 2), atol=1e-3
+    )
 
 
 def test_what_is_not_an_image_is_refused(workspace: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def other(finished: Finished) -> Run:
 
 
 def test_new_images_give_results_table_and_overlays(run: Run, dotted: Path, tmp_path: Path) -> None:
-    """The same image, labelled or not, gives the same pose; the csv is in continuous pixels, the JSON in COCO's."""
+    """The same image, labelled or not, gives the same pose; csv and JSON have the same numbers, and state their convention."""
     out = tmp_path / "out"
     assert main(["predict", f"run={run.folder}", f"images={dotted}/images/*.png", f"out={out}"]) == 0
     rows = json.loads((out / "predictions.json").read_text())
@@ -49,7 +49,10 @@ def test_new_images_give_results_table_and_overlays(run: Run, dotted: Path, tmp_
     assert len(rows) == 16
     assert len(table) == 16 * 3
     first = table[table["file"] == "001.png"].sort_index()
-    np.testing.assert_allclose(first["x"].to_numpy() - 0.5, np.array(rows[0]["keypoints"])[0::3], atol=1e-5)
+    for axis, name in enumerate(("x_pixel_index", "y_pixel_index")):
+        assert first[name].tolist() == rows[0]["keypoints"][axis::3]
+    new = json.loads((out / "predictions.card.json").read_text())
+    assert new["pixel_convention"].startswith("keypoints: pixel indices, the centre of the first pixel is (0, 0)")
     overlays = sorted((out / "overlays").glob("*.png"))
     assert len(overlays) == 16
     drawn, plain = cv2.imread(str(overlays[0])), cv2.imread(str(dotted / "images" / "001.png"))
@@ -98,6 +101,8 @@ def test_images_of_every_kind_are_predicted(run: Run, tmp_path: Path, capsys: py
     said = capsys.readouterr().out
     assert "2 files are no images of a known kind and are left out (.gif, .txt)" in said
     assert "6 images, 6 poses, 6 overlays" in said
+    assert "1 images have an EXIF orientation: turned upright, and coordinates are on the upright image" in said
+    assert cv2.imread(str(next((tmp_path / "out" / "overlays").glob("turned*")))).shape[0] >= 70
 
 
 def test_invalid_predictions_are_refused(

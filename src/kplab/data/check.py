@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kplab.data.images import read_header
+from kplab.data.damage import find_damaged
+from kplab.data.images import FEW_BITS, few_bits, read_header
 from kplab.data.reading import OUTSIDE_TOLERANCE, some
 from kplab.errors import DataError
 from kplab.structures.labels import Labels
@@ -82,8 +83,8 @@ def _add(report: Report, level: str, kind: str, places: list[str], what: str, re
         getattr(report, level).append(f"{len(places)} {kind}: {some(places)}: {what}. {remedy}")
 
 
-def _look(labels: Labels, i: int, deep: bool) -> tuple[tuple[int, int] | None, int, str]:
-    """(width, height) and EXIF orientation of image i, or words for its fault; only files have headers to read."""
+def _look(labels: Labels, i: int, deep: bool) -> tuple[tuple[int, int] | None, int, str, int | None]:
+    """(width, height), EXIF orientation, words for a fault, and bits where few, of image i; only files have headers."""
     path = labels.path(i)
     size, orientation = None, 1
     try:
@@ -94,15 +95,18 @@ def _look(labels: Labels, i: int, deep: bool) -> tuple[tuple[int, int] | None, i
             size = (width, height)
     except DataError as error:
         missing = path is not None and not path.is_file()
-        return None, 1, "missing" if missing else str(error).removeprefix(f"{path}: ")
-    return size, orientation, ""
+        return None, 1, "missing" if missing else str(error).removeprefix(f"{path}: "), None
+    return size, orientation, "", few_bits(path) if path is not None else None
 
 
 def _check_images(labels: Labels, deep: bool, report: Report) -> None:
     with ThreadPoolExecutor() as pool:
         seen = list(pool.map(lambda i: _look(labels, i, deep), range(len(labels))))
     found: dict[str, list[str]] = defaultdict(list)
-    for i, (size, orientation, fault) in enumerate(seen):
+    if deep:
+        files = [file for i in range(len(labels)) if (file := labels.path(i)) is not None]
+        found["damaged"] = [f"{file} ({text})" for file, text in find_damaged(files).items()]
+    for i, (size, orientation, fault, bits) in enumerate(seen):
         path, stated = labels.where(i), tuple(int(v) for v in labels.size[i])
         if fault:
             found["missing" if fault == "missing" else "unreadable"].append(
@@ -113,6 +117,8 @@ def _check_images(labels: Labels, deep: bool, report: Report) -> None:
             found["turned" if turned else "sizes"].append(f"{path} (file {size}, labels {stated})")
         elif orientation != 1:
             found["oriented"].append(f"{path} (EXIF orientation {orientation})")
+        if bits:
+            found["dark"].append(f"{path} ({bits} bits)")
     for key, (level, kind, what, remedy) in {
         "missing": (
             "errors",
@@ -143,6 +149,18 @@ def _check_images(labels: Labels, deep: bool, report: Report) -> None:
             "images with EXIF orientation",
             "kplab ignores the tag, as COCO's tools do",
             "Make sure that the labels are on the stored pixels.",
+        ),
+        "dark": (
+            "warnings",
+            "16-bit images that appear dark",
+            f"their values use {FEW_BITS} or fewer of the 16 bits",
+            "Stretch their values to 16 bits, all by one factor.",
+        ),
+        "damaged": (
+            "warnings",
+            "JPEG images with damaged data",
+            "the decoder found a fault, and the image may be wrong from there on",
+            "Look at these, and fetch them again or leave them out.",
         ),
     }.items():
         _add(report, level, kind, found[key], what, remedy)

@@ -9,11 +9,15 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from kplab.errors import DataError
 
 ROTATION_TAG = 0x0112
+BITS_TAG = 258
+FEW_BITS = 14
+"""Cameras of 10, 12 or 14 bits often write them into the lower bits of a 16-bit image, which then looks black."""
+TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -27,6 +31,13 @@ def find_images(pattern: str) -> tuple[list[Path], list[Path]]:
     every = list(path.rglob("*")) if path.is_dir() else [Path(p) for p in glob.glob(pattern, recursive=True)]
     files = sorted(p for p in every if p.is_file())
     found = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
+    strange = [p for p in found if not is_file_name(str(p))]
+    if strange:
+        listed = ", ".join(repr(str(p)) for p in strange[:10])
+        raise DataError(
+            f"{pattern}: {len(strange)} images have a name that is not UTF-8: {listed}. Tables and JSON can't hold such "
+            "names: rename them, e.g. with convmv."
+        )
     if not found:
         raise DataError(
             f"{pattern}: no image found. Give a folder, a file or a quoted glob; known: {' '.join(IMAGE_SUFFIXES)}."
@@ -34,12 +45,16 @@ def find_images(pattern: str) -> tuple[list[Path], list[Path]]:
     return found, [p for p in files if p.suffix.lower() not in IMAGE_SUFFIXES]
 
 
-def read_image(path: Path | str) -> np.ndarray:
+def read_image(path: Path | str, upright: bool = False) -> np.ndarray:
     """Read an image as it is stored.
 
     EXIF orientation is ignored, as COCO's own tools do: labels are on the stored pixels, and ``data.check`` warns of
     files with an orientation. Grey images are repeated over the three channels, an alpha channel is dropped, and
-    16-bit values are divided by 257, which maps their whole range to 0..255.
+    16-bit values are divided by 257, which maps their whole range to 0..255 (``few_bits`` finds those that use less).
+
+    Args:
+        path: of the file.
+        upright: turn the image as its EXIF orientation states, as viewers show it: for images without labels.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -48,6 +63,8 @@ def read_image(path: Path | str) -> np.ndarray:
         DataError: the file is missing, is not an image, is truncated, or holds floating-point pixels.
     """
     path = Path(path)
+    if upright:
+        return turned(read_image(path), read_header(path)[1])
     data = check_whole(path)
     try:
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED) if data else None
@@ -64,6 +81,38 @@ def read_image(path: Path | str) -> np.ndarray:
     if image.shape[2] == 2:
         return cv2.cvtColor(np.ascontiguousarray(image[..., 0]), cv2.COLOR_GRAY2RGB)
     return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """A stored image as its EXIF orientation (1 to 8) shows it."""
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def few_bits(path: Path) -> int | None:
+    """How many bits the values of a 16-bit image use, if at most ``FEW_BITS``: it appears dark; None for all others."""
+    if path.suffix.lower() not in (".png", *TIFF_SUFFIXES):
+        return None
+    try:
+        with Image.open(path) as image:
+            tag = getattr(image, "tag_v2", {}).get(BITS_TAG, (8,))
+            depth = max(tag) if isinstance(tag, tuple) else tag
+            if image.format == "PNG":
+                with path.open("rb") as file:
+                    depth = file.read(25)[24]  # of the header chunk, which is always the first
+        if depth != 16:
+            return None
+        pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    except Exception:
+        # a damaged file, which read_image reports
+        return None
+    bits = 0 if pixels is None or pixels.dtype != np.uint16 else int(pixels.max(initial=0)).bit_length()
+    return bits if 8 < bits <= FEW_BITS else None
 
 
 def check_whole(path: Path) -> bytes:
@@ -112,11 +161,40 @@ def read_header(path: Path | str) -> tuple[tuple[int, int], int]:
     path = Path(path)
     try:
         with Image.open(path) as image:
-            return image.size, int(image.getexif().get(ROTATION_TAG, 1) or 1)
+            return image.size, _orientation(image)
     except FileNotFoundError:
         raise _missing(path) from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{path}: too large: {error} kplab reads images of up to {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels: cut it "
+            "into tiles, or scale it down."
+        ) from error
+    except Exception as error:
+        # PIL raises many kinds about damaged headers: OSError, SyntaxError, ValueError, struct.error, …
         raise DataError(f"{path}: it has no image header ({error}). Fetch the file again.") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none, or none that can be read.
+
+    Of a TIFF file too: its orientation is part of the format, and both PIL and OpenCV read it upright.
+    """
+    if image.format == "TIFF":
+        return 1
+    try:
+        value = image.getexif().get(ROTATION_TAG, 1)
+    except Exception:
+        # the pixels of an image with damaged EXIF data are good
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a file can have this name and it can be written into tables: UTF-8 without NUL."""
+    try:
+        return "\x00" not in name and bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 #: By kind of file: its first bytes, the marker that ends it, the marker of its last data, and the message for a missing end.

@@ -7,6 +7,7 @@ is a ``DataError`` that names it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -19,6 +20,10 @@ from kplab.structures.skeleton import Skeleton
 
 OUTSIDE_TOLERANCE = 1.0
 """Pixels by which a keypoint may lie outside its image and still count as labelled: annotators' rounding."""
+
+BOX_TOLERANCE = 0.1
+"""Share of its image's side by which a box may extend beyond it, and of its image by which an area may be larger, without
+remark."""
 
 BOX_AREA_SHARE = 0.53
 """Area of a subject as a share of its box where no segment is known (CrowdPose evaluation, xtcocotools)."""
@@ -157,6 +162,76 @@ def drop_outside(xy: np.ndarray, visible: np.ndarray, size: np.ndarray) -> tuple
         f"{OUTSIDE_TOLERANCE:g} px outside their image: taken as unlabelled"
     )
     return np.where(outside, 0, visible), [note]
+
+
+def check_extents(
+    where: str, ids: np.ndarray, box: np.ndarray, area: np.ndarray | None, size: np.ndarray, counted: np.ndarray
+) -> list[str]:
+    """Refuse boxes and areas that can't be those of their images; returns notes on the doubtful ones.
+
+    A box may extend beyond its image, as annotators draw what they assume there, but by a side of the image at most. An
+    area above the image's own is an error. Either one would make scores meaningless: OKS and PCK divide by them.
+
+    Args:
+        where: the file.
+        ids: (N,) of the annotations.
+        box: (N, 4) xyxy; NaN where absent.
+        area: (N,) pixels**2; NaN where absent; None: not used.
+        size: (N, 2) width and height of the image of each.
+        counted: (N,) bool: those that are trained on and scored.
+
+    Raises:
+        DataError: names the annotations.
+    """
+    sides = size.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        past = np.maximum(-box[:, :2], box[:, 2:] - sides) / sides
+        wrong, doubtful = (past > 1).any(1), (past > BOX_TOLERANCE).any(1)
+        large = np.zeros(len(ids), dtype=bool) if area is None else area > (1 + BOX_TOLERANCE) * sides.prod(1)
+    for bad, what, remedy in (
+        (wrong, "boxes extend beyond their image by more than its own side", "x, y, width, height in pixels"),
+        (large, "areas are larger than their image", "pixels², or read with area=box"),
+    ):
+        if (bad & counted).any():
+            listed = some(f"annotation {i}" for i in ids[bad & counted])
+            raise DataError(f"{where}: {int((bad & counted).sum())} {what}: {listed}. Correct these: {remedy}.")
+    number = int((doubtful & counted).sum())
+    note = f"{number} boxes extend beyond their image by more than {BOX_TOLERANCE:.0%} of its side: kept as they are"
+    return [note] if number else []
+
+
+def check_copies(
+    where: str, ids: np.ndarray, image_of: np.ndarray, xy: np.ndarray, visible: np.ndarray, counted: np.ndarray
+) -> list[str]:
+    """A note on instances of an image that have the same keypoints; refuses a file that lists most of them twice.
+
+    Args:
+        where: the file.
+        ids: (N,) of the instances.
+        image_of: (N,) image of each.
+        xy: (N, K, 2) pixels.
+        visible: (N, K) COCO visibility.
+        counted: (N,) bool: those that are trained on and scored.
+
+    Raises:
+        DataError: at least half of the counted instances have a copy, and there is more than one such pair.
+    """
+    rows = np.flatnonzero(counted)
+    points = np.where(visible[rows, :, None] > 0, xy[rows], -1e9).reshape(len(rows), 2 * xy.shape[1])
+    content = np.column_stack([image_of[rows].astype(np.float64), points])
+    # as bytes: much faster than np.unique(axis=0) for COCO's 150,000 instances; 0 is added because -0 has other bytes
+    keys = [row.tobytes() for row in content + 0.0]
+    count = Counter(keys)
+    twice = rows[[count[key] > 1 for key in keys]] if len(count) < len(keys) else rows[:0]
+    if not len(twice):
+        return []
+    listed = some(ids[twice])
+    if len(twice) > 2 and 2 * len(twice) >= len(rows):
+        raise DataError(
+            f"{where}: {len(twice)} of {len(rows)} labelled instances have the same keypoints as another one of their image: "
+            f"{listed}. The file lists its instances twice: remove the copies, or export it again."
+        )
+    return [f"{len(twice)} instances have the same keypoints as another one of their image: {listed}"]
 
 
 def boxes_around(poses: Poses, margin: float) -> np.ndarray:

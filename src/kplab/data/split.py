@@ -85,6 +85,8 @@ def split(
         DataError: the parameters cannot be met, or the manifest is of another dataset, edited, or made with others.
     """
     path = Path(manifest)
+    if by == "group":
+        _check_groups(labels)
     if fold is not None and (folds is None or not 0 <= fold < folds):
         raise DataError(f"{path}: fold={fold}, but folds={folds}. Choose fold from 0 to folds - 1.")
     if path.exists():
@@ -129,6 +131,8 @@ def make_split(
     shares = _shares(fractions, by, folds, gap)
     if not len(labels):
         raise DataError(f"{labels.source}: no images to split. Check what the dataset reads.")
+    if by == "group":
+        _check_groups(labels)
     copies = _copies(labels)
     if by == "time":
         return _cut_by_time(labels, shares, copies, gap)
@@ -147,6 +151,16 @@ def make_split(
     ordered = sorted(units, key=lambda unit: (hashlib.sha256(f"{seed}:{unit}".encode()).hexdigest(), unit))
     parts = _assigned([units[unit] for unit in ordered], shares)
     return {name: sorted(str(labels.names[i]) for i in rows) for name, rows in parts.items()}
+
+
+def _check_groups(labels: Labels) -> None:
+    """Refuse a split by groups of a dataset without groups: frames of one video would be in several parts."""
+    if len(labels) > 1 and all(str(group) == str(name) for group, name in zip(labels.group, labels.names, strict=True)):
+        raise DataError(
+            f"{labels.source}: by=group, but no image names a group (video or subject), so that each would be a group of "
+            "its own. Use by=image if the images are independent; else name the groups: video_id in the images of a COCO "
+            "file, or its reader's key group: folder, or group: REGEX for a part of the file name."
+        )
 
 
 def _shares(fractions: Mapping[str, float] | None, by: str, folds: int | None, gap: int) -> dict[str, float]:
@@ -326,7 +340,7 @@ def read_manifest(path: str | Path, labels: Labels) -> Manifest:
         manifest = Manifest(**content)
     except FileNotFoundError:
         raise DataError(f"{path}: no such split manifest. Make it with split(), or check the path.") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not a split manifest ({error}). Delete it to have it made again.") from error
     if manifest.sha256() != stated:
         raise DataError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,12 @@ from kplab.errors import DataError
 from kplab.ops import affine
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
+
+PIXEL_CONVENTION = "keypoints: pixel indices, the centre of the first pixel is (0, 0); boxes: its corner is (0, 0)"
+"""Of results JSON, as in COCO's format; stated in its card."""
+
+LIMIT = 1e9
+"""Numbers of results are below it: no image has such pixels."""
 
 
 @dataclass
@@ -55,13 +60,13 @@ class Predictions:
         """
         rows = _json(Path(path), list, "a list of results")
         card = _json(card_path(path), dict, "a card") if card_path(path).exists() else {}
-        names = card.get("keypoints")
+        names, listed = _card_content(path, card)
         if names is not None and tuple(names) != skeleton.keypoints:
             raise DataError(
                 f"{path}: made for keypoints {', '.join(names)}, but skeleton '{skeleton.name}' has "
                 f"{', '.join(skeleton.keypoints)}. Score it against the dataset it was made for."
             )
-        found: dict[int, list[dict[str, Any]]] = {int(i): [] for i in card.get("images", {})}
+        found: dict[int, list[dict[str, Any]]] = {i: [] for i in listed}
         k = len(skeleton)
         for number, row in enumerate(rows):
             fault = _fault(row, skeleton)
@@ -81,8 +86,12 @@ class Predictions:
             poses[image_id] = Poses.make(
                 affine.from_pixel_index(t[..., :2]), visible, score, t[..., 2], box, track=track
             )
-        files = {int(i): name for i, name in card.get("images", {}).items()}
-        return cls(skeleton, poses, card, files)
+        return cls(skeleton, poses, card, listed)
+
+
+def pixel_indices(xy: np.ndarray) -> np.ndarray:
+    """Continuous pixels as they are written: pixel indices, rounded to a millionth."""
+    return np.round(affine.to_pixel_index(xy), 6)
 
 
 def result_rows(image_id: int, poses: Poses) -> list[dict[str, Any]]:
@@ -93,7 +102,7 @@ def result_rows(image_id: int, poses: Poses) -> list[dict[str, Any]]:
     """
     rows = []
     for i in range(len(poses)):
-        index = affine.to_pixel_index(np.nan_to_num(poses.xy[i]))
+        index = pixel_indices(np.nan_to_num(poses.xy[i]))
         triplets = np.concatenate([index, poses.keypoint_score[i][:, None]], axis=1)
         triplets[~poses.labelled[i]] = 0.0
         row: dict[str, Any] = {
@@ -123,6 +132,7 @@ def write_card(path: Path, card: Mapping[str, Any], skeleton: Skeleton, files: M
         **card,
         "skeleton": skeleton.name,
         "keypoints": list(skeleton.keypoints),
+        "pixel_convention": PIXEL_CONVENTION,
         "sha256": file_hash(path),
         "images": {str(i): files[i] for i in sorted(files)},
     }
@@ -132,7 +142,7 @@ def write_card(path: Path, card: Mapping[str, Any], skeleton: Skeleton, files: M
 def _json(path: Path, kind: type, what: str) -> Any:
     try:
         content = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}). Predict again, or fetch it again.") from None
     if not isinstance(content, kind):
         raise DataError(
@@ -142,12 +152,31 @@ def _json(path: Path, kind: type, what: str) -> Any:
     return content
 
 
+def _card_content(path: Path, card: dict[str, Any]) -> tuple[list[str] | None, dict[int, str]]:
+    """The keypoints that a card names, and image id to file name."""
+    names, images = card.get("keypoints"), card.get("images", {})
+    if not isinstance(names, list | None) or not all(isinstance(name, str) for name in names or ()):
+        raise DataError(f"{card_path(path)}: 'keypoints' is not a list of names. Predict again, or fetch it again.")
+    try:
+        listed = {int(i): name for i, name in images.items()}
+        if all(isinstance(name, str) for name in listed.values()) and all(abs(i) < 2**63 for i in listed):
+            return names, listed
+    except (AttributeError, ValueError):
+        pass
+    raise DataError(f"{card_path(path)}: 'images' does not map ids to file names. Predict again, or fetch it again.")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number, of a size that coordinates and scores can have."""
+    return type(value) in (int, float) and -LIMIT < value < LIMIT
+
+
 def _fault(row: Any, skeleton: Skeleton) -> str | None:
     """What is wrong with one result, and what to do; None where nothing is."""
     lacking = [key for key in ("image_id", "keypoints", "score") if not isinstance(row, dict) or key not in row]
     if lacking:
         return f"lacks {', '.join(lacking)}. Each result needs image_id, keypoints and score."
-    if type(row["image_id"]) is not int:
+    if type(row["image_id"]) is not int or abs(row["image_id"]) >= 2**63:
         return f"has image_id {row['image_id']!r}. Write the integer id of the annotation file."
     where, k = f"(image {row['image_id']})", len(skeleton)
     if not isinstance(row["keypoints"], list) or len(row["keypoints"]) != 3 * k:
@@ -157,13 +186,16 @@ def _fault(row: Any, skeleton: Skeleton) -> str | None:
             f"(x, y, score for each of {k} keypoints)."
         )
     for key, values in (("keypoints", row["keypoints"]), ("score", [row["score"]]), ("bbox", row.get("bbox", []))):
-        if not isinstance(values, list) or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+        if not isinstance(values, list) or not all(map(_is_number, values)):
             return (
-                f"{where}: {key} holds a value that is not a finite number. A keypoint that was not found is 0, 0, 0."
+                f"{where}: {key} holds a value that is not a finite number below {LIMIT:g}. A keypoint that was not found "
+                "is 0, 0, 0."
             )
     if "bbox" in row and len(row["bbox"]) != 4:
         return f"{where}: bbox has {len(row['bbox'])} numbers. It needs x, y, width, height."
-    if row.get("track_id") is not None and type(row["track_id"]) is not int:
+    if "bbox" in row and min(row["bbox"][2:]) < 0:
+        return f"{where}: bbox has a negative side: {row['bbox']}. It needs x, y, width, height."
+    if row.get("track_id") is not None and (type(row["track_id"]) is not int or row["track_id"] >= 2**63):
         return f"{where}: track_id is {row['track_id']!r}. Write an integer of 0 or more, or leave it out."
     return None
 

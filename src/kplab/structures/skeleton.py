@@ -46,6 +46,15 @@ class Skeleton:
         def fail(what: str, remedy: str) -> ConfigError:
             return ConfigError(f"skeleton '{name}': {what}. {remedy}")
 
+        for key, words in {"keypoints": (), "edges": (), "flip_pairs": ("by_name",), "sigmas": ("uniform",)}.items():
+            value = config.get(key)
+            if not isinstance(value, list | tuple | None) and value not in words:
+                raise fail(f"{key} is '{value}'", "Write a list: [a, b, …].")
+        sigma_list = config.get("sigmas") if isinstance(config.get("sigmas"), list | tuple) else ()
+        if not all(type(s) in (int, float) and abs(s) < 1e6 for s in sigma_list or ()):
+            raise fail("a sigma is not a number", "Sigmas are positive falloffs of OKS, such as 0.025.")
+        if not all(config.get("keypoints") or ()):
+            raise fail("a keypoint has an empty name", "Give each keypoint a unique name.")
         names = tuple(str(n) for n in config.get("keypoints") or ())
         if not names:
             raise fail("it has no keypoints", "List them under 'keypoints'.")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
+import platform
+import shutil
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -20,6 +23,9 @@ VERSION = 1
 """Incremented whenever the same parameters would give different pixels or labels."""
 
 CARD = "generated.json"
+
+SCRATCH = ".generating-"
+"""Start of the names of folders that are being written; the machine, and the process with its start time, follow."""
 
 
 def generate(
@@ -61,7 +67,8 @@ def generate(
     if _holds(folder, card):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".generating-", dir=folder.parent) as scratch:
+    _remove_abandoned(folder.parent)
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{_this_process()}-", dir=folder.parent) as scratch:
         made = Path(scratch) / "set"
         (made / "images").mkdir(parents=True)
         draw = partial(_draw, made / "images", subject, seed, size, max_subjects)
@@ -82,6 +89,41 @@ def generate(
     return folder
 
 
+def _this_process() -> str:
+    return f"{_machine()}-{os.getpid()}-{_start_time(os.getpid())}"
+
+
+def _machine() -> str:
+    """A short hash of the machine's name: a shared disk may hold the folders of processes elsewhere."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _start_time(pid: int) -> str:
+    """Start time of a process, which tells it from an earlier one of the same number; 0 where the system has no /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return "0"
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the scratch folders of processes of this machine that were killed."""
+    for path in parent.glob(f"{SCRATCH}*"):
+        parts = path.name.removeprefix(SCRATCH).split("-")
+        if len(parts) == 4 and parts[0] == _machine() and parts[1].isdigit() and not _alive(int(parts[1]), parts[2]):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int, started: str) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return _start_time(pid) == started
+
+
 def _holds(folder: Path, card: dict[str, Any]) -> bool:
     """Whether the folder contains this dataset; False where it is missing or empty.
 
@@ -96,7 +138,12 @@ def _holds(folder: Path, card: dict[str, Any]) -> bool:
             f"{folder}: can't write a synthetic dataset there, because the folder contains something else (it has no {CARD}). "
             "Choose another folder."
         )
-    found = json.loads(record.read_text())
+    try:
+        found = dict(json.loads(record.read_text()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"{record}: cannot be read ({error}). Delete {folder} to have the dataset made again."
+        ) from error
     if found == card:
         return True
     differ = [f"{k} is {found.get(k)!r} there, not {v!r}" for k, v in card.items() if found.get(k) != v]

@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import chain
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
-from kplab.data.reading import labels_from, match_keypoints, some
+from kplab.data.images import is_file_name
+from kplab.data.reading import check_copies, check_extents, labels_from, match_keypoints, some
 from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
 from kplab.ops import affine
 from kplab.structures.labels import Labels
 from kplab.structures.skeleton import Skeleton
 
+# what int64 holds; and the sides of images, of which the writer makes one up where it knows none
+Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Side = Annotated[int, msgspec.Meta(le=2**31)]
+
 
 # Only the fields kplab uses: msgspec skips the text of all others, which is where most of a COCO file is (segments).
 class Image(msgspec.Struct, gc=False):
-    id: int
+    id: Integer
     file_name: str
-    width: int
-    height: int
+    width: Side
+    height: Side
     video_id: int | str | None = None
     vid_id: int | str | None = None
 
 
 class Category(msgspec.Struct, gc=False):
-    id: int
+    id: Integer
     name: str = ""
     keypoints: list[str] | None = None
 
 
 class Annotation(msgspec.Struct, gc=False):
-    id: int
-    image_id: int
-    category_id: int
+    id: Integer
+    image_id: Integer
+    category_id: Integer
     keypoints: list[float] | None = None
-    num_keypoints: int | None = None
+    num_keypoints: Integer | None = None
     bbox: list[float] | None = None
     area: float | None = None
     iscrowd: int | bool = 0
@@ -60,7 +66,8 @@ def to_labels(
     category: str | None,
     area_mode: str,
     rename: Mapping[str, str] | None,
-    allow_outside: bool,
+    group: str | None = None,
+    allow_outside: bool = False,
 ) -> Labels:
     """Check a parsed file and turn it into Labels; the arguments are those of ``coco.read``."""
     order = order_by_category(file.categories, path, skeleton, category, rename)
@@ -77,18 +84,25 @@ def to_labels(
     image_of = np.fromiter((index[a.image_id] for a in rows), dtype=np.int64, count=len(rows))
     xy, visible, noted = _keypoints(rows, order, path, skeleton)
     track, odd = _tracks(rows)
+    groups, ungrouped = _groups(file.images, group, path)
+    notes += ungrouped
+    box = _boxes(rows, path)
     area = np.array([np.nan if a.area is None else a.area for a in rows], dtype=np.float64)
+    ids = np.fromiter((a.id for a in rows), dtype=np.int64, count=len(rows))
+    counted = (visible > 0).any(1) & np.array([not a.iscrowd for a in rows], dtype=bool)
+    notes += check_extents(str(path), ids, box, None if area_mode == "box" else area, size[image_of], counted)
+    notes += check_copies(str(path), ids, image_of, xy, visible, counted)
     return labels_from(
         skeleton,
         FileSource(root, [i.file_name for i in file.images], allow_outside),
         np.array([i.id for i in file.images], dtype=np.int64),
         size,
-        [_group(i) for i in file.images],
+        groups,
         xy,
         visible,
         image_of,
-        np.fromiter((a.id for a in rows), dtype=np.int64, count=len(rows)),
-        box=_boxes(rows, path),
+        ids,
+        box=box,
         area=None if area_mode == "box" else area,
         crowd=np.array([bool(a.iscrowd) for a in rows], dtype=bool),
         track=track,
@@ -96,9 +110,29 @@ def to_labels(
     )
 
 
-def _group(image: Image) -> str:
-    video = image.vid_id if image.video_id is None else image.video_id
-    return image.file_name if video is None else str(video)
+def _groups(images: list[Image], rule: str | None, path: Path) -> tuple[list[str], list[str]]:
+    """The group of each image, and a note where only some have one."""
+    if rule is None:
+        videos = [image.vid_id if image.video_id is None else image.video_id for image in images]
+        alone = sum(video is None for video in videos)
+        note = f"{alone} of {len(images)} images name no video: each is a group of its own in splits"
+        groups = [i.file_name if v is None else str(v) for i, v in zip(images, videos, strict=True)]
+        return groups, [note] if 0 < alone < len(images) else []
+    if rule == "folder":
+        return [PurePosixPath(image.file_name).parent.as_posix() for image in images], []
+    try:
+        found = [re.search(rule, image.file_name) for image in images]
+    except re.error as error:
+        raise DataError(f"{path}: group='{rule}' is not a regular expression ({error}). Correct it.") from error
+    without = [
+        i.file_name for i, match in zip(images, found, strict=True) if not match or not match[match.re.groups > 0]
+    ]
+    if without:
+        raise DataError(
+            f"{path}: group='{rule}' finds no group in {len(without)} of {len(images)} file names: {some(without)}. "
+            "Write an expression that every name matches, or group=folder."
+        )
+    return [match[match.re.groups > 0] for match in found if match], []
 
 
 def order_by_category(
@@ -134,6 +168,11 @@ def _check_ids(file: File, path: Path) -> None:
                 f"{path}: {kind} ids occur twice: {some(values[counts > 1])}. Give every {kind} an id of its own."
             )
     names = [i.file_name for i in file.images]
+    unnamed = [i.id for i in file.images if not i.file_name.strip("./ ") or not is_file_name(i.file_name)]
+    if unnamed:
+        raise DataError(
+            f"{path}: images {some(unnamed)} have a file_name that no file can have. Write the path of the image file."
+        )
     if len(set(names)) < len(names):
         seen: set[str] = set()
         doubled = [n for n in names if n in seen or seen.add(n)]  # type: ignore[func-returns-value]
@@ -170,8 +209,9 @@ def _keypoints(
 
 def _tracks(rows: list[Annotation]) -> tuple[np.ndarray, list[str]]:
     """(N,) track of each annotation, -1 where it has none; and a note where an identifier is not an integer."""
-    known = [a.track_id if type(a.track_id) is int and a.track_id >= 0 else -1 for a in rows]
-    odd = sum(a.track_id is not None and type(a.track_id) is not int for a in rows)
+    fits = [type(a.track_id) is int and a.track_id < 2**63 for a in rows]
+    known = [a.track_id if fit and a.track_id >= 0 else -1 for a, fit in zip(rows, fits, strict=True)]
+    odd = sum(a.track_id is not None and not fit for a, fit in zip(rows, fits, strict=True))
     notes = [f"{odd} annotations have a track_id that is not an integer: taken as without a track"] if odd else []
     return np.array(known, dtype=np.int64), notes
 

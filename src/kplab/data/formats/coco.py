@@ -37,6 +37,7 @@ class Head:
     category: str | None
     area: str
     rename: Mapping[str, str] | None
+    group: str | None
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,12 @@ def read(
     keep_extras: bool = False,
     area: str = "annotation",
     rename: Mapping[str, str] | None = None,
+    group: str | None = None,
     allow_outside: bool = False,
 ) -> Labels:
     """Read a COCO keypoint file.
 
-    An image's group is its ``video_id`` or ``vid_id`` where it has one, else its own file name. A missing box becomes
+    An image's group, for splits, is its ``video_id`` or ``vid_id`` where it has one, else its own file name. A missing box becomes
     the extent of the keypoints, a missing area ``0.53 * w * h`` of the box; the sources and notes state both.
     Keypoints more than 1 px outside their image become unlabelled, and are counted in the notes.
 
@@ -79,6 +81,8 @@ def read(
         keep_extras: keep all fields that kplab does not use, also of parts of the dataset, for ``write``.
         area: annotation, or box for ``0.53 * w * h`` throughout, as CrowdPose is scored.
         rename: keypoint name in the file to name in the skeleton, where they differ.
+        group: folder, or a regular expression of which the match in the file name (or its first group) is the image's
+            group, such as ``^[^_]+``; null takes the videos that the file names.
         allow_outside: allow file names that lead out of the image folder.
 
     Raises:
@@ -93,14 +97,20 @@ def read(
         raise DataError(f"{root}: no such image folder, for {path}. Check the path of the dataset's images.")
     data = path.read_bytes()
     with _no_collection():
-        labels = to_labels(_decode(data, path), path, root, skeleton, category, area, rename, allow_outside)
+        how = (category, area, rename, group, allow_outside)
+        labels = to_labels(_decode(data, path, File), path, root, skeleton, *how)
     if keep_extras:
-        labels.extras = _extras(msgspec.json.decode(data), labels, category, area, rename)
+        labels.extras = _extras(_decode(data, path, dict[str, Any]), labels, category, area, rename, group)
     return labels
 
 
 def _extras(
-    document: dict[str, Any], labels: Labels, category: str | None, area: str, rename: Mapping[str, str] | None
+    document: dict[str, Any],
+    labels: Labels,
+    category: str | None,
+    area: str,
+    rename: Mapping[str, str] | None,
+    group: str | None,
 ) -> Extras:
     ids = set(labels.instance_id.tolist())
     instance: dict[int, Numbered] = {}
@@ -111,7 +121,7 @@ def _extras(
         else:
             others[raw["image_id"]].append(Numbered(position, raw))
     image = {raw["id"]: ImageExtras(raw, others.get(raw["id"], [])) for raw in document["images"]}
-    head = Head({**document, "images": [], "annotations": []}, category, area, rename)
+    head = Head({**document, "images": [], "annotations": []}, category, area, rename, group)
     return Extras(FORMAT, head, image, instance)
 
 
@@ -127,15 +137,15 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _decode(data: bytes, path: Path) -> File:
+def _decode(data: bytes, path: Path, kind: type[Any]) -> Any:
     try:
-        return msgspec.json.decode(data, type=File)
+        return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise DataError(
             f"{path}: not a COCO keypoint file: {error}. Expected {{images, annotations, categories}} with integer "
             "ids, width and height of every image, and keypoints as one flat list; convert it, or choose another file."
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         remedy = "Fetch or export the file again."
         if b"NaN" in data or b"Infinity" in data:
             remedy = (
@@ -266,7 +276,7 @@ def _source_labels(labels: Labels, extras: Extras, path: Path) -> Labels:
     unknown = sorted({raw["image_id"] for raw in rows} - extras.image.keys())
     images += [{"id": i, "file_name": f"{i}", "width": UNKNOWN_SIZE, "height": UNKNOWN_SIZE} for i in unknown]
     document = {**head.document, "images": images, "annotations": rows}
-    how = (head.category, head.area, head.rename)
+    how = (head.category, head.area, head.rename, head.group)
     return to_labels(msgspec.convert(document, File), path, Path(), labels.skeleton, *how, allow_outside=True)
 
 

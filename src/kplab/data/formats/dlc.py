@@ -22,7 +22,7 @@ import pandas as pd
 
 from kplab.data.formats._pandas_hdf import read_frame
 from kplab.data.images import read_header
-from kplab.data.reading import OUTSIDE_TOLERANCE, labels_from, match_keypoints, some
+from kplab.data.reading import OUTSIDE_TOLERANCE, check_copies, labels_from, match_keypoints, some
 from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
 from kplab.ops import affine
@@ -107,19 +107,26 @@ def read(
     names = [row.name for row in rows]
     doubled = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
     if doubled:
-        raise DataError(f"{root}: images are in several rows or tables: {some(doubled)}. Keep one row for each image.")
+        raise DataError(
+            f"{root}: images are in several rows or tables: {some(doubled)} (read from {some(head.columns)}). Keep one row "
+            "for each image."
+        )
     found.sort(key=lambda instance: instance[0])
     image_id, instance_id = np.arange(1, len(rows) + 1), np.arange(1, len(found) + 1)
     individuals = {i + 1: individual for i, (_, individual, _) in enumerate(found)}
+    placed = np.array([points for _, _, points in found]).reshape(-1, len(skeleton), 2)
+    image_of = np.array([image for image, _, _ in found], dtype=np.int64)
+    known = np.isfinite(placed).all(-1)
+    notes += check_copies(str(root), instance_id, image_of, np.nan_to_num(placed), known, known.any(1))
     return labels_from(
         skeleton,
         FileSource(root, names, allow_outside),
         image_id,
         _sizes(root, names),
         [PurePosixPath(name).parent.as_posix() for name in names],
-        affine.from_pixel_index(np.array([points for _, _, points in found]).reshape(-1, len(skeleton), 2)),
+        affine.from_pixel_index(placed),
         None,
-        np.array([image for image, _, _ in found], dtype=np.int64),
+        image_of,
         instance_id,
         box_margin=box_margin,
         notes=list(dict.fromkeys(notes)),

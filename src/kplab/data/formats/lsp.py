@@ -10,14 +10,11 @@ Source: Johnson & Everingham, "Learning Effective Human Pose Estimation from Ina
 from __future__ import annotations
 
 import re
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
-import scipy.io
-from scipy.io.matlab import MatReadError
 
+from kplab.data.apart import read_apart
 from kplab.data.images import read_header
 from kplab.data.reading import labels_from, match_keypoints, some
 from kplab.data.sources.files import FileSource
@@ -30,17 +27,6 @@ JOINTS = (
     *("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle"),
     *("right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist"),
     *("neck", "head_top"),
-)
-UNREADABLE = (
-    KeyError,
-    ValueError,
-    TypeError,
-    OSError,
-    IndexError,
-    NotImplementedError,
-    MatReadError,
-    struct.error,
-    zlib.error,
 )
 
 
@@ -94,9 +80,9 @@ def _joints(path: Path) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"{path}: no such file. Give the folder of LSPET that holds joints.mat and the images.")
     try:
-        joints = scipy.io.loadmat(path)["joints"]
-    except UNREADABLE as error:
-        raise DataError(f"{path}: no array 'joints' can be read ({error}). Fetch the file again.") from error
+        joints = read_apart("kplab.data.formats._mat:joints", path)["joints"]
+    except DataError as error:
+        raise DataError(f"{error}: no array 'joints' can be read. Fetch the file again.") from error
     if joints.ndim == 3 and joints.shape[:2] == (3, len(JOINTS)):
         raise DataError(
             f"{path}: 'joints' is (3, 14, N), the original LSP set, whose third row is 1 where a joint is hidden, the "
@@ -106,4 +92,4 @@ def _joints(path: Path) -> np.ndarray:
         raise DataError(f"{path}: 'joints' is {joints.shape}, expected (14, 3, N). Take joints.mat of LSPET.")
     if not np.isfinite(joints).all() or not np.isin(joints[:, 2], (0, 1)).all():
         raise DataError(f"{path}: 'joints' holds values that are not finite, or flags besides 0 and 1. Fetch it again.")
-    return joints.astype(np.float64)
+    return joints

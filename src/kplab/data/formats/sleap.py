@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import h5py
 import numpy as np
 
-from kplab.data.formats._hdf5 import array, group
+from kplab.data.apart import read_apart
 from kplab.data.images import read_header
 from kplab.data.reading import labels_from, match_keypoints, some
 from kplab.data.sources.files import FileSource
@@ -28,12 +27,6 @@ from kplab.ops import affine
 from kplab.structures.labels import Extras, Labels
 from kplab.structures.skeleton import Skeleton
 
-COLUMNS = {
-    "frames": ("video", "frame_idx", "instance_id_start", "instance_id_end"),
-    "instances": ("instance_type", "skeleton", "track", "from_predicted", "score", "point_id_start", "point_id_end"),
-    "points": ("x", "y", "visible"),
-    "pred_points": ("x", "y", "visible"),
-}
 MIDPIXEL_SINCE = 1.1
 PREDICTED = 1
 
@@ -148,41 +141,32 @@ def read(
 def _load(path: Path) -> File:
     if not path.is_file():
         raise DataError(f"{path}: no such SLEAP file. Check the path of the dataset's labels.")
+    found = read_apart("kplab.data.formats._slp_tables:tables", path)
     try:
-        with h5py.File(path, "r") as h5:
-            meta = group(h5, "metadata").attrs
-            header = _json(meta["json"])
-            listed = [key for key in ("videos_json", "tracks_json") if key in h5]
-            lists = {key: [_json(item) for item in array(h5, key)] for key in listed}
-            tables = {name: array(h5, name) for name in COLUMNS}
-            format_id = float(meta.get("format_id", 0))
-    except (OSError, KeyError, ValueError) as error:
+        header = json.loads(str(found["json"]))
+        videos, tracks = (
+            [json.loads(item) for item in json.loads(str(found[key]))] if key in found else []
+            for key in ("videos_json", "tracks_json")
+        )
+        skeletons = _skeletons(header)
+        videos = videos or header.get("videos") or []
+        names = [str(track[1]) for track in tracks]
+        if not all(isinstance(v, dict) and isinstance(v.get("backend", {}), dict) for v in videos):
+            raise ValueError("a video is not described as SLEAP does")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{path}: not a whole SLEAP .slp file ({error}). Save it again from SLEAP, or fetch it again."
+            f"{path}: its skeletons, videos or tracks cannot be read ({type(error).__name__}: {error}). Save the file "
+            "again from SLEAP."
         ) from error
-    for name, columns in COLUMNS.items():
-        lacking = [c for c in columns if c not in (tables[name].dtype.names or ())]
-        if lacking:
-            raise DataError(f"{path}: table '{name}' lacks columns {some(lacking)}. Save the file again from SLEAP.")
-    videos = lists.get("videos_json") or header.get("videos") or []
-    tracks = [str(t[1]) for t in lists.get("tracks_json", [])]
-    return File(path, format_id, _skeletons(header, path), videos, tracks, **tables)
+    stated = {name: found[name] for name in ("frames", "instances", "points", "pred_points")}
+    return File(path, float(found["format_id"]), skeletons, videos, names, **stated)
 
 
-def _json(text: Any) -> Any:
-    return json.loads(text if isinstance(text, str) else bytes(text).decode())
-
-
-def _skeletons(header: Mapping[str, Any], path: Path) -> list[list[str]]:
+def _skeletons(header: Mapping[str, Any]) -> list[list[str]]:
     """Node names of each skeleton, in the order of its points; the file stores indices into a list that all skeletons share."""
-    try:
-        names = [str(node["name"]) for node in header["nodes"]]
-        graphs = [s.get("nx_graph", s) for s in header["skeletons"]]
-        return [[names[node["id"]] for node in graph["nodes"]] for graph in graphs]
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: its skeleton cannot be read ({type(error).__name__}: {error}). Save the file again from SLEAP."
-        ) from error
+    names = [str(node["name"]) for node in header["nodes"]]
+    graphs = [s.get("nx_graph", s) for s in header["skeletons"]]
+    return [[names[node["id"]] for node in graph["nodes"]] for graph in graphs]
 
 
 def _check(file: File) -> None:
@@ -337,6 +321,9 @@ def _find(file: File, number: int, given: Path | None) -> Path:
     beside = file.path.parent / PureWindowsPath(stored).name  # splits at both kinds of slashes
     places = [beside, file.path.parent / stored, Path(stored)]
     for place in places:
-        if stored and place.is_file():
-            return place
+        try:
+            if stored and place.is_file():
+                return place
+        except OSError:  # such as a name that is too long
+            continue
     raise DataError(f"{file.path}: its video '{stored}' is neither at that path nor beside it. {remedy}")

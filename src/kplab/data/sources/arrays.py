@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from kplab.data.images import find_images
-from kplab.data.sources.files import FileSource
+from kplab.data.sources.files import UprightFiles
 from kplab.errors import DataError
 from kplab.structures.image_source import ImageSource
 
@@ -49,6 +49,8 @@ class ArraySource:
 def open_source(images: Any) -> tuple[ImageSource, bool]:
     """The source of whatever names images, and whether it names one image only.
 
+    Files are turned upright as their EXIF orientation states.
+
     Args:
         images: an array, an image of PIL or the path of a file; or many: a folder, a glob, a list of arrays, of images of
             PIL or of paths, or an ImageSource.
@@ -59,12 +61,12 @@ def open_source(images: Any) -> tuple[ImageSource, bool]:
     if isinstance(images, np.ndarray | Image.Image):
         return ArraySource([as_array(images)]), True
     if isinstance(images, str | Path):
-        return FileSource.of(find_images(str(images))[0]), Path(images).is_file()
+        return UprightFiles.of(find_images(str(images))[0]), Path(images).is_file()
     if isinstance(images, ImageSource):
         return images, False
     items = list(images)
     if items and all(isinstance(item, str | Path) for item in items):
-        return FileSource.of([Path(item) for item in items]), False
+        return UprightFiles.of([Path(item) for item in items]), False
     if items and all(isinstance(item, np.ndarray | Image.Image) for item in items):
         return ArraySource([as_array(item) for item in items]), False
     raise DataError(

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kplab.data.images import check_ending, find_images, read_header, read_image
+from kplab.data.damage import find_damaged
+from kplab.data.images import FEW_BITS, check_ending, few_bits, find_images, read_header, read_image
+from kplab.data.reading import some
 from kplab.errors import DataError
 
 #: Faults that one message lists.
@@ -90,19 +92,50 @@ def leads_out(name: str) -> bool:
     return ".." in name and os.path.normpath(name).split(os.sep, 1)[0] == os.pardir
 
 
-def check_files(source: FileSource) -> None:
+class UprightFiles(FileSource):
+    """Image files as their EXIF orientation turns them, as viewers show them: new images, which have no labels."""
+
+    def read(self, i: int) -> np.ndarray:
+        """Image i, (H, W, 3) uint8 RGB, upright.
+
+        Raises:
+            DataError: as ``FileSource.read``.
+        """
+        return read_image(self.path(i), upright=True)
+
+
+def check_files(source: FileSource) -> list[str]:
     """Read every header and the end of every file, so that a damaged one is reported before work starts.
+
+    Returns:
+        notes on files that can be read but may surprise: turned by EXIF, dark 16-bit images, doubtful JPEG data.
 
     Raises:
         DataError: the first damaged files, a line each.
     """
-    faults = []
+    faults, oriented, dark = [], [], []
     for i in range(len(source)):
         try:
             check_ending(source.path(i))
-            read_header(source.path(i))
+            if read_header(source.path(i))[1] != 1:
+                oriented.append(source.names[i])
+            bits = few_bits(source.path(i))
+            if bits:
+                dark.append(f"{source.names[i]} ({bits} bits)")
         except DataError as error:
             faults.append(str(error))
     if faults:
         more = f"\n… and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
         raise DataError("\n".join(faults[:LISTED]) + more)
+    damaged = find_damaged([source.path(i) for i in range(len(source))])
+    remarks = [f"{path.name} ({text})" for path, text in damaged.items()]
+    how = "turned upright, and coordinates are on the upright image" if isinstance(source, UprightFiles) else "ignored"
+    return [
+        f"{len(found)} {what}: {some(found)}"
+        for found, what in (
+            (oriented, f"images have an EXIF orientation: {how}"),
+            (dark, f"images of 16 bits use {FEW_BITS} or fewer, and appear dark: stretch their values to 16 bits"),
+            (remarks, "JPEG images have damaged data, and may be wrong in part"),
+        )
+        if found
+    ]

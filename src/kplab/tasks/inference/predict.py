@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from kplab import config as configs
 from kplab.data.images import find_images
-from kplab.data.sources.files import FileSource, check_files
+from kplab.data.sources.files import UprightFiles, check_files
 from kplab.errors import ConfigError, printable
 from kplab.runs.records import check_inside, make_folder, record_path, write_record
 from kplab.runs.run import Run
@@ -105,7 +105,8 @@ def predict_images(
 ) -> Path:
     """Predict new images into ``predictions.json``, ``keypoints.csv`` and ``overlays/``; returns the path of the JSON.
 
-    A model that was trained on annotated boxes takes each image as one box, and a message says so.
+    A model that was trained on annotated boxes takes each image as one box, and a message says so. Images are turned as
+    their EXIF orientation states, as viewers show them; doubtful files are counted and printed.
 
     Args:
         images: a folder, a glob or a file.
@@ -131,8 +132,9 @@ def predict_images(
     if others:
         kinds = ", ".join(sorted({p.suffix.lower() or "without suffix" for p in others}))
         print(printable(f"{len(others)} files are no images of a known kind and are left out ({kinds})"))
-    source = FileSource.of(files)
-    check_files(source)
+    source = UprightFiles.of(files)
+    for note in check_files(source):
+        print(printable(note))
     loaded = LoadedRun.load(run, checkpoint, device, flip_test)
     if loaded.config.regions == "annotated":
         print("this model was trained on boxes, and new images have none: each image is taken for one subject's box")
@@ -154,7 +156,7 @@ def predict_images(
         write_behind(
             track_images(loaded.stream(source, regions, batch_size=batch_size), len(source), "predicting"), write
         )
-        card = loaded.card("image" if regions is None else regions.kind)
+        card = {**loaded.card("image" if regions is None else regions.kind), "exif_orientation": "applied"}
         results.finish(card, {i + 1: source.name(i) for i in range(len(source))})
     beside = [card_path(path), out / "keypoints.csv"]
     write_record(path, configs.workspace(), loaded.made_from(), beside, run=run.name, images=len(source))

@@ -15,11 +15,11 @@ from typing import IO, Any, Self
 from kplab.errors import RunError
 from kplab.structures.image_source import ImageSource
 from kplab.structures.poses import Poses
-from kplab.structures.predictions import card_path, result_rows, write_card
+from kplab.structures.predictions import card_path, pixel_indices, result_rows, write_card
 from kplab.structures.skeleton import Skeleton
 from kplab.viz import poses as drawing
 
-COLUMNS = ("file", "instance", "keypoint", "x", "y", "keypoint_score", "instance_score")
+COLUMNS = ("file", "instance", "keypoint", "x_pixel_index", "y_pixel_index", "keypoint_score", "instance_score")
 
 
 @contextmanager
@@ -95,7 +95,9 @@ class ResultsFile:
 
 
 class KeypointTable:
-    """CSV rows, one a predicted keypoint: file, instance, keypoint, x and y in source pixels (continuous), scores.
+    """CSV rows, one a predicted keypoint: file, instance, keypoint, x and y as pixel indices of the source, scores.
+
+    The numbers are those of the results JSON of the same prediction.
 
     Args:
         file: an open text file.
@@ -109,8 +111,9 @@ class KeypointTable:
     def add(self, name: str, poses: Poses) -> None:
         """Write the rows of one image; what is not a number stays empty."""
         for n, score in enumerate(poses.score.tolist()):
+            index = pixel_indices(poses.xy[n])
             for k, keypoint in enumerate(self.skeleton.keypoints):
-                numbers = (*poses.xy[n, k].tolist(), float(poses.keypoint_score[n, k]), score)
+                numbers = (*index[k].tolist(), float(poses.keypoint_score[n, k]), score)
                 self.writer.writerow((name, n, keypoint, *("" if v != v else v for v in numbers)))
 
 

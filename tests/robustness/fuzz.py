@@ -1,0 +1,488 @@
+"""Mutated files for every reader, and what each of them ends in.
+
+A target writes a small valid example and reads it. ``probe`` damages one of its files again and again, reproducibly: attempt
+i of a target depends on (seed, i) alone. An attempt may end in an error that a user can correct and that names the file, or
+in a valid result; every other end is a finding.
+
+    python -m tests.robustness.fuzz --count 20000 coco sleap
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import io
+import json
+import random
+import re
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import scipy.io
+import yaml
+from PIL import Image
+from tests.data.formats._spots import PET
+from tests.data.test_formats import FORMATS, example
+
+from kplab.data import apart, formats, images, split
+from kplab.data.formats import coco
+from kplab.errors import KplabError
+from kplab.structures.labels import Labels
+from kplab.structures.poses import Poses
+from kplab.structures.predictions import Predictions, card_path
+from kplab.structures.skeleton import Skeleton
+
+#: values that readers of numbers, text and nested data have failed on
+HARD: tuple[Any, ...] = (
+    *(None, True, -1, 0, 1, 3, 2**31, 2**53 + 1, 2**63, 2**64, -(2**63) - 1, 10**400, 0.5, -0.0, 1e9, 1e308, -1e308),
+    *(float("nan"), float("inf"), "", "x", "1", "nan", "1e999", "../../secret", "/etc", "\x00", "\ud800", "é" * 300),
+    *([], [[]], [None], [1, 2], {}, {"id": 1}, [{}], {"a": {"b": []}}),
+)
+
+
+NESTED = "__nested__"
+"""Stands for a list nested 100,000 deep, deeper than a parser's stack."""
+
+Mutation = Callable[[random.Random, bytes], bytes]
+
+
+def flip_bytes(rng: random.Random, data: bytes) -> bytes:
+    """Up to 16 bytes changed."""
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        if out:
+            out[rng.randrange(len(out))] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+    return bytes(out)
+
+
+def flip_bit(rng: random.Random, data: bytes) -> bytes:
+    """One bit changed."""
+    out = bytearray(data)
+    if out:
+        out[rng.randrange(len(out))] ^= 1 << rng.randrange(8)
+    return bytes(out)
+
+
+def write_integer(rng: random.Random, data: bytes) -> bytes:
+    """An extreme integer over 4 or 8 bytes."""
+    width = rng.choice((2, 4, 8))
+    at = rng.randrange(max(1, len(data) - width))
+    value = rng.choice((0, 1, 2 ** (8 * width - 1) - 1, 2 ** (8 * width - 1), 2 ** (8 * width) - 1))
+    return data[:at] + value.to_bytes(width, rng.choice(("little", "big"))) + data[at + width :]
+
+
+def truncate(rng: random.Random, data: bytes) -> bytes:
+    """The end is missing."""
+    return data[: rng.randrange(len(data) + 1)]
+
+
+def splice(rng: random.Random, data: bytes) -> bytes:
+    """A part is removed, repeated, moved or overwritten by another."""
+    a, b = sorted(rng.randrange(len(data) + 1) for _ in range(2))
+    part, at = data[a : min(b, a + 4096)], rng.randrange(len(data) + 1)
+    return rng.choice((data[:a] + data[b:], data[:at] + part + data[at:], data[:at] + part + data[at + len(part) :]))
+
+
+BINARY: tuple[Mutation, ...] = (flip_bytes, flip_bit, write_integer, truncate, splice)
+
+
+def change_node(rng: random.Random, node: Any) -> Any:
+    """A document with one node replaced, removed, repeated or exchanged with another."""
+    places: list[tuple[Any, Any]] = []
+
+    def collect(parent: Any) -> None:
+        for key in parent if isinstance(parent, dict) else range(len(parent)) if isinstance(parent, list) else ():
+            places.append((parent, key))
+            collect(parent[key])
+
+    box = [node]
+    collect(box)
+    parent, key = rng.choice(places)
+    action = rng.randrange(8)
+    if action < 4:
+        parent[key] = NESTED if rng.random() < 0.02 else copy.deepcopy(rng.choice(HARD))
+    elif action == 4:
+        del parent[key]
+    elif action == 5 and isinstance(parent, list):
+        parent.insert(rng.randrange(len(parent) + 1), parent[key])
+    elif action == 6:
+        other, place = rng.choice(places)
+        if place in other if isinstance(other, dict) else place < len(other):
+            parent[key] = json.loads(json.dumps(other[place]))
+    elif isinstance(parent, dict):
+        parent[rng.choice(("id", "x", "", str(key).upper()))] = parent.pop(key)
+    return box[0] if box else None
+
+
+def dump_json(document: Any) -> bytes:
+    """JSON of a mutated document, whose lone surrogates and NaN are written too."""
+    return json.dumps(document).replace(f'"{NESTED}"', "[" * 100_000 + "]" * 100_000).encode("utf-8", "surrogatepass")
+
+
+def mutate_json(rng: random.Random, data: bytes) -> bytes:
+    """One to three nodes of a JSON document changed."""
+    document = json.loads(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        document = change_node(rng, document)
+    return dump_json(document)
+
+
+def mutate_yaml(rng: random.Random, data: bytes) -> bytes:
+    """A node of a YAML document changed."""
+    return yaml.safe_dump(change_node(rng, yaml.safe_load(data))).encode("utf-8", "surrogatepass")
+
+
+def mutate_csv(rng: random.Random, data: bytes) -> bytes:
+    """Cells, rows or columns of a CSV table changed."""
+    rows = list(csv.reader(io.StringIO(data.decode())))
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        if not rows:
+            break
+        r = rng.randrange(len(rows))
+        action = rng.randrange(8)
+        if action < 4 and rows[r]:
+            value = rng.choice(HARD)
+            cell = value if isinstance(value, str) else json.dumps(value)
+            rows[r][rng.randrange(len(rows[r]))] = rng.choice((cell, '"', ",", "\n", "0x10", "1_0", "-", "٣", "1e400"))
+        elif action == 4:
+            rows.insert(rng.randrange(len(rows) + 1), list(rows[r]))
+        elif action == 5:
+            del rows[r]
+        elif action == 6 and rows[r]:
+            del rows[r][rng.randrange(len(rows[r]))]
+        else:
+            c = rng.randrange(max(map(len, rows)) + 1)
+            for row in rows:
+                row[c : c + 1] = rng.choice(([], row[c : c + 1] * 2))
+    out = io.StringIO()
+    csv.writer(out, lineterminator=rng.choice(("\n", "\n", "\r\n", "\r"))).writerows(rows)
+    return out.getvalue().encode("utf-8", "surrogatepass")
+
+
+def mutate_h5(rng: random.Random, data: bytes) -> bytes:
+    """A value, an attribute, a type or a shape of an HDF5 file changed, by the library itself."""
+    file = io.BytesIO(data)
+    with h5py.File(file, "r+") as h5:
+        names: list[str] = []
+        h5.visit(names.append)
+        name = rng.choice(names)
+        node = h5[name]
+        if node.attrs and rng.random() < 0.7:
+            key = rng.choice(list(node.attrs))
+            value = node.attrs[key]
+            text = value.decode() if isinstance(value, bytes) else value
+            if isinstance(text, str) and text[:1] in "{[" and rng.random() < 0.9:
+                node.attrs[key] = np.bytes_(mutate_json(rng, text.encode())[:60_000])
+            else:
+                change = rng.choice((b"", b"x", 2**63 - 1, -1.5, float("nan"), np.zeros(3), h5py.Empty("f")))
+                node.attrs[key] = change
+        elif isinstance(node, h5py.Dataset) and rng.random() < 0.75 and node.size:
+            _change_values(rng, node)
+        elif rng.random() < 0.5:
+            del h5[name]
+        else:
+            del h5[name]
+            h5[name] = rng.choice((np.zeros(0), np.zeros((2, 2)), np.array(5), np.array([b"x"]), h5py.Empty("f")))
+    return file.getvalue()
+
+
+def _change_values(rng: random.Random, node: h5py.Dataset) -> None:
+    values = node[()]
+    if values.dtype.names:
+        for _ in range(rng.choice((1, 1, 3))):
+            row, column = rng.randrange(len(values)), rng.choice(values.dtype.names)
+            values[column][row] = _extreme(rng, values.dtype[column])
+    elif values.dtype.kind in "iuf":
+        values.reshape(-1)[rng.randrange(values.size)] = _extreme(rng, values.dtype)
+    elif values.dtype.kind in "SO":
+        flat = values.reshape(-1)
+        at = rng.randrange(len(flat))
+        try:
+            flat[at] = mutate_json(rng, bytes(flat[at]))[:60_000]
+        except ValueError:
+            flat[at] = b"x"
+    node[...] = values
+
+
+def _extreme(rng: random.Random, dtype: np.dtype) -> Any:
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return rng.choice((limits.min, limits.max, 0, 1, min(limits.max, 1000)))
+    if dtype.kind == "f":
+        return rng.choice((np.nan, np.inf, -np.inf, 1e30, -1e30, -3.0, 1e9))
+    return rng.choice((0, 1))
+
+
+def mutate_mat(rng: random.Random, data: bytes) -> bytes:
+    """The array of a MATLAB file changed, or its compressed bytes damaged from within."""
+    joints = scipy.io.loadmat(io.BytesIO(data))["joints"]
+    for _ in range(rng.choice((1, 1, 3))):
+        joints[tuple(rng.randrange(n) for n in joints.shape)] = rng.choice(
+            (np.nan, np.inf, -1, 1e9, 1e30, 2, 0.5, 0, -1e30)
+        )
+    change = rng.randrange(6)
+    strange = (joints[:, :2], joints.astype(complex), np.array([["x"]]), joints.astype(np.uint8), np.zeros((14, 3, 0)))
+    value = joints if change else rng.choice(strange)
+    out = io.BytesIO()
+    scipy.io.savemat(out, {rng.choice(("joints",) * 9 + ("x",)): value}, do_compression=rng.random() < 0.5)
+    return out.getvalue()
+
+
+BY_SUFFIX: dict[str, tuple[Mutation, ...]] = {
+    ".json": (mutate_json,),
+    ".csv": (mutate_csv,),
+    ".slp": (mutate_h5,),
+    ".h5": (mutate_h5,),
+    ".mat": (mutate_mat,),
+    ".yaml": (mutate_yaml,),
+}
+
+
+@dataclass
+class Target:
+    """What is damaged, and how it is read.
+
+    Args:
+        name: of the target.
+        files: that are damaged.
+        read: reads them; returns a result that ``valid`` takes.
+        valid: raises AssertionError where a result is not valid.
+        named: texts of which an error names one.
+    """
+
+    name: str
+    files: list[Path]
+    read: Callable[[], Any]
+    valid: Callable[[Any], None]
+    named: list[str]
+
+
+def check_poses(poses: Poses) -> None:
+    """Numbers of poses are finite or absent, and within any image."""
+    xy, box = poses.xy[poses.labelled], poses.box[np.isfinite(poses.box).all(1)]
+    assert np.isfinite(xy).all()
+    assert np.abs(xy).max(initial=0) < 1e9, "keypoint beyond any image"
+    assert not np.isinf(poses.box).any()
+    assert np.abs(box).max(initial=0) < 1e9, "box beyond any image"
+    assert (box[:, 2:] >= box[:, :2]).all(), "negative side"
+    assert np.isfinite(poses.score).all()
+
+
+def check_labels(labels: Labels) -> None:
+    """Labels fit their images and can be hashed, selected and written."""
+    check_poses(labels.poses)
+    assert (labels.size > 0).all()
+    for ids in (labels.image_id, labels.instance_id):
+        assert (ids > 0).all()
+        assert len(np.unique(ids)) == len(ids)
+    p, size = labels.poses, labels.size[labels.image_of()].astype(float)
+    counted = p.labelled.any(1)
+    box, sides = p.box[counted], size[counted]
+    assert (box[:, :2] > -2 * sides - 9).all(), "box beyond its image"
+    assert (box[:, 2:] < 3 * sides + 9).all(), "box beyond its image"
+    assert (p.area[counted] <= 9 * sides.prod(1)).all(), "area above its image's"
+    assert all("\x00" not in str(name) for name in labels.names)
+    labels.digest()
+    labels.select([0] if len(labels) else []).digest()
+
+
+def format_target(name: str, folder: Path) -> Target:
+    """A label format, with the example of its tests."""
+    arguments = example(name).make(folder)
+    media = (*images.IMAGE_SUFFIXES, ".avi", ".mp4")
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix not in media)
+
+    def read() -> Labels:
+        return formats.load_format(name).read(**arguments)
+
+    read()
+    return Target(name, files, read, check_labels, [str(folder)])
+
+
+def results_target(folder: Path) -> Target:
+    """A results file and its card."""
+    poses = Poses.make(
+        np.arange(12.0).reshape(2, 3, 2) + 1, box=np.array([[0, 0, 5, 5], [1, 1, 8, 9.0]]), track=np.array([1, -1])
+    )
+    path = Predictions(PET, {4: poses, 5: Poses.empty(3)}, {"run": "r"}, {4: "a", 5: "b"}).write(folder / "p.json")
+
+    def valid(predictions: Predictions) -> None:
+        for image_id, poses in predictions.poses.items():
+            assert abs(image_id) < 2**63
+            check_poses(poses)
+
+    return Target("results", [path, card_path(path)], lambda: Predictions.read(path, PET), valid, [str(folder)])
+
+
+def skeleton_target(folder: Path) -> Target:
+    """A skeleton's config."""
+    path = folder / "pet.yaml"
+    content = {
+        "name": "pet", "keypoints": ["nose", "left_ear", "right_ear"], "edges": [["nose", "left_ear"]],
+        "flip_pairs": [["left_ear", "right_ear"]], "sigmas": [0.02, 0.03, 0.03], "sigma_source": "made up",
+    }  # fmt: skip
+    path.write_bytes(yaml.safe_dump(content).encode())
+
+    def read() -> Skeleton | None:
+        try:
+            config = yaml.safe_load(path.read_bytes())
+        except (yaml.YAMLError, ValueError):
+            return None  # Hydra reads the file, and names it
+        return Skeleton.from_config(config) if isinstance(config, dict) else None
+
+    def valid(skeleton: Skeleton | None) -> None:
+        if skeleton is not None:
+            assert np.isfinite(skeleton.sigma_array).all()
+            assert all(skeleton.keypoints)
+            assert skeleton.flip_array[skeleton.flip_array].tolist() == list(range(len(skeleton)))
+
+    return Target("skeleton", [path], read, valid, ["skeleton '"])
+
+
+def manifest_target(folder: Path) -> Target:
+    """A split manifest."""
+    labels = coco.read(**example("coco").make(folder))
+    path = folder / "split.json"
+
+    def read() -> dict[str, Labels]:
+        return split.split(labels, path, {"train": 0.5, "test": 0.5}, by="image")
+
+    def valid(parts: dict[str, Labels]) -> None:
+        assert sorted(name for part in parts.values() for name in part.names) == sorted(labels.names)
+
+    read()
+    return Target("manifest", [path], read, valid, [str(path)])
+
+
+def image_target(suffix: str, folder: Path) -> Target:
+    """An image file; it is read as data, after its header."""
+    rng = np.random.default_rng(0)
+    pixels = cv2.resize(rng.integers(0, 255, (6, 9, 3), dtype=np.uint8), (48, 32), interpolation=cv2.INTER_CUBIC)
+    path = folder / f"a{suffix}"
+    exif = Image.Exif()
+    exif[images.ROTATION_TAG] = 6
+    Image.fromarray(pixels).save(path, **({} if suffix == ".bmp" else {"exif": exif}))
+
+    def read() -> tuple[tuple[int, int], np.ndarray]:
+        images.check_ending(path)
+        size, orientation = images.read_header(path)
+        assert 1 <= orientation <= 8
+        return size, images.read_image(path)
+
+    def valid(found: tuple[tuple[int, int], np.ndarray]) -> None:
+        assert found[1].dtype == np.uint8
+        assert found[1].ndim == 3
+        assert found[1].shape[2] == 3
+
+    read()
+    return Target(f"image{suffix}", [path], read, valid, [str(path)])
+
+
+TARGETS: dict[str, Callable[[Path], Target]] = {
+    **{name: (lambda folder, name=name: format_target(name, folder)) for name in FORMATS},
+    "results": results_target,
+    "skeleton": skeleton_target,
+    "manifest": manifest_target,
+    **{f"image{s}": (lambda folder, s=s: image_target(s, folder)) for s in images.IMAGE_SUFFIXES if s != ".jpeg"},
+}
+
+
+@dataclass
+class Outcome:
+    """What the attempts at one target ended in."""
+
+    refused: int = 0
+    valid: int = 0
+    findings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def attempt(target: Target, seed: int, number: int) -> str:
+    """Damage one file, read, and restore it. Returns refused, valid, or what was found."""
+    rng = random.Random(f"{seed}:{target.name}:{number}")
+    path = rng.choice(target.files)
+    whole = path.read_bytes()
+    structured = BY_SUFFIX.get(path.suffix, ())
+    mutation = rng.choice(structured) if structured and rng.random() < 0.6 else rng.choice(BINARY)
+    damaged = mutation(rng, whole)
+    path.write_bytes(damaged)
+    try:
+        target.valid(target.read())
+        return "valid"
+    except KplabError as error:
+        message = str(error)
+        if not any(name in message for name in target.named):
+            return f"{mutation.__name__} of {path.name}: the message names no file: {message[:300]}"
+        return "refused"
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if "kplab" in f.filename]
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+        return f"{mutation.__name__} of {path.name}: {type(error).__name__} at {where}: {str(error)[:200]}"
+    finally:
+        path.write_bytes(whole)
+
+
+def probe(name: str, count: int, seconds: float = float("inf"), seed: int = 0, start: int = 0) -> Outcome:
+    """Attempts at one target, until there are ``count`` or the time is over."""
+    outcome = Outcome()
+    apart.SECONDS = 2.0  # files on which a library never ends
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        target = TARGETS[name](Path(folder))
+        begun = time.perf_counter()
+        for number in range(start, start + count):
+            if time.perf_counter() - begun > seconds:
+                break
+            print(f"#{name} {number}", file=sys.stderr, flush=True)
+            end = attempt(target, seed, number)
+            if end == "valid":
+                outcome.valid += 1
+            elif end == "refused":
+                outcome.refused += 1
+            else:
+                outcome.findings.append(f"{number}: {end}")
+        outcome.seconds = time.perf_counter() - begun
+    return outcome
+
+
+def main(args: list[str]) -> int:
+    """Probe targets and print a line each; status 1 where anything was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("targets", nargs="*", help=f"of {', '.join(TARGETS)}; default: all")
+    parser.add_argument("--count", type=int, default=2000, help="attempts at each target")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="at most, for each target")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=int, default=0, help="number of the first attempt")
+    options = parser.parse_args(args)
+    found = 0
+    for name in options.targets or TARGETS:
+        outcome = probe(name, options.count, options.seconds, options.seed, options.start)
+        found += len(outcome.findings)
+        done = outcome.refused + outcome.valid + len(outcome.findings)
+        print(f"{name}: {done} files in {outcome.seconds:.1f} s: {outcome.refused} refused, {outcome.valid} valid, "
+              f"{len(outcome.findings)} findings", flush=True)  # fmt: skip
+        kinds: Counter[str] = Counter()
+        for finding in outcome.findings:
+            kind = re.sub(r"\d+", "N", finding.split(": ", 1)[1])[:90]
+            kinds[kind] += 1
+            if kinds[kind] == 1:
+                print(f"  {finding}", flush=True)
+        for kind, number in kinds.most_common():
+            print(f"  {number} x {kind}", flush=True)
+    return int(found > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
