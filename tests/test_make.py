@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,22 @@ def test_test_runs_every_check_in_a_ready_environment(root: Path, tmp_path: Path
         "--nbmake",
     ):
         assert f"/{part}" in commands or f" {part}" in commands, part
+
+
+def test_the_script_at_the_top_runs_the_environment_that_make_sets_up(root: Path, tmp_path: Path) -> None:
+    """From any folder, with arguments unchanged, and with the status of the command."""
+    script = tmp_path / "top" / "kplab"
+    script.parent.mkdir()
+    shutil.copy(root / "kplab", script)
+    missing = run(str(script), "--help", cwd=tmp_path)
+    assert missing.returncode == 2
+    assert "make setup" in missing.stderr
+    program = script.parent / ".venv" / "bin" / "kplab"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\nprintf "%s|" "$@"\nexit 3\n')
+    program.chmod(0o755)
+    called = run(str(script), "train", "name=a b", cwd=tmp_path)
+    assert (called.stdout, called.returncode) == ("train|name=a b|", 3)
 
 
 def test_another_build_of_torch_keeps_all_other_hashes(root: Path, tmp_path: Path) -> None:
