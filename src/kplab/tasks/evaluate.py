@@ -66,4 +66,4 @@ def main(args: list[str]) -> None:
     scores = evaluate_file(path, labels, config.dataset, config.split, settings)
     out = Path(config.out) if config.out else path.parent
     written = write_scores(scores, out, f"{path.stem}.scores", path, split=config.split)
-    print(scores.text() + f"\nscores: {written}")
+    print(scores.text(written) + f"\nscores: {written}")

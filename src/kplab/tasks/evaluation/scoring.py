@@ -157,5 +157,5 @@ def evaluate_run(
     scores = evaluate_file(path, labels, dataset, split, settings, name=run.name)
     out = write_scores(scores, run.folder / "scores", path.stem, path, run=run.name, split=split)
     if not quiet:
-        print(scores.text() + f"\nscores: {out}", flush=True)
+        print(scores.text(out) + f"\nscores: {out}", flush=True)
     return scores

@@ -20,6 +20,7 @@ from kplab.structures.predictor import Model
 from kplab.tasks.evaluation import scoring
 from kplab.tasks.inference.assembly import Assembly
 from kplab.tasks.training import callbacks
+from kplab.tasks.training.curves import draw_curves
 from kplab.tasks.training.pose_module import PoseModule
 from kplab.tasks.wiring.datasets import TrainingData
 from kplab.tasks.wiring.training import build_loggers, build_trainer, optimizer_factory
@@ -28,7 +29,7 @@ from kplab.tasks.wiring.training import build_loggers, build_trainer, optimizer_
 def fit(
     config: DictConfig, model: Model, data: TrainingData, folder: Path, run: Run | None, resumed: Path | None
 ) -> None:
-    """Train a model; writes checkpoints and ``curves.csv``.
+    """Train a model; writes checkpoints, ``curves.csv`` and ``curves.png``.
 
     Args:
         config: of ``kplab train``.
@@ -78,6 +79,7 @@ def fit(
         run.update(epochs=trainer.current_epoch, steps=trainer.global_step, **speed)
         for logger in loggers:
             logger.finalize("success")
+        draw_curves(folder)
 
 
 def watchers(config: DictConfig, checkpoints: Path, validated: bool) -> list[pl.Callback]:
