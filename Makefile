@@ -100,8 +100,10 @@ DATASET ?= synthetic_person
 benchmark: $(READY) ## compare families on one dataset: DATASET=flies FAMILIES=openpose,yolo (default: all); resumes
 	$(BIN)/kplab benchmark data=$(DATASET) $(if $(FAMILIES),families=[$(FAMILIES)])
 
-notebooks: $(READY) ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+# of JupyterLab, which refuses to start as root without being asked to
+ARGS ?=
+notebooks: $(READY) ## open the notebooks in JupyterLab: make notebooks ARGS="--no-browser --port 8899"
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks
 
 clean: ## remove caches and builds; the environment, runs and data stay
 	rm -rf build dist outputs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

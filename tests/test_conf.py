@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from kplab.config import conf_dir
@@ -110,6 +112,18 @@ def test_skeleton_from_config() -> None:
     assert skeleton.index("right_b") == 2
 
 
+def test_a_first_skeleton_is_four_lines() -> None:
+    """Uniform sigmas state their source, and pairs by name are those that would be listed."""
+    text = "name: t\nkeypoints: [a, left_b, right_b, cLeft, cRight]\nflip_pairs: by_name\nsigmas: uniform\n"
+    skeleton = Skeleton.from_config(yaml.safe_load(text))
+    assert skeleton.flip == (0, 2, 1, 4, 3)
+    assert skeleton.sigmas == (0.025,) * 5
+    assert "SLEAP" in skeleton.sigma_source
+    assert "not measured" in skeleton.sigma_source
+    # names without sides need three lines
+    assert Skeleton.from_config(yaml.safe_load("name: t\nkeypoints: [a, b]\nsigmas: uniform\n")).flip == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -126,9 +140,37 @@ def test_skeleton_from_config() -> None:
         ({"edges": [["a", "z"]]}, "unknown keypoints: z"),
         ({"keypoints": ["a", "a", "b"]}, "occur twice"),
         ({"keypoints": []}, "has no keypoints"),
+        ({"sigmas": "even"}, "Write sigmas: uniform"),
+        ({"sigmas": "uniform"}, "uniform sigmas state their own"),
+        ({"flip_pairs": "by_name", "keypoints": ["a", "left_b", "right_c"]}, "no partner: left_b, right_c"),
+        ({"flip_pairs": None}, "left_b and right_b look like a pair"),
+        ({"flip_pairs": "by_name", "keypoints": ["a", "b", "c"]}, "no name contains left or right"),
     ],
 )
 def test_skeletons_that_contradict_themselves(change: dict[str, object], message: str) -> None:
     """Nothing is filled in silently."""
     with pytest.raises(ConfigError, match=message):
         Skeleton.from_config({**GOOD, **change})
+
+
+def commands_of_the_readme(root: Path) -> list[str]:
+    """The commands of the table that leads from the kind of data to an experiment."""
+    return re.findall(r"^\|.*\| `kplab train (.*dataset=mine)` \|$", (root / "README.md").read_text(), re.MULTILINE)
+
+
+def test_the_readme_trains_own_data(root: Path, tmp_path: Path) -> None:
+    """Its files, word by word, compose with every experiment that it names."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    dataset, source, skeleton = blocks[:3]
+    head, reader, rest = re.split(r"(    _target_.*?)(?=^split)", dataset, flags=re.DOTALL | re.MULTILINE)
+    assert "formats.coco" in reader
+    own = head.replace("skeleton: coco17 ", "skeleton: mymouse ") + source + rest
+    for folder, name, text in (("dataset", "mine", own), ("skeleton", "mymouse", skeleton)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.yaml").write_text(text)
+    commands = commands_of_the_readme(root)
+    assert len(commands) >= 6
+    for command in commands:
+        config = compose("train", [f"hydra.searchpath=[file://{tmp_path}]", *command.split()])
+        assert config.dataset.sources.all.project.startswith("/data/")
+        assert Skeleton.from_config(config.dataset.skeleton).flip == (0, 2, 1, 3)

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,40 @@ def test_test_runs_every_check_in_a_ready_environment(root: Path, tmp_path: Path
         "--nbmake",
     ):
         assert f"/{part}" in commands or f" {part}" in commands, part
+
+
+def test_the_script_at_the_top_runs_the_environment_that_make_sets_up(root: Path, tmp_path: Path) -> None:
+    """From any folder, with arguments unchanged, and with the status of the command."""
+    script = tmp_path / "top" / "kplab"
+    script.parent.mkdir()
+    shutil.copy(root / "kplab", script)
+    missing = run(str(script), "--help", cwd=tmp_path)
+    assert missing.returncode == 2
+    assert "make setup" in missing.stderr
+    program = script.parent / ".venv" / "bin" / "kplab"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\nprintf "%s|" "$@"\nexit 3\n')
+    program.chmod(0o755)
+    called = run(str(script), "train", "name=a b", cwd=tmp_path)
+    assert (called.stdout, called.returncode) == ("train|name=a b|", 3)
+
+
+@pytest.mark.parametrize("user", ["0", "1000"])
+def test_notebooks_open_for_any_user_and_with_arguments(root: Path, tmp_path: Path, user: str) -> None:
+    """JupyterLab refuses to start as root unless it is asked to."""
+    (tmp_path / ".ready-auto").touch()
+    (tmp_path / "id").write_text(f"#!/bin/sh\necho {user}\n")
+    (tmp_path / "id").chmod(0o755)
+    command = ("make", "-n", "notebooks", f"VENV={tmp_path}", "ARGS=--no-browser --port 8899")
+    shown = run(*command, cwd=root, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    expected = "--allow-root --no-browser" if user == "0" else "lab  --no-browser"
+    assert f"{expected} --port 8899 notebooks" in shown.stdout, shown
+
+
+def test_what_the_verbs_write_is_ignored_by_git(root: Path) -> None:
+    """The folders that runs, the demo and a benchmark fill."""
+    for path in ("runs/x/run.json", "demo/a.png", "benchmarks/flies/table.md", "data/synthetic/x.png", "outputs/x.png"):
+        assert run("git", "check-ignore", path, cwd=root).returncode == 0, path
 
 
 def test_another_build_of_torch_keeps_all_other_hashes(root: Path, tmp_path: Path) -> None:

@@ -184,3 +184,18 @@ def test_nothing_to_score_but_crowds():
     s = score(only, Predictions(SKELETON, {}), SKELETON, files=FILES)
     assert (s.summary["AP"], s.summary["n_instances"]) == (-1, 0)
     assert "0 instances" in s.text()
+
+
+def test_a_long_table_of_keypoints_is_cut_to_the_hardest(tmp_path: Path) -> None:
+    """Ten rows, the largest error first, and the file that has all of them."""
+    names = tuple(f"p{i:02d}" for i in range(21))
+    many = Skeleton("many", names, (), tuple(range(21)), (0.1,) * 21, "made up")
+    xy = np.arange(42.0).reshape(1, 21, 2)
+    true = {1: Poses.make(xy, np.full((1, 21), 2), area=np.array([900.0]))}
+    shift = np.stack([np.arange(21.0), np.zeros(21)], axis=1)
+    text = score(true, Predictions(many, {1: Poses.make(xy + shift)}), many, files={1: "a.png"}).text(
+        tmp_path / "s.json"
+    )
+    assert re.findall(r"^ *(p\d\d) ", text, re.MULTILINE) == [f"p{i}" for i in range(20, 10, -1)]
+    assert f"the 10 hardest of 21 keypoints; all of them: per_keypoint in {tmp_path}/s.json" in text
+    assert "hardest" not in scores().text()

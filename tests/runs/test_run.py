@@ -155,20 +155,25 @@ def test_rows_are_newest_first_with_scores(tmp_path: Path) -> None:
 
 
 def test_patch_and_commit_of_a_repository(tmp_path: Path) -> None:
-    """Uncommitted changes are part of the provenance."""
+    """Uncommitted changes are part of the provenance, but outputs that were saved in notebooks are not."""
     for args in (["init", "-q"], ["config", "user.email", "a@b"], ["config", "user.name", "a"]):
         subprocess.run(["git", "-C", tmp_path, *args], check=True)
     (tmp_path / "file").write_text("one\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.ipynb").write_text("{}\n")
     subprocess.run(["git", "-C", tmp_path, "add", "-A"], check=True)
     subprocess.run(["git", "-C", tmp_path, "commit", "-qm", "one"], check=True)
     clean, patch = provenance.code(tmp_path)
     assert len(clean["commit"]) == 40
     assert not clean["dirty"]
     assert patch == ""
+    (tmp_path / "sub" / "a.ipynb").write_text('{"outputs": "a picture"}\n')
+    assert provenance.code(tmp_path) == (clean, "")
     (tmp_path / "file").write_text("two\n")
     changed, patch = provenance.code(tmp_path)
     assert changed["dirty"]
     assert "+two" in patch
+    assert "a picture" not in patch
     assert changed["patch_sha256"] == provenance.sha256(patch)
 
 

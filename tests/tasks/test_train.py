@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 from kplab.errors import ConfigError, RunError
 from kplab.runs.run import Run
@@ -296,21 +299,50 @@ def test_sigint_of_the_real_command(overrides: list[str], tmp_path: Path) -> Non
     assert (run.status, run.error) == ("stopped", "stopped by Ctrl-C")
 
 
-def test_the_progress_bar_shows_the_time_left_of_the_whole_training(config: Config) -> None:
-    """Lightning's own bar shows only that of the epoch."""
-    shown = []
-
-    class Watch(callbacks.Bar):
-        def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
-            shown.append(super().get_metrics(trainer, module))
-            return shown[-1]
-
+def test_the_progress_bar_fits_80_columns_and_counts_epochs_from_1(config: Config) -> None:
+    """With the time left of the whole training; lines of epochs are printed above it."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, legacy_windows=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(callbacks, "progress", Watch)
+        patch.setattr(callbacks, "progress", lambda: callbacks.Bar(every=0, console=console))
         assert train(config("test_on=[]")) is not None
-    assert shown
-    assert all({"left", "train/loss_step"} <= set(metrics) for metrics in shown[1:])
-    assert shown[-1]["left"] == "0 s"
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())  # type: ignore[attr-defined]
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    assert max(map(len, lines)) <= 80
+    assert any(re.search(r"^epoch 1/2 +loss \S+ +.* left .*2/2$", line) for line in lines), lines
+    assert any(line.startswith("epoch 2/2") for line in lines)
+    assert not any("epoch 0" in line for line in lines)
+
+
+def test_lines_of_a_training(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """Signs of life within an epoch, epochs from 1, at most 80 columns, and the values of a validation once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks, "progress", lambda: callbacks.Lines(every=0))
+        run = train(config("test_on=[]", "trainer.max_epochs=4", "validate_every=2"))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert lines[0].startswith("epoch 1/4  step 1/2  loss ")
+    assert max(map(len, lines)) <= 80
+    ends = [line for line in lines if " step " not in line]
+    assert [line.split()[1] for line in ends] == ["1/4", "2/4", "3/4", "4/4"]
+    assert ["val/AP" in line for line in ends] == [False, True, False, True]
+    assert run is not None
+    assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_wandb_is_silent(config: Config, tmp_path: Path) -> None:
+    """Nothing is printed for a run that is logged offline; in a process of its own, as wandb prints when it ends too."""
+    script = (
+        "import sys; from omegaconf import OmegaConf; from pathlib import Path\n"
+        "from kplab.tasks.wiring.training import build_loggers\n"
+        "(logger,) = build_loggers(OmegaConf.load(sys.argv[1]), Path(sys.argv[2]), 'tiny')\n"
+        "logger.log_metrics({'loss': 1.0}, step=1); logger.finalize('success')\n"
+    )
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(config("logger=wandb_offline")))
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "config.yaml"), str(tmp_path)]
+    done = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=300, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert list((tmp_path / "wandb").glob("offline-run-*"))
 
 
 def test_a_training_without_validation_keeps_its_last_checkpoint(config: Config, tmp_path: Path) -> None:

@@ -303,3 +303,7 @@ def test_pictures_are_cut_to_the_subjects() -> None:
     assert around(poses, np.array([200, 100])) == (30, 30, 90, 70)
     assert around(poses, np.array([85, 65])) == (30, 30, 85, 65)
     assert around(Poses.empty(1), np.array([85, 65])) == (0, 0, 85, 65)
+    # what is drawn beside the subjects is inside, too
+    x0, y0, x1, y1 = around(poses, np.array([200, 100]), drawn=np.array([[5.0, 50, 120, 60], [np.nan] * 4]))
+    assert x0 < 5 < 120 < x1
+    assert (y0, y1) == (30, 70)

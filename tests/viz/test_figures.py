@@ -127,6 +127,8 @@ def test_training_curves_sort_columns_by_kind_and_average_within_an_epoch() -> N
         "val/mean_px": [9.0, 5.0],
         "lr-AdamW": [0.1, 0.05],
     }
+    # epochs are counted from 1
+    assert [line.get_xdata().tolist() for line in metric.lines] == [[1, 2]]
     assert len(loss.lines) == 3
     assert [line.get_label() for line in metric.lines] == ["val/AP"]
     assert [line.get_label() for line in error.lines] == ["val/mean_px"]

@@ -229,3 +229,16 @@ def test_a_real_snout_is_marked_where_it_is(real_data: Path) -> None:
     assert drawing.draw(affine.warp(image, view, (80, 80)), Poses.make(snout[None, None]).transform(view), DOT)[
         40, 40
     ].any()
+
+
+def test_a_legend_names_the_keypoints_of_each_colour() -> None:
+    """Below the picture, which is unchanged: a disc of each side that the skeleton has, and the note."""
+    skeleton = Skeleton("t", ("nose", "left_eye", "right_eye"), (), (0, 2, 1), (0.1,) * 3, "made up")
+    picture = np.full((40, 300, 3), 7, dtype=np.uint8)
+    shown = drawing.with_legend(picture, skeleton, "rings: truth")
+    assert (shown[:40] == 7).all()
+    assert shown.shape[1] == 300
+    discs = [tuple(shown[40 + 18 * i + 8, 14].tolist()) for i in range(3)]
+    assert discs == [drawing.LEFT, drawing.RIGHT, drawing.MIDDLE]
+    alone = drawing.with_legend(picture, Skeleton("t", ("nose",), (), (0,), (0.1,), "made up"))
+    assert alone.shape[0] < shown.shape[0]

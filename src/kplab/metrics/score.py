@@ -28,6 +28,8 @@ from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
 
 NOT_STATED = "not stated"
+#: Most keypoints of which a table for the terminal has all, and how many it has of more.
+MOST_ROWS, HARDEST = 20, 10
 SOURCES = ("dataset", "split", "area_source", "box_source", "truth_hash", "predictions_hash")
 
 
@@ -55,8 +57,14 @@ class Scores:
     matches: Matches
     card: dict[str, Any]
 
-    def text(self) -> str:
-        """Tables for the terminal: metrics of all keypoints in one line, then a line for each keypoint."""
+    def text(self, path: Path | None = None) -> str:
+        """Tables for the terminal: metrics of all keypoints in one line, then a line for each keypoint.
+
+        Of more than ``MOST_ROWS`` keypoints only the ``HARDEST`` ones are shown, by mean pixel error.
+
+        Args:
+            path: the JSON of these scores, which is named as the place of the other keypoints.
+        """
         s, c = self.summary, self.card
         cells = {key: row.text(s[key]) for row in rows_of("score") for key in row.keys(s)}
         figures = pd.DataFrame([cells], index=[self.name])
@@ -66,6 +74,12 @@ class Scores:
         for row in rows_of("keypoints"):
             for key in row.keys(self.per_keypoint):
                 table[key] = [row.text(value) for value in self.per_keypoint[key]]
+        cut = []
+        if len(table) > MOST_ROWS:
+            hardest = self.per_keypoint.sort_values("mean_px", ascending=False, kind="stable").index[:HARDEST]
+            where = f"per_keypoint in {path}" if path is not None else "per_keypoint in the file of scores"
+            cut = [f"the {HARDEST} hardest of {len(table)} keypoints; all of them: {where}"]
+            table = table.loc[hardest]
         made = f"boxes {c['boxes']}; areas: {c['area_source']}; sigmas: {c['sigma_source']}; flip test {c['flip_test']}"
         return "\n".join(
             [
@@ -74,6 +88,7 @@ class Scores:
                 figures.to_string(),
                 "",
                 table.to_string(index=False),
+                *cut,
                 "",
                 f"pixel errors over predicted keypoints; PCK: error <= t x {c['pck_normalizer']}, missed ones wrong",
                 made,

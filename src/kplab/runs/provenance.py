@@ -42,13 +42,15 @@ def git(folder: Path, *args: str) -> str | None:
 def code(folder: Path) -> tuple[dict[str, Any], str]:
     """Return the commit of the code, and its uncommitted changes.
 
+    Notebooks are left out: they hold outputs, such as pictures, and no code that a run uses.
+
     Returns:
         {"commit", "dirty", "patch_sha256"}, and the patch itself (tracked changes and untracked sources).
     """
     commit = git(folder, "rev-parse", "HEAD")
     if commit is None:
         return {"commit": None, "dirty": None, "patch_sha256": None}, ""
-    patch = git(folder, "diff", "HEAD", "--binary") or ""
+    patch = git(folder, "diff", "HEAD", "--binary", "--", ":/", ":(top,exclude)*.ipynb") or ""
     for name in (git(folder, "ls-files", "--others", "--exclude-standard", "--", "src", "conf") or "").split("\n"):
         path = folder / name
         if name and path.is_file():

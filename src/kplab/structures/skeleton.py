@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 import numpy as np
 
 from kplab.errors import ConfigError
+
+#: Each sigma of ``sigmas: uniform``: SLEAP's default of OKS for every keypoint, and COCO's smallest sigma (the eyes). It does
+#: not depend on the number of keypoints, and is strict: scores of measured sigmas, most of which are larger, are higher.
+UNIFORM_SIGMA = 0.025
+UNIFORM_SOURCE = "not measured: uniform 0.025, a starting value, which is the default that SLEAP uses"
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,12 @@ class Skeleton:
     def from_config(cls, config: Mapping[str, Any]) -> Skeleton:
         """Make a skeleton from the content of ``conf/skeleton/*.yaml``: edges and flip pairs by name, one sigma per keypoint.
 
+        ``sigmas: uniform`` gives each keypoint ``UNIFORM_SIGMA``, with its own source. ``flip_pairs: by_name`` pairs the
+        keypoints whose names differ in left and right only.
+
         Raises:
-            ConfigError: a name is unknown or used twice, a pair overlaps another, or sigmas or their source are missing.
+            ConfigError: a name is unknown or used twice, a pair overlaps another, a left or right keypoint has no partner with
+                ``by_name``, there are such pairs but no ``flip_pairs``, or sigmas or their source are missing.
         """
         name = str(config.get("name", "?"))
 
@@ -74,25 +84,52 @@ class Skeleton:
                 out.append((index[str(pair[0])], index[str(pair[1])]))
             return out
 
+        def mirrored() -> list[tuple[int, int]]:
+            found, alone = left_right_pairs(names)
+            if config.get("flip_pairs") is None and found:
+                a, b = (names[i] for i in found[0])
+                raise fail(
+                    f"'flip_pairs' is missing, but {a} and {b} look like a pair that a mirror image exchanges",
+                    "Write flip_pairs: by_name, or list the pairs; [] where a mirror image exchanges no names.",
+                )
+            if config.get("flip_pairs") != "by_name":
+                return pairs("flip_pairs")
+            if alone or not found:
+                reason = f"these have no partner: {', '.join(alone)}" if alone else "no name contains left or right"
+                raise fail(
+                    f"'flip_pairs: by_name' pairs names that differ in left and right only, but {reason}",
+                    "List the pairs: flip_pairs: [[name, name], …]; [] where a mirror image exchanges no names.",
+                )
+            return found
+
         flip = list(range(len(names)))
-        for a, b in pairs("flip_pairs"):
+        for a, b in mirrored():
             if a == b or flip[a] != a or flip[b] != b:
                 raise fail(
                     f"'flip_pairs' uses {names[a]} or {names[b]} twice", "A keypoint has one mirror image at most."
                 )
             flip[a], flip[b] = b, a
-        sigmas = config.get("sigmas")
+        sigmas, source = config.get("sigmas"), str(config.get("sigma_source") or "").strip()
+        if isinstance(sigmas, str):
+            if sigmas != "uniform":
+                raise fail(f"sigmas is '{sigmas}'", "Write sigmas: uniform, or one sigma per keypoint.")
+            if source:
+                raise fail(
+                    "it has 'sigmas: uniform' and a 'sigma_source'",
+                    "Leave the source out: uniform sigmas state their own.",
+                )
+            sigmas, source = [UNIFORM_SIGMA] * len(names), UNIFORM_SOURCE
         if sigmas is None or len(sigmas) != len(names):
             got = "none" if sigmas is None else str(len(sigmas))
             raise fail(
                 f"it has {len(names)} keypoints but {got} sigmas",
-                "Give one sigma per keypoint under 'sigmas', and state their source under 'sigma_source'.",
+                "Give one sigma per keypoint under 'sigmas', and state their source under 'sigma_source'; or start with "
+                "sigmas: uniform.",
             )
         if not all(float(s) > 0 for s in sigmas):
             raise fail(
                 "a sigma is not positive", "Sigmas are positive falloffs of OKS, such as 0.025 for an eye of coco17."
             )
-        source = str(config.get("sigma_source") or "").strip()
         if not source:
             raise fail("'sigma_source' is empty", "State where the sigmas come from; scores depend on them.")
         return cls(name, names, tuple(pairs("edges")), tuple(flip), tuple(float(s) for s in sigmas), source)
@@ -115,3 +152,26 @@ class Skeleton:
     def flip_array(self) -> np.ndarray:
         """(K,) int64 permutation of a mirror image."""
         return np.asarray(self.flip, dtype=np.int64)
+
+
+def left_right_pairs(names: Sequence[str]) -> tuple[list[tuple[int, int]], list[str]]:
+    """Pair names that are equal after left and right are exchanged.
+
+    Returns:
+        pairs of indices, the left one first; and the names that contain left or right but have no partner.
+
+    >>> left_right_pairs(["nose", "left_ear", "right_ear", "RightPaw", "LeftPaw", "leftover"])
+    ([(1, 2), (4, 3)], ['leftover'])
+    """
+    swap = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "LEFT": "RIGHT", "RIGHT": "LEFT"}
+    index = {name: i for i, name in enumerate(names)}
+    found, alone = [], []
+    for i, name in enumerate(names):
+        other = re.sub("|".join(swap), lambda match: swap[match.group()], name)
+        if other == name:
+            continue
+        if other not in index:
+            alone.append(name)
+        elif re.findall("left|right", name.lower())[0] == "left":
+            found.append((i, index[other]))
+    return found, alone

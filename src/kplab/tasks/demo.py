@@ -52,7 +52,8 @@ pictures: {pictures}
 took:     {clock(time.perf_counter() - begun)}
 
 Next, try:
-  make notebooks                                           the notebooks: data, ceilings, training, predictions, comparison
-  kplab train experiment=heatmap_demo head=simcc           the same with another head; then: kplab compare runs=[A,B]
-  kplab train dataset=coco dataset.folder=PATH             your own data: any folder in COCO's layout (README, "Your own data")"""
+  make notebooks                                     the notebooks: data, ceilings, training, predictions
+  ./kplab train experiment=heatmap_demo head=simcc   another head; then: ./kplab compare runs=[A,B]
+  ./kplab train dataset=coco dataset.folder=PATH     your own data in COCO's layout
+  ./kplab data --formats                             other formats of your own data (README, "Your own data")"""
     )

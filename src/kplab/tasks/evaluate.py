@@ -67,4 +67,4 @@ def main(args: list[str]) -> None:
     labels = read_split(config.dataset, config.split)
     scores = evaluate_file(path, labels, config.dataset, config.split, settings)
     written = write_scores(scores, out, f"{path.stem}.scores", path, split=config.split)
-    print(printable(scores.text() + f"\nscores: {written}"))
+    print(printable(scores.text(written) + f"\nscores: {written}"))

@@ -14,7 +14,7 @@ from kplab.viz import look
 
 
 def training(frame: pd.DataFrame) -> Figure:
-    """Losses, learning rates and validation metrics by epoch.
+    """Losses, learning rates and validation metrics by epoch; the first epoch, 0 in the table, is drawn as 1.
 
     Args:
         frame: the columns of ``curves.csv``: ``epoch`` and any numbers, such as ``train/loss``, ``val/loss``, ``lr``
@@ -39,7 +39,7 @@ def training(frame: pd.DataFrame) -> Figure:
             line = table[column].dropna()
             # a line alone does not show a single epoch
             marker = "o" if len(line) < 20 else ""
-            panel.plot(line.index, line, color=colour, lw=1.4, marker=marker, ms=3, label=str(column))
+            panel.plot(line.index + 1, line, color=colour, lw=1.4, marker=marker, ms=3, label=str(column))
         look.label(panel, title=columns[0] if len(columns) == 1 else kind, x="epoch", grid="y")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         positive = bool((table[columns].min() > 0).all())

@@ -17,7 +17,7 @@ from kplab.structures.skeleton import Skeleton
 from kplab.viz import look
 from kplab.viz.look import write_png
 
-__all__ = ["contact_sheet", "draw", "overlay", "pair", "sides", "write_png"]
+__all__ = ["contact_sheet", "draw", "overlay", "pair", "sides", "with_legend", "write_png"]
 
 RGB = tuple[int, int, int]
 
@@ -192,6 +192,34 @@ def contact_sheet(
         if labels is not None:
             pen.text((x, bottom + 2), _truncated(labels[i], cell[0]), fill=look.INK, font=_font())
     return np.array(page)
+
+
+def with_legend(picture: np.ndarray, skeleton: Skeleton, note: str = "") -> np.ndarray:
+    """The picture with a legend below it: the keypoints of each colour, in one line each, and a note.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        skeleton: names and sides of the keypoints.
+        note: a last line, without a colour.
+
+    Returns:
+        (H + height of the legend, W, 3) uint8 RGB.
+    """
+    side_of, line = sides(skeleton), 18
+    entries: list[tuple[RGB | None, str]] = []
+    for side, colour in (("left", LEFT), ("right", RIGHT), ("middle", MIDDLE)):
+        names = [name for name, s in zip(skeleton.keypoints, side_of, strict=True) if s == side]
+        if names:
+            entries.append((colour, f"{side} ({len(names)}): {', '.join(names)}"))
+    entries += [(None, note)] if note else []
+    width = picture.shape[1]
+    strip = Image.new("RGB", (width, len(entries) * line + 6), "white")
+    pen = ImageDraw.Draw(strip)
+    for i, (side_colour, text) in enumerate(entries):
+        if side_colour is not None:
+            pen.ellipse((9, i * line + 3, 19, i * line + 13), fill=side_colour, outline=CASING)
+        pen.text((26, i * line), _truncated(text, width - 34), fill=look.INK, font=_font())
+    return np.concatenate([picture, np.array(strip)])
 
 
 def _fitted(image: np.ndarray, cell: tuple[int, int]) -> np.ndarray:

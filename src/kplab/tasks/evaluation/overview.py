@@ -23,7 +23,8 @@ def sheet(labels: Labels, count: int) -> np.ndarray:
     """A contact sheet of images with their labels, spread evenly over the split."""
     some = spread(len(labels), count)
     pictures = [drawing.draw(labels.read(i), labels.poses_of(i), labels.skeleton) for i in some]
-    return drawing.contact_sheet(pictures, columns=4, labels=[str(labels.names[i]) for i in some])
+    picture = drawing.contact_sheet(pictures, columns=4, labels=[str(labels.names[i]) for i in some])
+    return drawing.with_legend(picture, labels.skeleton, "discs: visible; rings: hidden")
 
 
 def spread(images: int, count: int) -> list[int]:

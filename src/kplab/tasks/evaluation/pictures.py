@@ -46,20 +46,25 @@ def overlays(
     for i in image_ids:
         truth, found = labels.poses_of(row[i]), predictions.poses[i]
         found = found if min_score is None else found[found.score >= min_score]
-        x0, y0, x1, y1 = around(truth[~truth.ignore], labels.size[row[i]])
+        x0, y0, x1, y1 = around(
+            truth[~truth.ignore], labels.size[row[i]], drawn=np.concatenate([truth.extent(), found.extent()])
+        )
         part = labels.read(row[i])[y0:y1, x0:x1]
         moved = affine.translation(-x0, -y0)
         pictures.append(drawing.overlay(part, truth.transform(moved), found.transform(moved), labels.skeleton))
     return pictures
 
 
-def around(poses: Poses, size: np.ndarray, room: float = 0.25) -> tuple[int, int, int, int]:
+def around(
+    poses: Poses, size: np.ndarray, room: float = 0.25, drawn: np.ndarray | None = None
+) -> tuple[int, int, int, int]:
     """The common box of the subjects of an image, with a margin of ``room`` times its longer side.
 
     Args:
         poses: the subjects; without any box, the whole image is returned.
         size: (2,) width and height of the image, pixels.
         room: fraction of the longer side.
+        drawn: (M, 4) xyxy of what else the result must contain, as far as it is inside the image; rows of NaN are ignored.
 
     Returns:
         xyxy, whole pixels inside the image.
@@ -69,8 +74,12 @@ def around(poses: Poses, size: np.ndarray, room: float = 0.25) -> tuple[int, int
         return 0, 0, int(size[0]), int(size[1])
     low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
     margin = room * (high - low).max()
-    x0, y0 = np.clip(np.floor(low - margin), 0, size - 1).astype(int).tolist()
-    x1, y1 = np.clip(np.ceil(high + margin), 1, size).astype(int).tolist()
+    low, high = low - margin, high + margin
+    if drawn is not None and len(drawn := drawn[np.isfinite(drawn).all(1)]):
+        edge = 0.05 * (high - low).max()  # room for the mark of a keypoint
+        low, high = np.minimum(low, drawn[:, :2].min(0) - edge), np.maximum(high, drawn[:, 2:].max(0) + edge)
+    x0, y0 = np.clip(np.floor(low), 0, size - 1).astype(int).tolist()
+    x1, y1 = np.clip(np.ceil(high), 1, size).astype(int).tolist()
     return x0, y0, x1, y1
 
 
@@ -105,10 +114,10 @@ def see_predictions(
     paths = []
     for kind, ids in (("typical", order[middle : middle + count]), ("worst", order[::-1][:count])):
         path = out / f"{label or safe_name(str(run.record.get('experiment', run.name)))}-{kind}.png"
-        captions = [caption(rows.loc[i]) for i in ids]
-        drawing.write_png(
-            path, drawing.contact_sheet(overlays(labels, predictions, list(ids), least), columns=4, labels=captions)
-        )
+        captions = [f"{caption(rows.loc[i])}: {Path(str(rows.loc[i, 'file'])).name}" for i in ids]
+        sheet = drawing.contact_sheet(overlays(labels, predictions, list(ids), least), columns=4, labels=captions)
+        note = "rings: truth; dots: prediction; lines between them: errors"
+        drawing.write_png(path, drawing.with_legend(sheet, labels.skeleton, note))
         paths.append(path)
     return paths
 

@@ -165,5 +165,5 @@ def evaluate_run(
     check_inside(run.folder, run.folder / "scores" / path.name)
     out = write_scores(scores, run.folder / "scores", path.stem, path, run=run.name, split=split)
     if not quiet:
-        print(printable(scores.text() + f"\nscores: {out}"), flush=True)
+        print(printable(scores.text(out) + f"\nscores: {out}"), flush=True)
     return scores

@@ -78,3 +78,16 @@ def bar(console: Console) -> Progress:
         expand=True,
         disable=not console.is_terminal,
     )
+
+
+def step_bar(console: Console) -> Progress:
+    """A bar of steps that leaves most of the line to its description; removed at its end, not shown without a terminal."""
+    return Progress(
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        BarColumn(bar_width=12),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        console=console,
+        transient=True,
+        expand=True,
+        disable=not console.is_terminal,
+    )

@@ -11,10 +11,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
+from rich.console import Console
 
 from kplab.metrics.metric import rows_of
 from kplab.runs.table import clock
+from kplab.tasks.inference.progress import WIDTH, step_bar, terminal
 
 
 def quiet() -> None:
@@ -51,62 +53,107 @@ def time_left(trainer: pl.Trainer, first: int, spent: float) -> float:
     return spent / steps * max(0, int(trainer.estimated_stepping_batches) - trainer.global_step)
 
 
-class Bar(RichProgressBar):
-    """Lightning's progress bar with the remaining time of the whole training, in addition to that of the epoch."""
-
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the clock."""
-        super().on_train_start(trainer, module)
-        self.begun, self.first = time.perf_counter(), trainer.global_step
-
-    def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
-        """Values beside the bar."""
-        metrics = dict(super().get_metrics(trainer, module))
-        metrics.pop("v_num", None)
-        metrics["left"] = clock(time_left(trainer, self.first, time.perf_counter() - self.begun))
-        return metrics
-
-
 class Lines(pl.Callback):
-    """Prints a line at intervals: epoch, loss, validation, speed, time left. For logs, notebooks and pipes.
+    """Prints lines of at most ``WIDTH`` columns: epoch (from 1), loss, new validation, time left, speed. For logs and pipes.
+
+    Within an epoch there are lines too, at growing intervals, so that a long first epoch shows that it goes on.
 
     Args:
-        every: minimum seconds between lines; the last epoch always has one.
+        every: minimum seconds between lines. The last epoch always has one, and so has each validation if not every epoch
+            has one.
     """
+
+    within = True
 
     def __init__(self, every: float = 5.0) -> None:
         self.every = every
         self.begun = self.printed = 0.0
-        self.images = 0
+        self.images = self.first = 0
+        self.validated = False
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock."""
-        self.begun, self.printed, self.images, self.first = time.perf_counter(), 0.0, 0, trainer.global_step
+        self.begun = self.printed = time.perf_counter()
+        self.images, self.first, self.validated = 0, trainer.global_step, False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Count images."""
+        """Count images; print a line if the last one is long ago."""
         self.images += len(batch) * trainer.world_size
+        now = time.perf_counter()
+        if self.within and not trainer.is_last_batch and now - self.printed >= max(self.every, (now - self.begun) / 20):
+            step = f"step {index + 1}/{trainer.num_training_batches}"
+            self.write(trainer, [epoch_of(trainer), step, f"loss {float(outputs['loss']):.4g}"])
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Note that there are new values."""
+        self.validated = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Print a line."""
-        now = time.perf_counter()
+        """Print a line, with the values of a validation if this epoch had one."""
+        new, self.validated = self.validated, False
         last = trainer.current_epoch + 1 == trainer.max_epochs
-        if not trainer.is_global_zero or (now - self.printed < self.every and not last):
+        rare = new and (trainer.check_val_every_n_epoch or 1) > 1
+        if not (last or rare) and time.perf_counter() - self.printed < self.every:
             return
-        self.printed = now
         metrics = trainer.callback_metrics
-        spent = now - self.begun
-        left = time_left(trainer, self.first, spent)
-        parts = [
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
-            f"loss {float(metrics['train/loss_epoch']):.4g}",
-        ]
-        logged = [f"val/{row.name}" for row in rows_of("runs")]
-        parts += [f"{name} {float(metrics[name]):.4g}" for name in logged if name in metrics]
-        parts += [f"{self.images / spent:.1f} images/s", f"{clock(left)} left"]
-        print("  ".join(parts), flush=True)
+        parts = [epoch_of(trainer), f"loss {float(metrics['train/loss_epoch']):.4g}"]
+        logged = [f"val/{row.name}" for row in rows_of("runs")] if new else []
+        self.write(trainer, [*parts, *(f"{name} {float(metrics[name]):.4g}" for name in logged if name in metrics)])
+
+    def write(self, trainer: pl.Trainer, parts: list[str]) -> None:
+        """Print a line of parts, and as many of time left and speed as fit beside them; in the main process."""
+        if not trainer.is_global_zero:
+            return
+        self.printed = time.perf_counter()
+        spent = self.printed - self.begun
+        rest = [f"{clock(time_left(trainer, self.first, spent))} left", f"{self.images / spent:.1f} images/s"]
+        while rest and len("  ".join([*parts, *rest])) > WIDTH:
+            rest.pop()
+        print("  ".join([*parts, *rest]), flush=True)
+
+
+def epoch_of(trainer: pl.Trainer) -> str:
+    """The current epoch, counted from 1, of how many: "epoch 3/12"."""
+    total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+    return f"epoch {trainer.current_epoch + 1}{total}"
+
+
+class Bar(Lines):
+    """The lines of ``Lines`` at the end of epochs, and a bar of the current epoch, with the time left of the whole training."""
+
+    within = False
+
+    def __init__(self, every: float = 5.0, console: Console | None = None) -> None:
+        super().__init__(every)
+        self.console = console
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Show the bar."""
+        super().on_train_start(trainer, module)
+        self.shown = step_bar(self.console or terminal())
+        self.task = self.shown.add_task(epoch_of(trainer), total=None)
+        if trainer.is_global_zero:
+            self.shown.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        """Move the bar on."""
+        super().on_train_batch_end(trainer, module, outputs, batch, index)
+        left = clock(time_left(trainer, self.first, time.perf_counter() - self.begun))
+        text = f"{epoch_of(trainer)}  loss {float(outputs['loss']):.4g}  {left} left"
+        self.shown.update(self.task, description=text, completed=index + 1, total=int(trainer.num_training_batches))
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Remove the bar."""
+        self.shown.stop()
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Remove the bar, so that the message is readable."""
+        if hasattr(self, "shown"):
+            self.shown.stop()
 
 
 def progress() -> pl.Callback:

@@ -22,6 +22,7 @@ from kplab.tasks.evaluation import scoring
 from kplab.tasks.inference.assembly import Assembly
 from kplab.tasks.training import callbacks
 from kplab.tasks.training.checkpoints import LAST, AtomicIO, Checkpoints, copy_checkpoints
+from kplab.tasks.training.curves import draw_curves
 from kplab.tasks.training.pose_module import PoseModule
 from kplab.tasks.wiring.datasets import TrainingData
 from kplab.tasks.wiring.training import build_loggers, build_trainer, optimizer_factory
@@ -30,7 +31,7 @@ from kplab.tasks.wiring.training import build_loggers, build_trainer, optimizer_
 def fit(
     config: DictConfig, model: Model, data: TrainingData, folder: Path, run: Run | None, resumed: Path | None
 ) -> None:
-    """Train a model; writes checkpoints and ``curves.csv``.
+    """Train a model; writes checkpoints, ``curves.csv`` and ``curves.png``.
 
     Args:
         config: of ``kplab train``.
@@ -81,6 +82,7 @@ def fit(
         run.update(epochs=epochs, steps=trainer.global_step, cut=cut_by_time(trainer, epochs), **speed)
         for logger in loggers:
             logger.finalize("success")
+        draw_curves(folder)
 
 
 def cut_by_time(trainer: pl.Trainer, epochs: int) -> str | None:

@@ -81,7 +81,11 @@ def optimizer_factory(config: DictConfig, model: nn.Module) -> Callable[..., Any
 
 
 def build_loggers(config: DictConfig, run_folder: Path, run_name: str) -> list[Any]:
-    """The loggers of ``conf/logger`` besides the CSV file, which is always written."""
+    """The loggers of ``conf/logger`` besides the CSV file, which is always written; wandb is silent unless it fails."""
+    os.environ.setdefault("WANDB_SILENT", "true")
     if not config.logger.get("_target_"):
         return []
-    return [build_node(config.logger, "logger", save_dir=str(run_folder), name=run_name)]
+    logger = build_node(config.logger, "logger", save_dir=str(run_folder), name=run_name)
+    # Lightning passes an argument on whose only effect is a warning
+    getattr(logger, "_wandb_init", {}).pop("anonymous", None)
+    return [logger]
