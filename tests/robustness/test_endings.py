@@ -50,7 +50,14 @@ def only(config: DictConfig) -> Run:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weights_that_diverge_in_the_last_step_are_not_saved(family: str, config: Config) -> None:
     """The only step: no later one sees its loss."""
-    one_step = ["batch_size=8", "trainer.max_epochs=1", "optimizer.lr=1e30", "optimizer.warmup=0", "test_on=[]", "flip_test=false"]
+    one_step = [
+        "batch_size=8",
+        "trainer.max_epochs=1",
+        "optimizer.lr=1e30",
+        "optimizer.warmup=0",
+        "test_on=[]",
+        "flip_test=false",
+    ]
     with pytest.raises(RunError, match=r"not finite after step 1\. The training diverges"):
         train(config(*FAMILIES[family], *one_step))
     run = only(config())
