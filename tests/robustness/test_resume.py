@@ -97,6 +97,20 @@ def test_a_killed_training_resumes_exactly(family: str, config: Config, monkeypa
 
 
 @pytest.mark.slow
+def test_a_killed_training_resumes_exactly_with_loader_processes(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They load batches ahead, before Lightning sets the epoch."""
+    options = [*COMMON, "trainer.max_epochs=3"]
+    whole = train(config(*options))
+    first = killed(config(*options, "workers=1"), monkeypatch)
+    resumed = train(config(*options, "workers=1", f"resume={first.name}"))
+    assert whole is not None
+    assert resumed is not None
+    assert unequal(outcome(whole), outcome(resumed)) == []
+
+
+@pytest.mark.slow
 def test_a_training_killed_between_its_two_checkpoints_resumes_exactly(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -246,6 +246,8 @@ class PoseDataModule(pl.LightningDataModule):
         super().__init__()
         self.train, self.val, self.batch_size, self.seed = train, val, batch_size, seed
         self.workers = usual_workers() if workers is None else workers
+        #: the epoch that a resumed training begins with
+        self.first_epoch = 0
 
     def _place(self) -> tuple[int, int]:
         trainer = self.trainer
@@ -255,6 +257,8 @@ class PoseDataModule(pl.LightningDataModule):
         """Shuffled batches; a last batch of one sample is left out, since batch statistics need more than one."""
         rank, world = self._place()
         sampler = EpochSampler(len(self.train), True, self.seed, rank, world)
+        # Lightning sets the epoch only after it has started the workers, which load batches at once
+        sampler.set_epoch(self.first_epoch)
         single = len(sampler) % self.batch_size == 1 and len(sampler) > 1
         return loader(self.train, self.batch_size, self.workers, sampler, drop_last=single)
 

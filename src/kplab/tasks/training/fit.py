@@ -16,12 +16,13 @@ from omegaconf import DictConfig
 
 from kplab.data.datamodule import report_lost_workers
 from kplab.metrics.metric import row_of
+from kplab.models.weights import read_checkpoint
 from kplab.runs.run import Run
 from kplab.structures.predictor import Model
 from kplab.tasks.evaluation import scoring
 from kplab.tasks.inference.assembly import Assembly
 from kplab.tasks.training import callbacks
-from kplab.tasks.training.checkpoints import LAST, AtomicIO, Checkpoints, copy_checkpoints
+from kplab.tasks.training.checkpoints import LAST, AtomicIO, Checkpoints, copy_checkpoints, state_of
 from kplab.tasks.training.curves import draw_curves
 from kplab.tasks.training.pose_module import PoseModule
 from kplab.tasks.wiring.datasets import TrainingData
@@ -45,6 +46,8 @@ def fit(
     val = data.splits.get("val") if data.val is not None else None
     module = PoseModule(model, optimizer_factory(config, model), val, settings, Assembly.of(config), config.seed)
     checkpoints = folder / "checkpoints"
+    if resumed is not None:
+        data.datamodule.first_epoch = state_of(read_checkpoint(resumed, mapped=True))["epochs"]
     if resumed is not None and run is not None:
         copy_checkpoints(resumed.parent, checkpoints)
     loggers: list[Any] = []
