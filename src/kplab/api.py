@@ -24,7 +24,7 @@ from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks import compose
 from kplab.tasks.evaluation import comparison, scoring
-from kplab.tasks.evaluation.files import read_scores
+from kplab.tasks.evaluation.files import read_predictions, read_scores
 from kplab.tasks.inference.assembly import set_name
 from kplab.tasks.wiring import datasets
 from kplab.tasks.wiring.nodes import load_config
@@ -120,9 +120,12 @@ class TrainedRun:
         Args:
             split: of the run's dataset.
             regions: that were predicted, if they are not the run's own.
+
+        Raises:
+            RunError: there is no record, or a file has changed since.
         """
         name = set_name(self.config, self.config.dataset, split, regions)
-        return Predictions.read(self.run.folder / "predictions" / f"{name}.json", self.skeleton)
+        return read_predictions(self.run.folder / "predictions" / f"{name}.json", self.skeleton)
 
     def scores(self, split: str, regions: str | None = None) -> Scores:
         """Scores that ``kplab evaluate`` or the end of the training wrote; arguments as of ``predictions``."""
@@ -185,7 +188,8 @@ def evaluate(
 
     Raises:
         ConfigError: a setting is unknown or has an invalid value, or the split is missing.
-        DataError: the file holds no results.
+        DataError: the file holds no results, or is not the one that its card describes.
+        RunError: the file has a record and has changed since.
         ScoreError: predictions of other images or of other keypoints.
     """
     sources = {}
@@ -201,7 +205,7 @@ def evaluate(
     name = "predictions"
     if isinstance(predictions, str | Path):
         name = Path(predictions).stem
-        predictions = Predictions.read(Path(predictions), labels.skeleton)
+        predictions = read_predictions(Path(predictions), labels.skeleton, recorded=False)
     elif not isinstance(predictions, Predictions):
         predictions = Predictions(labels.skeleton, dict(predictions))
     return scoring.score_labels(predictions, labels, rules, name, **sources)

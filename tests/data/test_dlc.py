@@ -1,7 +1,11 @@
 """DeepLabCut projects: against pandas and the source files themselves, and messages of broken tables."""
 
+import contextlib
+import os
+import pickle
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from kplab.data.formats import dlc
+from kplab.data.formats._pandas_hdf import literal, read_frame
 from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
 from kplab.structures.labels import make_labels
@@ -222,3 +227,145 @@ def test_individuals_on_the_same_points_are_counted(tmp_path: Path) -> None:
     assert any(
         n.startswith("2 instances have the same keypoints as another one of their image: 2, 3") for n in labels.notes
     )
+
+
+def frame(three: bool = False, individuals: bool = False) -> pd.DataFrame:
+    levels = [["Ann"], *([["m1", "m2"]] if individuals else []), ["nose", "tail"], ["x", "y"]]
+    names = dlc.MULTI_LEVELS if individuals else dlc.SINGLE_LEVELS
+    columns = pd.MultiIndex.from_product(levels, names=names)
+    values = np.arange(3.0 * len(columns)).reshape(3, -1)
+    values[0, :2] = np.nan
+    rows = [f"labeled-data/v/{n}.png" for n in ("img2", "img1", "img10")]
+    index = pd.MultiIndex.from_tuples([tuple(r.split("/")) for r in rows]) if three else rows
+    return pd.DataFrame(values, columns=columns, index=index)
+
+
+@pytest.mark.parametrize("individuals", [False, True])
+@pytest.mark.parametrize(("layout", "three"), [("fixed", False), ("fixed", True), ("table", False)])
+@pytest.mark.parametrize("change", ["none", "order", "float32", "whole numbers", "two blocks"])
+def test_h5_is_read_as_pandas_reads_it(
+    tmp_path: Path, layout: str, three: bool, individuals: bool, change: str
+) -> None:
+    """The oracle is ``pandas.read_hdf``, which kplab does not use."""
+    table = frame(three, individuals)
+    if change == "order":
+        table = table[table.columns[[2, 3, 0, 1, *range(4, len(table.columns))]]].iloc[::-1]
+    if change == "float32":
+        table = table.astype(np.float32)
+    if change == "whole numbers":
+        table = table.fillna(0).astype(np.int64)
+    if change == "two blocks":
+        table = table.fillna(0).astype({table.columns[-1]: np.int64, table.columns[1]: np.float32})
+    path = tmp_path / "a.h5"
+    table.to_hdf(path, key=dlc.KEY, mode="w", format=layout)
+    with h5py.File(path) as file:
+        found = read_frame(file, dlc.KEY)
+    pd.testing.assert_frame_equal(found, pd.read_hdf(path).astype(np.float64), check_names=True)
+
+
+def test_real_h5_files_are_read_as_pandas_reads_them(real_data: Path) -> None:
+    files = sorted(real_data.glob("**/CollectedData*.h5"))
+    assert files
+    for path in files:
+        with h5py.File(path) as file:
+            found = read_frame(file, dlc.KEY)
+        pd.testing.assert_frame_equal(found, pd.read_hdf(path).astype(np.float64), check_names=True)
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize(
+    ("layout", "place", "attribute"),
+    [
+        ("fixed", "df_with_missing", "TITLE"),
+        ("fixed", "df_with_missing", "encoding"),
+        ("fixed", "df_with_missing", "pandas_type"),
+        ("fixed", "df_with_missing", "axis0_variety"),
+        ("fixed", "df_with_missing", "nblocks"),
+        ("fixed", "df_with_missing/axis0_level0", "name"),
+        ("fixed", "df_with_missing/axis1", "kind"),
+        ("fixed", "df_with_missing/block0_values", "transposed"),
+        ("table", "df_with_missing", "non_index_axes"),
+        ("table", "df_with_missing", "info"),
+        ("table", "df_with_missing", "values_cols"),
+        ("table", "df_with_missing/table", "values_block_0_kind"),
+        ("table", "df_with_missing/table", "values_block_0_meta"),
+    ],
+)
+def test_a_pickle_in_an_h5_is_not_executed(
+    tmp_path: Path, layout: str, place: str, attribute: str, protocol: int
+) -> None:
+    """It is refused where kplab reads the attribute, and ignored where it does not."""
+    folder, ran = project(tmp_path / "a"), tmp_path / "ran"
+    path = folder / "labeled-data" / "v" / "CollectedData_Ann.h5"
+    frame().to_hdf(path, key=dlc.KEY, mode="w", format=layout)
+    with h5py.File(path, "a") as file:
+        data = pickle.dumps([Evil(ran)], protocol)
+        file[place].attrs[attribute] = np.void(data) if protocol else np.bytes_(data)
+    with contextlib.suppress(DataError):
+        labels = dlc.read(folder, free("nose", "tail"), labels="h5")
+        assert len(labels) == 3
+    assert not ran.exists()
+
+
+def test_pickled_arrays_in_an_h5_are_refused(tmp_path: Path) -> None:
+    """Labels of mixed types: PyTables pickles them into an array of objects."""
+    folder = project(tmp_path)
+    path = folder / "labeled-data" / "v" / "CollectedData_Ann.h5"
+    table = frame()
+    table.index = pd.Index(["labeled-data/v/img2.png", 3, None], dtype=object)
+    table.to_hdf(path, key=dlc.KEY, mode="w")
+    with pytest.raises(DataError, match="not text of a fixed length"):
+        dlc.read(folder, free("nose", "tail"), labels="h5")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [], (), {}, [(1, "x"), ("y", 2.5)], {1: {"names": ["a", "b"], "type": "MultiIndex"}}, ["a", "a", ("a", None)], -3, 2**40,
+        [True, False], "µ\n'", ("one",), ("one", "two", "three"), [[["deep"]]],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_literals_are_what_pickle_reads(value: object, protocol: int) -> None:
+    assert literal(pickle.dumps(value, protocol)) == value
+
+
+@pytest.mark.parametrize("value", [Evil(Path("x")), {1, 2}, Path("a"), np.float64(3), b"bytes", [len], frozenset()])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_of_other_objects_are_refused(value: object, protocol: int) -> None:
+    with pytest.raises(ValueError, match="not what pandas writes"):
+        literal(pickle.dumps(value, protocol))
+
+
+@pytest.mark.parametrize("kind", ["soft link", "external link", "external storage", "virtual"])
+def test_values_of_other_files_are_refused(tmp_path: Path, kind: str) -> None:
+    folder = project(tmp_path / "a")
+    path, other = folder / "labeled-data" / "v" / "CollectedData_Ann.h5", tmp_path / "other.h5"
+    frame().to_hdf(path, key=dlc.KEY, mode="w")
+    frame().to_hdf(other, key=dlc.KEY, mode="w")
+    name = f"{dlc.KEY}/block0_values"
+    with h5py.File(path, "a") as file:
+        del file[name]
+        if kind == "soft link":
+            file[name] = h5py.SoftLink("/elsewhere")
+        elif kind == "external link":
+            file[name] = h5py.ExternalLink(str(other), name)
+        elif kind == "external storage":
+            (tmp_path / "raw").write_bytes(bytes(96))
+            file.create_dataset(name, (3, 4), np.float64, external=[(str(tmp_path / "raw"), 0, 96)])
+        else:
+            layout = h5py.VirtualLayout((3, 4), np.float64)
+            layout[:] = h5py.VirtualSource(str(other), name, (3, 4))
+            file.create_virtual_dataset(name, layout)
+    with pytest.raises(DataError, match=r"is a link to another place|lie in another file"):
+        dlc.read(folder, free("nose", "tail"), labels="h5")

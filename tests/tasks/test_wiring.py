@@ -12,6 +12,7 @@ from kplab.errors import ConfigError, ModelError
 from kplab.models.heads.base import HeadInputs
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks import compose
+from kplab.tasks.wiring import allowed
 from kplab.tasks.wiring.models import build_model
 from kplab.tasks.wiring.nodes import build_node
 from kplab.tasks.wiring.training import build_trainer, optimizer_factory
@@ -56,6 +57,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "own_parts.py").write_text(OWN)
     (tmp_path / "own_typo.py").write_text("class Head:\n    width = undefined_name\n")
     monkeypatch.syspath_prepend(tmp_path)
+    listed = tmp_path / "allowed_modules.txt"
+    listed.write_text("own_parts\nown_typo\n")
+    monkeypatch.setattr(allowed, "user_file", lambda: listed)
     return "own_parts"
 
 
@@ -151,7 +155,7 @@ def test_targets_that_do_not_exist_are_named(target: str, message: str) -> None:
     ("transform", "message"),
     [
         ({"_target_": "albumentations.GaussianBlur", "blur_limit": "much"}, "augment: "),
-        ({"_target_": "albumentations.NoSuchBlur"}, "augment: .*NoSuchBlur"),
+        ({"_target_": "albumentations.NoSuchBlur"}, r"augment.transforms\[0\]: .*NoSuchBlur"),
         ({"_target_": "albumentations.HorizontalFlip"}, "HorizontalFlip, which mirrors"),
     ],
 )

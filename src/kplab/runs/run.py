@@ -85,8 +85,14 @@ class Run:
             record = json.loads(path.read_text())
         except FileNotFoundError:
             raise RunError(f"{folder}: not a run: it has no run.json. Name a folder that `kplab train` made.") from None
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{path}: half written ({error}). Train the run again, or restore the file.") from None
+        except OSError as error:
+            raise RunError(
+                f"{path}: can't be read ({error.strerror}). Allow reading it, or restore the file."
+            ) from None
+        if fault := records.run_fault(record):
+            raise RunError(f"{path}: is no record of a run: {fault}. Train the run again, or restore the file.")
         return cls(folder, record)
 
     @classmethod

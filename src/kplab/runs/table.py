@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from kplab.errors import RunError
+from kplab.errors import RunError, describe
 from kplab.runs.records import list_artefacts, read_record
 from kplab.runs.run import Run
 
@@ -16,7 +17,7 @@ def rows(root: Path, limit: int | None = None) -> list[dict[str, Any]]:
 
     A folder that can't be read has status "unreadable" and the reason as its error.
     """
-    folders = sorted((p for p in Path(root).glob("*_*") if p.is_dir()), key=lambda p: p.name, reverse=True)
+    folders = sorted((p for p in Path(root).glob("*_*") if os.path.isdir(p)), key=lambda p: p.name, reverse=True)
     return [row(folder) for folder in folders[:limit]]
 
 
@@ -50,12 +51,28 @@ def scores(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
         for path in list_artefacts(folder / "scores"):
             try:
                 read_record(path)
-                found[path.stem] = json.loads(path.read_text())["summary"]
+                found[path.stem] = summary(path)
             except RunError as error:
                 faults.append(str(error))
-    except RunError as error:
-        faults.append(str(error))
+    except (RunError, OSError) as error:
+        faults.append(describe(error))
     return found, faults
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """The summary of a score file: metrics to numbers, or None.
+
+    Raises:
+        RunError: the file holds none.
+    """
+    try:
+        found = dict(json.loads(path.read_text())["summary"])
+        wrong = [name for name, value in found.items() if not isinstance(value, int | float | None)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is no number")
+        return found
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+        raise RunError(f"{path}: can't be read as scores ({error!r}). Evaluate the run again.") from None
 
 
 def clock(seconds: float) -> str:

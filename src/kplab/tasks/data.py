@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from kplab.errors import printable
 from kplab.tasks import compose
 
 EXAMPLE = "kplab data dataset=mouse"
@@ -30,21 +31,22 @@ def main(args: list[str]) -> None:
         print(describe_formats())
         return
     from kplab.data.check import check_labels
+    from kplab.runs.records import make_folder
     from kplab.tasks.evaluation.overview import describe, sheet
     from kplab.tasks.wiring.datasets import read_splits
     from kplab.viz import poses as drawing
 
     config = compose("data", args)
     splits = read_splits(config.dataset)
-    out = Path(config.out)
+    out = make_folder(Path(config.out))
     # all splits of one source have the notes of its reader
     for note in dict.fromkeys(note for labels in splits.values() for note in labels.notes):
-        print(f"{config.dataset.name}: {note}")
+        print(printable(f"{config.dataset.name}: {note}"))
     for name, labels in splits.items():
-        print(describe(config.dataset.name, name, labels))
+        print(printable(describe(config.dataset.name, name, labels)))
         report = check_labels(labels, deep=True)
         for warning in report.warnings:
-            print(f"  {warning}")
+            print(printable(f"  {warning}"))
         report.raise_if_errors()
         if config.pictures < 1:
             continue

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from kplab import config as configs
-from kplab.errors import ConfigError
+from kplab.errors import ConfigError, printable
 from kplab.tasks import compose
 
 EXAMPLE = "kplab evaluate run=latest split=test"
@@ -32,6 +32,7 @@ class Options:
 
 def main(args: list[str]) -> None:
     """Score a run's predictions, or a results file of any system. No model is loaded."""
+    from kplab.runs.records import make_folder
     from kplab.runs.run import Run
     from kplab.tasks.evaluation.pictures import see_predictions
     from kplab.tasks.evaluation.scoring import evaluate_file, evaluate_run, write_scores
@@ -55,15 +56,15 @@ def main(args: list[str]) -> None:
             evaluate_run(run, split, dataset=dataset, settings=settings, regions=config.regions)
             if config.pictures:
                 for path in see_predictions(run, split, run.folder / "pictures", config.pictures, dataset):
-                    print(f"pictures: {path}")
+                    print(printable(f"pictures: {path}"))
         return
     if config.predictions is None or config.dataset is None or config.split is None:
         raise ConfigError("kplab evaluate needs run=RUN, or predictions=FILE dataset=NAME split=NAME.")
     path = Path(config.predictions)
     if not path.is_file():
         raise ConfigError(f"{path}: no such predictions file. `kplab predict` writes one.")
+    out = make_folder(Path(config.out)) if config.out else path.parent
     labels = read_split(config.dataset, config.split)
     scores = evaluate_file(path, labels, config.dataset, config.split, settings)
-    out = Path(config.out) if config.out else path.parent
     written = write_scores(scores, out, f"{path.stem}.scores", path, split=config.split)
-    print(scores.text() + f"\nscores: {written}")
+    print(printable(scores.text() + f"\nscores: {written}"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from kplab.errors import ConfigError
+from kplab.errors import ConfigError, printable
 from kplab.tasks import compose
 
 EXAMPLE = "kplab predict run=latest images=photos/"
@@ -57,10 +57,11 @@ def main(args: list[str]) -> None:
         path = predict_split(
             run, config.split, labels=labels, dataset=config.dataset, regions=config.regions, **options
         )
-        print(f"predictions: {path}")
+        print(printable(f"predictions: {path}"))
         return
     if config.dataset or config.regions:
         ignored = "dataset" if config.dataset else "regions"
         raise ConfigError(f"{ignored}=… is for split=NAME; new images have no labels and no boxes. Leave it out.")
     out = Path(config.out) if config.out else None
-    print(f"predictions: {predict_images(run, config.images, out, overlays=config.overlays, **options)}")
+    path = predict_images(run, config.images, out, overlays=config.overlays, **options)
+    print(printable(f"predictions: {path}"))

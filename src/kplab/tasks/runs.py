@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from kplab.errors import ConfigError
+from kplab.errors import ConfigError, printable
 from kplab.tasks import compose
 
 EXAMPLE = "kplab runs"
@@ -44,15 +44,26 @@ def main(args: list[str]) -> None:
         table.add_column(metric.label, justify="right")
     for row in found:
         colour = {"finished": "green", "running": "cyan"}.get(row["status"], "red")
-        head = [row["run"], f"[{colour}]{row['status']}[/]", clock(row["seconds"]) if row.get("seconds") else ""]
-        lines = [[name, *figures(summary)] for name, summary in row["scores"].items()] or [[""]]
+        head = [
+            cell(row["run"]),
+            f"[{colour}]{cell(row['status'])}[/]",
+            clock(row["seconds"]) if row.get("seconds") else "",
+        ]
+        lines = [[cell(name), *figures(summary)] for name, summary in row["scores"].items()] or [[""]]
         table.add_row(*head, *lines[0])
         for line in lines[1:]:
             table.add_row("", "", "", *line)
     Console(width=None if Console().is_terminal else 160).print(table)
     for row in found:
         if row.get("error"):
-            print(f"{row['run']}: {str(row['error']).splitlines()[0]}")
+            print(printable(f"{row['run']}: {(str(row['error']).splitlines() or [''])[0]}"))
+
+
+def cell(text: str) -> str:
+    """Text of a record as it is shown in a table: neither controls of the terminal nor styles of rich."""
+    from rich.markup import escape
+
+    return escape(printable(text))
 
 
 def figures(summary: dict[str, Any]) -> list[str]:

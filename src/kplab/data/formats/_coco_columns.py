@@ -67,6 +67,7 @@ def to_labels(
     area_mode: str,
     rename: Mapping[str, str] | None,
     group: str | None = None,
+    allow_outside: bool = False,
 ) -> Labels:
     """Check a parsed file and turn it into Labels; the arguments are those of ``coco.read``."""
     order = order_by_category(file.categories, path, skeleton, category, rename)
@@ -93,7 +94,7 @@ def to_labels(
     notes += check_copies(str(path), ids, image_of, xy, visible, counted)
     return labels_from(
         skeleton,
-        FileSource(root, [i.file_name for i in file.images]),
+        FileSource(root, [i.file_name for i in file.images], allow_outside),
         np.array([i.id for i in file.images], dtype=np.int64),
         size,
         groups,

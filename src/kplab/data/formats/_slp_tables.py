@@ -9,6 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from kplab.data.formats._hdf5 import array, group
+
 COLUMNS = {
     "frames": ("video", "frame_idx", "instance_id_start", "instance_id_end"),
     "instances": ("instance_type", "skeleton", "track", "from_predicted", "score", "point_id_start", "point_id_end"),
@@ -24,13 +26,13 @@ def tables(path: Path) -> dict[str, np.ndarray]:
         ValueError: a table is of another kind, or lies in another file.
     """
     with h5py.File(path, "r") as h5:
-        meta = h5["metadata"].attrs
+        meta = group(h5, "metadata").attrs
         found = {"json": np.array(_text(meta["json"])), "format_id": np.array(float(meta.get("format_id", 0)))}
         for key in ("videos_json", "tracks_json"):
             if key in h5:
-                found[key] = np.array(json.dumps([_text(item) for item in _dataset(h5, key)[:]]))
+                found[key] = np.array(json.dumps([_text(item) for item in array(h5, key)]))
         for name in COLUMNS:
-            found[name] = _dataset(h5, name)[:]
+            found[name] = array(h5, name)
     for name, columns in COLUMNS.items():
         dtype = found[name].dtype
         lacking = [c for c in columns if c not in (dtype.names or ())]
@@ -45,13 +47,6 @@ def tables(path: Path) -> dict[str, np.ndarray]:
             fresh[c] = found[name][c]
         found[name] = fresh
     return found
-
-
-def _dataset(h5: h5py.File, name: str) -> h5py.Dataset:
-    link, node = h5.get(name, getlink=True), h5[name]
-    if not isinstance(link, h5py.HardLink) or not isinstance(node, h5py.Dataset) or node.external or node.is_virtual:
-        raise ValueError(f"'{name}' is not a table in this file")
-    return node
 
 
 def _text(value: Any) -> str:

@@ -65,6 +65,7 @@ def read(
     area: str = "annotation",
     rename: Mapping[str, str] | None = None,
     group: str | None = None,
+    allow_outside: bool = False,
 ) -> Labels:
     """Read a COCO keypoint file.
 
@@ -82,6 +83,7 @@ def read(
         rename: keypoint name in the file to name in the skeleton, where they differ.
         group: folder, or a regular expression of which the match in the file name (or its first group) is the image's
             group, such as ``^[^_]+``; null takes the videos that the file names.
+        allow_outside: allow file names that lead out of the image folder.
 
     Raises:
         DataError: the file is missing, truncated, not a COCO keypoint file, or contradicts itself.
@@ -95,7 +97,8 @@ def read(
         raise DataError(f"{root}: no such image folder, for {path}. Check the path of the dataset's images.")
     data = path.read_bytes()
     with _no_collection():
-        labels = to_labels(_decode(data, path, File), path, root, skeleton, category, area, rename, group)
+        read = _decode(data, path, File)
+        labels = to_labels(read, path, root, skeleton, category, area, rename, group, allow_outside)
     if keep_extras:
         labels.extras = _extras(_decode(data, path, dict[str, Any]), labels, category, area, rename, group)
     return labels
@@ -274,7 +277,7 @@ def _source_labels(labels: Labels, extras: Extras, path: Path) -> Labels:
     images += [{"id": i, "file_name": f"{i}", "width": UNKNOWN_SIZE, "height": UNKNOWN_SIZE} for i in unknown]
     document = {**head.document, "images": images, "annotations": rows}
     how = (head.category, head.area, head.rename, head.group)
-    return to_labels(msgspec.convert(document, File), path, Path(), labels.skeleton, *how)
+    return to_labels(msgspec.convert(document, File), path, Path(), labels.skeleton, *how, allow_outside=True)
 
 
 def _updated_images(labels: Labels, before: Labels, extras: Extras) -> list[dict[str, Any]]:

@@ -3,7 +3,8 @@
 DeepLabCut stores pixel indices from 0. It stores no visibility (a labelled point is visible), no boxes and no areas: boxes
 come from the keypoints, and areas are ``0.53 * w * h`` of the boxes. Individuals are not tracks: the same name may be given
 to another animal in the next image. A table has three header rows (scorer, bodyparts, coords), or four with the individuals;
-its rows are named by one path or by three columns (labeled-data, video, image).
+its rows are named by one path or by three columns (labeled-data, video, image). A ``.h5`` is read without PyTables, which
+would run code that its attributes contain.
 
 Source: DeepLabCut 2 and 3, ``docs/standardDeepLabCut_UserGuide``.
 """
@@ -11,6 +12,7 @@ Source: DeepLabCut 2 and 3, ``docs/standardDeepLabCut_UserGuide``.
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
@@ -18,6 +20,7 @@ from pathlib import Path, PurePath, PurePosixPath
 import numpy as np
 import pandas as pd
 
+from kplab.data.apart import read_apart
 from kplab.data.images import read_header
 from kplab.data.reading import OUTSIDE_TOLERANCE, check_copies, labels_from, match_keypoints, some
 from kplab.data.sources.files import FileSource
@@ -65,6 +68,7 @@ def read(
     scorer: str | None = None,
     box_margin: float = 1.2,
     rename: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
 ) -> Labels:
     """Read every labelled folder of a DeepLabCut project; an image's group is its folder, one for each video.
 
@@ -76,6 +80,7 @@ def read(
         scorer: whose labels to read, where a folder has tables of several labellers.
         box_margin: factor on the extent of the keypoints that makes a box.
         rename: bodypart to keypoint of the skeleton, where they differ.
+        allow_outside: allow rows that name images outside the project.
 
     Raises:
         DataError: tables or images are missing, or a table contradicts itself or the skeleton.
@@ -115,7 +120,7 @@ def read(
     notes += check_copies(str(root), instance_id, image_of, np.nan_to_num(placed), known, known.any(1))
     return labels_from(
         skeleton,
-        FileSource(root, names),
+        FileSource(root, names, allow_outside),
         image_id,
         _sizes(root, names),
         [PurePosixPath(name).parent.as_posix() for name in names],
@@ -190,21 +195,22 @@ def _cells(text: str) -> np.ndarray:
 
 def _read_h5(path: Path) -> tuple[pd.DataFrame, bool]:
     try:
-        table = pd.read_hdf(path, key=KEY)
-    except (KeyError, OSError, ValueError, TypeError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1]
+        found = read_apart("kplab.data.formats._pandas_hdf:table", path)
+    except DataError as error:
         raise DataError(
-            f"{path}: no DeepLabCut table '{KEY}' can be read ({reason}). Use labels=csv, or convert the project with "
+            f"{str(error).removesuffix('.')}: no DeepLabCut table '{KEY}' can be read. Use labels=csv, or convert the project with "
             "deeplabcut.convertcsv2h5."
         ) from error
-    if not isinstance(table, pd.DataFrame) or tuple(table.columns.names) not in (SINGLE_LEVELS, MULTI_LEVELS):
+    rows, columns, names = (json.loads(str(found[key])) for key in ("rows", "columns", "names"))
+    if tuple(names) not in (SINGLE_LEVELS, MULTI_LEVELS):
         raise DataError(
             f"{path}: the columns are not {', '.join(SINGLE_LEVELS)} (and individuals). Use labels=csv, or export the "
             "table again from DeepLabCut."
         )
-    three = table.index.nlevels > 1
-    rows = ["/".join(map(str, r)) for r in table.index] if three else [str(r) for r in table.index]
-    return pd.DataFrame(table.to_numpy(np.float64), index=_posix(rows), columns=table.columns), three
+    three = any(len(row) > 1 for row in rows)
+    header = pd.MultiIndex.from_tuples([tuple(column) for column in columns], names=names)
+    index = _posix(["/".join(map(str, row)) for row in rows])
+    return pd.DataFrame(found["values"], index=index, columns=header), three
 
 
 def _posix(rows: list[str]) -> list[str]:

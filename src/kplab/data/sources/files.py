@@ -23,10 +23,21 @@ class FileSource:
     Args:
         root: the folder.
         names: path of each image relative to it, posix style.
+        allow_outside: allow names that lead out of the folder, such as ``../a.png`` or an absolute path.
+
+    Raises:
+        DataError: a name leads out of the folder. Links inside it are followed.
     """
 
-    def __init__(self, root: str | Path, names: Sequence[str]) -> None:
+    def __init__(self, root: str | Path, names: Sequence[str], allow_outside: bool = False) -> None:
         self.root, self.names = Path(root), [str(name) for name in names]
+        outside = [] if allow_outside else [name for name in self.names if leads_out(name)]
+        if outside:
+            more = f" and {len(outside) - LISTED} more" if len(outside) > LISTED else ""
+            raise DataError(
+                f"{self.root}: the labels name images outside this folder: {', '.join(outside[:LISTED])}{more}. Name the "
+                "folder that holds all images, or add allow_outside=true to the source if these files are meant."
+            )
 
     @classmethod
     def of(cls, files: Sequence[Path]) -> FileSource:
@@ -80,6 +91,17 @@ class UprightFiles(FileSource):
             DataError: as ``FileSource.read``.
         """
         return read_image(self.path(i), upright=True)
+
+
+def leads_out(name: str) -> bool:
+    """Whether a relative path is absolute or leads out of the folder that it is relative to.
+
+    >>> leads_out("a/../b.png"), leads_out("a/../../b.png"), leads_out("/b.png")
+    (False, True, True)
+    """
+    if os.path.isabs(name):
+        return True
+    return ".." in name and os.path.normpath(name).split(os.sep, 1)[0] == os.pardir
 
 
 def check_files(source: FileSource) -> list[str]:

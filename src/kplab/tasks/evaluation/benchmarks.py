@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from kplab import config as configs
 from kplab.errors import ConfigError
 from kplab.metrics.metric import metrics_of, row_of
-from kplab.runs.records import write_record
+from kplab.runs.records import make_folder, read_record, write_record
 from kplab.runs.run import Run
 from kplab.runs.table import clock
 from kplab.structures.predictions import card_path
@@ -34,6 +34,7 @@ def benchmark(config: DictConfig) -> None:
     plans = {str(family): overrides_of(str(family), config) for family in config.families}
     # all configs are checked before the first training
     wanted = {family: compose("train", overrides) for family, overrides in plans.items()}
+    make_folder(out_of(config))
     failed = []
     for number, (family, overrides) in enumerate(plans.items(), 1):
         title = f"--- {number}/{len(plans)} {family}"
@@ -56,6 +57,11 @@ def benchmark(config: DictConfig) -> None:
         print(f"table: {write(runs, config)}")
     if failed:
         raise ConfigError("these families failed: " + ", ".join(failed) + ". The same command tries them again.")
+
+
+def out_of(config: DictConfig) -> Path:
+    """The folder of the table."""
+    return Path(config.out) if config.out else Path(config.runs_dir).parent / "benchmarks" / str(config.data)
 
 
 def overrides_of(family: str, config: DictConfig) -> list[str]:
@@ -84,7 +90,7 @@ def write(runs: dict[str, Run], config: DictConfig) -> Path:
     Returns:
         Path of the markdown.
     """
-    out = Path(config.out) if config.out else Path(config.runs_dir).parent / "benchmarks" / str(config.data)
+    out = out_of(config)
     out.mkdir(parents=True, exist_ok=True)
     name = f"{load_config(next(iter(runs.values()))).dataset.name}-{config.split}"
     comparison, _ = compare_runs(list(runs.values()), name, out, labels=list(runs))
@@ -109,9 +115,12 @@ def line_of(family: str, run: Run, name: str, values: pd.DataFrame) -> dict[str,
         name: of the scores, ``<dataset>-<split>``.
         values: metric name to value, low and high.
     """
-    scores = json.loads(score_files(run)[name].read_text())
+    path, predictions = score_files(run)[name], run.folder / "predictions" / f"{name}.json"
+    for file in (path, predictions):
+        read_record(file)
+    scores = json.loads(path.read_text())
     s, card = scores["summary"], scores["card"]
-    made = json.loads(card_path(run.folder / "predictions" / f"{name}.json").read_text())
+    made = json.loads(card_path(predictions).read_text())
     metrics = {}
     for metric in metrics_of(card, "benchmark"):
         v = values.loc[metric.name]
@@ -136,7 +145,10 @@ def line_of(family: str, run: Run, name: str, values: pd.DataFrame) -> dict[str,
 def on_annotated_boxes(run: Run, name: str) -> str:
     """The median error of a cascade on annotated boxes; '-' where it was not scored on them."""
     path, metric = score_files(run).get(f"{name}-annotated"), row_of("median_px")
-    return "-" if path is None or metric is None else metric.text(json.loads(path.read_text())["summary"]["median_px"])
+    if path is None or metric is None:
+        return "-"
+    read_record(path)
+    return metric.text(json.loads(path.read_text())["summary"]["median_px"])
 
 
 def markdown(table: pd.DataFrame) -> str:

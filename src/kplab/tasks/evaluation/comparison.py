@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kplab import config as configs
-from kplab.errors import RunError
+from kplab.errors import RunError, printable
 from kplab.metrics.compare import Comparison, compare
-from kplab.runs.records import write_record
+from kplab.runs.records import check_inside, make_folder, write_record
 from kplab.runs.run import Run
 from kplab.tasks.evaluation.files import read_scores, score_files
 from kplab.viz import compare as figures
@@ -75,13 +75,15 @@ def compare_runs(
     name, paths = shared_scores(runs, split, labels)
     scores = {label: read_scores(path) for label, path in paths.items()}
     result = compare(scores, resamples, seed, force)
-    out = out or runs[0].folder / "comparisons" / f"{name}_{len(runs)}_runs_{runs[-1].name}"
-    path = result.write(out)
+    if out is None:
+        out = runs[0].folder / "comparisons" / f"{name}_{len(runs)}_runs_{runs[-1].name}"
+        check_inside(runs[0].folder, out)
+    path = result.write(make_folder(out))
     keypoints = {label: s.keypoints for label, s in scores.items()}
     drawn = figures.write_all(result.values, result.differences, result.per_keypoint, keypoints, out, result.titles)
     beside = [*(out / file for file in result.files[1:]), *drawn]
     write_record(path, configs.workspace(), paths, beside, runs=[run.name for run in runs], scores=name)
-    print(result.text() + f"\ncomparison: {out}", flush=True)
+    print(printable(result.text() + f"\ncomparison: {out}"), flush=True)
     return result, out
 
 

@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
+from kplab.errors import RunError
 from kplab.metrics.score import Scores
 from kplab.ops import affine
-from kplab.runs.records import read_record
+from kplab.runs.provenance import file_sha256
+from kplab.runs.records import safe_name
 from kplab.runs.run import Run
 from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
-from kplab.tasks.evaluation.files import read_scores
+from kplab.tasks.evaluation.files import read_predictions, read_scores
 from kplab.tasks.wiring.datasets import read_split
 from kplab.tasks.wiring.nodes import load_config
 from kplab.viz import poses as drawing
@@ -91,16 +93,18 @@ def see_predictions(
     config = dataset or load_config(run).dataset
     labels = read_split(config, split)
     name = f"{config.name}-{split}"
-    read_record(run.folder / "predictions" / f"{name}.json")
-    predictions = Predictions.read(run.folder / "predictions" / f"{name}.json", labels.skeleton)
+    path = run.folder / "predictions" / f"{name}.json"
+    predictions = read_predictions(path, labels.skeleton)
     scores = read_scores(run.folder / "scores" / f"{name}.json")
+    if scores.card.get("predictions_hash") != file_sha256(path):
+        raise RunError(f"{path}: the scores are of other predictions. Run: kplab evaluate run={run.name} split={split}")
     order = ranked(scores)
     middle = max(0, (len(order) - count) // 2)
     least = scores.card["min_score"]
     rows = scores.per_image.set_index("image_id")
     paths = []
     for kind, ids in (("typical", order[middle : middle + count]), ("worst", order[::-1][:count])):
-        path = out / f"{label or run.record['experiment']}-{kind}.png"
+        path = out / f"{label or safe_name(str(run.record.get('experiment', run.name)))}-{kind}.png"
         captions = [caption(rows.loc[i]) for i in ids]
         drawing.write_png(
             path, drawing.contact_sheet(overlays(labels, predictions, list(ids), least), columns=4, labels=captions)

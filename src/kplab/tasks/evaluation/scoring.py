@@ -9,14 +9,15 @@ from typing import Any
 from omegaconf import DictConfig
 
 from kplab import config as configs
-from kplab.errors import ConfigError, DataError, RunError, ScoreError
+from kplab.errors import ConfigError, DataError, RunError, ScoreError, printable
 from kplab.metrics.score import Scores, score, tables_of
 from kplab.metrics.settings import ScoreSettings
 from kplab.runs.provenance import file_sha256
-from kplab.runs.records import read_record, record_path, write_record
+from kplab.runs.records import check_inside, read_record, write_record
 from kplab.runs.run import Run
 from kplab.structures.labels import Labels
 from kplab.structures.predictions import Predictions
+from kplab.tasks.evaluation.files import read_predictions
 from kplab.tasks.inference.assembly import files_of, set_name
 from kplab.tasks.inference.progress import working
 from kplab.tasks.wiring.datasets import read_split, skeleton_of
@@ -61,16 +62,7 @@ def evaluate_file(
         DataError: the file is no results file, is not of this split, or is not the one that its card describes.
         RunError: the file has a record and has changed since.
     """
-    if record_path(path).is_file():
-        read_record(path)
-    predictions = Predictions.read(path, labels.skeleton)
-    digest = file_sha256(path)
-    stated = predictions.card.get("sha256", digest)
-    if stated != digest:
-        raise DataError(
-            f"{path}: is not the file that its card describes (sha256 {digest[:12]}…, the card has {stated[:12]}…). "
-            "Predict again, or delete the card if the file was changed on purpose."
-        )
+    predictions = read_predictions(path, labels.skeleton, recorded=False)
     rules = settings_of(dataset, overrides)
     try:
         with working(f"scoring {path.stem}"):
@@ -81,10 +73,25 @@ def evaluate_file(
                 name or path.stem,
                 dataset=str(dataset.name),
                 split=split,
-                predictions_hash=digest,
+                predictions_hash=file_sha256(path),
             )
     except ScoreError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def check_origin(run: Run, predictions: Path) -> None:
+    """Refuse predictions that another run has made; a run whose folder was renamed keeps its config.
+
+    Raises:
+        RunError: names the other run; or there is no record, or a file has changed since.
+    """
+    record = read_record(predictions)
+    made_by = record.get("run", run.name)
+    own = {"file": "config.yaml", "sha256": file_sha256(run.folder / "config.yaml")}
+    if made_by != run.name and record["made_from"].get("config") != own:
+        raise RunError(
+            f"{predictions}: was made by run {made_by}, which has another config. Run: kplab predict run={run.name}"
+        )
 
 
 def write_scores(scores: Scores, folder: Path, name: str, predictions: Path, **entries: Any) -> Path:
@@ -152,10 +159,11 @@ def evaluate_run(
     if not path.is_file():
         also = f" regions={regions}" if regions else ""
         raise RunError(f"{path}: not predicted yet. Run: kplab predict run={run.name} split={split}{also}")
-    read_record(path)
+    check_origin(run, path)
     labels = labels if labels is not None else read_split(dataset, split)
     scores = evaluate_file(path, labels, dataset, split, settings, name=run.name)
+    check_inside(run.folder, run.folder / "scores" / path.name)
     out = write_scores(scores, run.folder / "scores", path.stem, path, run=run.name, split=split)
     if not quiet:
-        print(scores.text() + f"\nscores: {out}", flush=True)
+        print(printable(scores.text() + f"\nscores: {out}"), flush=True)
     return scores

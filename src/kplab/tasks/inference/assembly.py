@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig
 
+from kplab.errors import ConfigError
 from kplab.ops.oks import oks_nms, rescored, soft_oks_nms
 from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
@@ -117,5 +118,9 @@ def files_of(labels: Labels) -> dict[int, str]:
 
 def set_name(config: DictConfig, dataset: DictConfig, split: str, regions: str | None = None) -> str:
     """Name of a split's predictions and scores: ``<dataset>-<split>``, with the regions if they are not the run's own."""
+    if "/" in str(dataset.name) or "\\" in str(dataset.name):
+        raise ConfigError(
+            f"the name of the dataset is '{dataset.name}', which names a folder. Use letters, digits and _."
+        )
     other = "" if regions is None or regions == config.regions else f"-{regions}"
     return f"{dataset.name}-{split}{other}"

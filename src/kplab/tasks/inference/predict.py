@@ -11,7 +11,7 @@ from kplab import config as configs
 from kplab.data.images import find_images
 from kplab.data.sources.files import UprightFiles, check_files
 from kplab.errors import ConfigError
-from kplab.runs.records import write_record
+from kplab.runs.records import check_inside, make_folder, record_path, write_record
 from kplab.runs.run import Run
 from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
@@ -20,7 +20,14 @@ from kplab.tasks.inference.assembly import files_of, set_name
 from kplab.tasks.inference.loading import LoadedRun
 from kplab.tasks.inference.progress import track_images
 from kplab.tasks.inference.stream import write_behind
-from kplab.tasks.inference.writers import KeypointTable, Overlays, ResultsFile, remove_overlays, replacing
+from kplab.tasks.inference.writers import (
+    KeypointTable,
+    Overlays,
+    ResultsFile,
+    check_no_links,
+    remove_overlays,
+    replacing,
+)
 from kplab.tasks.wiring.datasets import check_regions, read_split, regions_for, skeleton_of
 from kplab.tasks.wiring.nodes import load_config
 
@@ -66,6 +73,7 @@ def predict_split(
     places = regions_for(config, labels, split, regions)
     check_regions(places, labels, split, config, loaded.model.for_regions(places.kind).max_poses)
     path = run.folder / "predictions" / f"{set_name(config, source, split, regions)}.json"
+    check_inside(run.folder, path, card_path(path), record_path(path))
     ids = labels.image_id.tolist()
     with ResultsFile(path, labels.skeleton) as results:
         begun = time.perf_counter()
@@ -113,11 +121,13 @@ def predict_images(
         DataError: there is no image, or some are damaged.
         ConfigError: the folder can't be made.
     """
-    out = out or run.folder / "predictions" / (Path(images).stem.replace("*", "") or "images")
-    try:
-        (out / "overlays").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{out}: can't be made ({error.strerror}). Name another folder: out=DIR.") from None
+    if out is None:
+        out = run.folder / "predictions" / (Path(images).stem.replace("*", "") or "images")
+        check_inside(run.folder, out)
+    path = out / "predictions.json"
+    check_inside(out, path, card_path(path), record_path(path), out / "keypoints.csv")
+    check_no_links(out / "overlays")
+    make_folder(out / "overlays")
     files, others = find_images(images)
     if others:
         kinds = ", ".join(sorted({p.suffix.lower() or "without suffix" for p in others}))
@@ -129,7 +139,6 @@ def predict_images(
     if loaded.config.regions == "annotated":
         print("this model was trained on boxes, and new images have none: each image is taken for one subject's box")
     regions = loaded.new_regions(source, batch_size)
-    path = out / "predictions.json"
     remove_overlays(path, out / "overlays")
     pictures = Overlays(out / "overlays", source, loaded.skeleton, overlays)
     with (

@@ -7,11 +7,12 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, Self
 
+from kplab.errors import RunError
 from kplab.structures.image_source import ImageSource
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import card_path, pixel_indices, result_rows, write_card
@@ -30,6 +31,7 @@ def replacing(path: Path, **options: Any) -> Iterator[IO[Any]]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f"{path.name}.part")
+    scratch.unlink(missing_ok=True)  # a link there would be followed
     try:
         with scratch.open("w", **options) as file:
             yield file
@@ -144,13 +146,40 @@ def overlay_names(files: Sequence[str]) -> list[str]:
 
 
 def remove_overlays(results: Path, folder: Path) -> None:
-    """Remove the pictures of an earlier prediction into the same folder.
+    """Remove the pictures of an earlier prediction into the same folder; nothing outside this folder is removed.
 
     Args:
         results: the JSON of that prediction, whose card lists the images.
         folder: of the pictures.
+
+    Raises:
+        RunError: the card can't be read.
     """
     card = card_path(results)
-    if card.is_file():
-        for name in overlay_names(list(json.loads(card.read_text()).get("images", {}).values())):
-            (folder / name).unlink(missing_ok=True)
+    if not card.is_file():
+        return
+    try:
+        names = overlay_names([str(name) for name in dict(json.loads(card.read_text())["images"]).values()])
+        if any("\0" in name for name in names):
+            raise ValueError("a name contains a zero byte")
+    except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
+        raise RunError(
+            f"{card}: can't be read as a card ({error!r}). Delete it, or name another folder: out=DIR."
+        ) from None
+    home = folder.resolve()
+    for name in names:
+        picture = folder / name
+        if picture.parent.resolve().is_relative_to(home):
+            with suppress(IsADirectoryError):
+                picture.unlink(missing_ok=True)
+
+
+def check_no_links(folder: Path) -> None:
+    """Refuse a folder of pictures that contains links: pictures would be written to where they lead.
+
+    Raises:
+        RunError: names the link.
+    """
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink():
+            raise RunError(f"{path}: is a link, and pictures would be written through it. Remove it, or use out=DIR.")

@@ -23,7 +23,7 @@ from kplab.errors import ConfigError, DataError
 from kplab.metrics import repeatability as metrics
 from kplab.ops import affine
 from kplab.runs.provenance import sha256
-from kplab.runs.records import write_record
+from kplab.runs.records import make_folder, write_record
 from kplab.runs.run import Run
 from kplab.tasks.wiring.nodes import build_node
 from kplab.viz import invariance as figures
@@ -82,10 +82,10 @@ class Seen:
 def invariance(config: DictConfig) -> None:
     """Measure the interest points of all detectors; write tables, figures and a record."""
     check(config)
+    out = make_folder(Path(config.out))
     detectors = detectors_of(config)
     names, images, units = sources(config)
     rows, grid = measure(detectors, names, images, config)
-    out = Path(config.out)
     path = write(rows, grid, units, out)
     write_record(
         path,

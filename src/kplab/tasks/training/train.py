@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from kplab import config as configs
-from kplab.errors import ConfigError, describe
+from kplab.errors import ConfigError, describe, printable
 from kplab.metrics.metric import metrics_of
 from kplab.metrics.settings import ScoreSettings
 from kplab.runs.provenance import file_sha256
@@ -154,7 +154,7 @@ def print_summary(run: Run, config: DictConfig, data: TrainingData, model: Any) 
         f"{run.name}: {config.dataset.name} ({counts}), {million:.1f} M parameters, views {config.size[0]}x{config.size[1]}"
     )
     for note in data.notes:
-        print(f"  {note}")
+        print(printable(f"  {note}"))
     for split in config.test_on:
         if split not in data.splits:
             print(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import pydoc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from kplab.runs.run import Run
 from kplab.structures.labels import Labels
 from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
+from kplab.tasks.wiring.allowed import find_target
 from kplab.tasks.wiring.nodes import build_node, load_config
 
 # torch and lightning take ten seconds to import: verbs without a model don't import them
@@ -79,15 +79,18 @@ def check_source(node: DictConfig, where: str) -> None:
     """Hold the keys of a source against its reader's signature.
 
     Raises:
-        ConfigError: there is no such reader (names the known formats), or a key is unknown or missing (lists the reader's keys).
+        ConfigError: there is no such reader or it is not allowed (names the known formats), or a key is unknown or missing
+            (lists the reader's keys).
     """
     target = str(node.get("_target_") or "")
-    reader = pydoc.locate(target) if target else None
-    if not callable(reader):
+    try:
+        reader = find_target(target, where)
+    except ConfigError as error:
+        why = str(error).removeprefix(f"{where}: ")
         raise ConfigError(
-            f"{where}: there is no reader '{target}'. Write _target_: kplab.data.formats.FORMAT.read, where FORMAT is one "
-            f"of {', '.join(formats.find_formats())} (kplab data --formats lists their keys), or name a function of your own."
-        )
+            f"{where}: no reader '{target}': {why} Write _target_: kplab.data.formats.FORMAT.read, where FORMAT is one of "
+            f"{', '.join(formats.find_formats())} (kplab data --formats lists their keys), or name a function of your own."
+        ) from None
     keys = formats.keys_of(reader)
     given = {str(key) for key in node if not str(key).startswith("_")}
     unknown = [] if formats.takes_any_key(reader) else sorted(given - {key.name for key in keys})

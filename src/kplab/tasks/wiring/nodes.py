@@ -19,6 +19,7 @@ from yaml import YAMLError
 from kplab import config as configs
 from kplab.errors import ConfigError, KplabError, RunError
 from kplab.runs.run import Run
+from kplab.tasks.wiring.allowed import check_targets
 
 
 def build_node(config: DictConfig, what: str, **objects: Any) -> Any:
@@ -29,9 +30,11 @@ def build_node(config: DictConfig, what: str, **objects: Any) -> Any:
         objects: arguments that are objects already.
 
     Raises:
-        ConfigError: the target does not exist, an option is unknown, missing or of a wrong type, or a library refuses it.
+        ConfigError: a target is not allowed or does not exist, an option is unknown, missing or of a wrong type, or a
+            library refuses it.
             Errors of kplab's and the user's own code that are no ``KplabError`` are bugs and pass with their traceback.
     """
+    check_targets(config, what)
     try:
         partial = instantiate(config, _convert_="all", _partial_=True)
     except InstantiationException as error:

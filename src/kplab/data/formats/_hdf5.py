@@ -1,0 +1,46 @@
+"""Parts of an HDF5 file that lie in the file itself; links to other files and external storage are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h5py
+import numpy as np
+
+
+def group(parent: h5py.Group, name: str) -> h5py.Group:
+    """A group.
+
+    Raises:
+        KeyError: there is none of this name.
+        ValueError: it is a link, or no group.
+    """
+    found = member(parent, name)
+    if not isinstance(found, h5py.Group):
+        raise ValueError(f"'{name}' is no group")
+    return found
+
+
+def array(parent: h5py.Group, name: str) -> np.ndarray:
+    """All values of a dataset.
+
+    Raises:
+        KeyError: there is none of this name.
+        ValueError: it is a link, no dataset, has no values, or its values lie in another file.
+    """
+    found = member(parent, name)
+    if not isinstance(found, h5py.Dataset) or not found.shape:
+        raise ValueError(f"'{name}' is no array")
+    if found.is_virtual or found.external:
+        raise ValueError(f"the values of '{name}' lie in another file")
+    return np.asarray(found[()])
+
+
+def member(parent: h5py.Group, name: str) -> Any:
+    """A group or dataset that is no soft or external link."""
+    link = parent.get(name, getlink=True)
+    if link is None:
+        raise KeyError(f"it has no '{name}'")
+    if not isinstance(link, h5py.HardLink):
+        raise ValueError(f"'{name}' is a link to another place")
+    return parent[name]
