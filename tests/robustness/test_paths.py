@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from kplab.cli import main
-from kplab.data.formats import coco, dlc, sleap
+from kplab.data.formats import _slp_tables, coco, dlc, sleap
 from kplab.data.sources.files import FileSource
 from kplab.errors import DataError, KplabError, RunError, printable
 from kplab.runs import provenance
@@ -265,7 +265,7 @@ def slp(path: Path) -> None:
     """The tables of an empty SLEAP file."""
     with h5py.File(path, "w") as file:
         file.create_group("metadata").attrs["json"] = json.dumps({"nodes": [{"name": "a"}], "skeletons": []})
-        for name, columns in sleap.COLUMNS.items():
+        for name, columns in _slp_tables.COLUMNS.items():
             file[name] = np.zeros(1, [(column, np.int64) for column in columns])
         file["videos_json"] = np.array([b"{}"])
 
