@@ -222,6 +222,13 @@ def test_more_instances_than_individuals_are_refused(tmp_path: Path) -> None:
         dlc.write(labels, tmp_path / "out")
 
 
+def test_individuals_on_the_same_points_are_counted(tmp_path: Path) -> None:
+    labels = dlc.read(project(tmp_path, MULTI.replace("5.0,6.0,7.0,8.0", "0.1,0.2,3.25,4.0")), free("a", "b"))
+    assert any(
+        n.startswith("2 instances have the same keypoints as another one of their image: 2, 3") for n in labels.notes
+    )
+
+
 def frame(three: bool = False, individuals: bool = False) -> pd.DataFrame:
     levels = [["Ann"], *([["m1", "m2"]] if individuals else []), ["nose", "tail"], ["x", "y"]]
     names = dlc.MULTI_LEVELS if individuals else dlc.SINGLE_LEVELS
@@ -362,10 +369,3 @@ def test_values_of_other_files_are_refused(tmp_path: Path, kind: str) -> None:
             file.create_virtual_dataset(name, layout)
     with pytest.raises(DataError, match=r"is a link to another place|lie in another file"):
         dlc.read(folder, free("nose", "tail"), labels="h5")
-
-
-def test_individuals_on_the_same_points_are_counted(tmp_path: Path) -> None:
-    labels = dlc.read(project(tmp_path, MULTI.replace("5.0,6.0,7.0,8.0", "0.1,0.2,3.25,4.0")), free("a", "b"))
-    assert any(
-        n.startswith("2 instances have the same keypoints as another one of their image: 2, 3") for n in labels.notes
-    )

@@ -298,9 +298,17 @@ def check_labels(labels: Labels) -> None:
     labels.select([0] if len(labels) else []).digest()
 
 
-def format_target(name: str, folder: Path) -> Target:
-    """A label format, with the example of its tests."""
+def format_target(name: str, folder: Path, rewrite: bool = False, **changes: Any) -> Target:
+    """A label format, with the example of its tests.
+
+    Args:
+        rewrite: also write the files that the format's writer makes.
+        changes: of the reader's arguments.
+    """
     arguments = example(name).make(folder)
+    if rewrite:
+        formats.load_format(name).write(formats.load_format(name).read(**arguments), folder)
+    arguments |= changes
     media = (*images.IMAGE_SUFFIXES, ".avi", ".mp4")
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix not in media)
 
@@ -308,6 +316,8 @@ def format_target(name: str, folder: Path) -> Target:
         return formats.load_format(name).read(**arguments)
 
     read()
+    kind = changes.get("labels")
+    files = [p for p in files if kind is None or p.suffix == f".{kind}"]
     return Target(name, files, read, check_labels, [str(folder)])
 
 
@@ -392,6 +402,7 @@ def image_target(suffix: str, folder: Path) -> Target:
 
 TARGETS: dict[str, Callable[[Path], Target]] = {
     **{name: (lambda folder, name=name: format_target(name, folder)) for name in FORMATS},
+    "dlc_h5": lambda folder: format_target("dlc", folder, rewrite=True, labels="h5", scorer="Ann"),
     "results": results_target,
     "skeleton": skeleton_target,
     "manifest": manifest_target,
@@ -437,10 +448,10 @@ def attempt(target: Target, seed: int, number: int) -> str:
 def probe(name: str, count: int, seconds: float = float("inf"), seed: int = 0, start: int = 0) -> Outcome:
     """Attempts at one target, until there are ``count`` or the time is over."""
     outcome = Outcome()
-    apart.SECONDS = 2.0  # files on which a library never ends
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         target = TARGETS[name](Path(folder))
+        apart.SECONDS = 5.0  # for files on which a library never ends
         begun = time.perf_counter()
         for number in range(start, start + count):
             if time.perf_counter() - begun > seconds:

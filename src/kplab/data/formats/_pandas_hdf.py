@@ -9,7 +9,9 @@ Source: pandas 0.15 to 2, ``pandas/io/pytables.py``; Python, ``pickletools``.
 
 from __future__ import annotations
 
+import json
 import pickletools
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -26,6 +28,17 @@ VALUES = (
 EMPTY: dict[str, type] = {"EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 LAYOUTS = {"frame": "fixed", "frame_table": "table"}
+
+
+def table(path: Path, key: str = "df_with_missing") -> dict[str, np.ndarray]:
+    """A table as ``data.apart`` reads it: ``values``, and the labels of ``rows`` and ``columns`` and ``names`` of levels as JSON."""
+    with h5py.File(path, "r") as file:
+        frame = read_frame(file, key)
+    labels = {"rows": frame.index, "columns": frame.columns}
+    listed = {k: [list(row) if isinstance(row, tuple) else [row] for row in axis] for k, axis in labels.items()}
+    names = {"names": list(frame.columns.names)}
+    values = frame.to_numpy(np.float64)
+    return {"values": values, **{k: np.array(json.dumps(v)) for k, v in {**listed, **names}.items()}}
 
 
 def read_frame(file: h5py.File, key: str) -> pd.DataFrame:

@@ -97,8 +97,8 @@ def read(
         raise DataError(f"{root}: no such image folder, for {path}. Check the path of the dataset's images.")
     data = path.read_bytes()
     with _no_collection():
-        how = (category, area, rename, group, allow_outside)
-        labels = to_labels(_decode(data, path, File), path, root, skeleton, *how)
+        read = _decode(data, path, File)
+        labels = to_labels(read, path, root, skeleton, category, area, rename, group, allow_outside)
     if keep_extras:
         labels.extras = _extras(_decode(data, path, dict[str, Any]), labels, category, area, rename, group)
     return labels

@@ -12,15 +12,15 @@ Source: DeepLabCut 2 and 3, ``docs/standardDeepLabCut_UserGuide``.
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 
-import h5py
 import numpy as np
 import pandas as pd
 
-from kplab.data.formats._pandas_hdf import read_frame
+from kplab.data.apart import read_apart
 from kplab.data.images import read_header
 from kplab.data.reading import OUTSIDE_TOLERANCE, check_copies, labels_from, match_keypoints, some
 from kplab.data.sources.files import FileSource
@@ -195,22 +195,22 @@ def _cells(text: str) -> np.ndarray:
 
 def _read_h5(path: Path) -> tuple[pd.DataFrame, bool]:
     try:
-        with h5py.File(path, "r") as file:
-            table = read_frame(file, KEY)
-    except (KeyError, OSError, ValueError, TypeError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1]
+        found = read_apart("kplab.data.formats._pandas_hdf:table", path)
+    except DataError as error:
         raise DataError(
-            f"{path}: no DeepLabCut table '{KEY}' can be read ({reason}). Use labels=csv, or convert the project with "
+            f"{str(error).removesuffix('.')}: no DeepLabCut table '{KEY}' can be read. Use labels=csv, or convert the project with "
             "deeplabcut.convertcsv2h5."
         ) from error
-    if tuple(table.columns.names) not in (SINGLE_LEVELS, MULTI_LEVELS):
+    rows, columns, names = (json.loads(str(found[key])) for key in ("rows", "columns", "names"))
+    if tuple(names) not in (SINGLE_LEVELS, MULTI_LEVELS):
         raise DataError(
             f"{path}: the columns are not {', '.join(SINGLE_LEVELS)} (and individuals). Use labels=csv, or export the "
             "table again from DeepLabCut."
         )
-    three = table.index.nlevels > 1
-    rows = ["/".join(map(str, r)) for r in table.index] if three else [str(r) for r in table.index]
-    return pd.DataFrame(table.to_numpy(np.float64), index=_posix(rows), columns=table.columns), three
+    three = any(len(row) > 1 for row in rows)
+    header = pd.MultiIndex.from_tuples([tuple(column) for column in columns], names=names)
+    index = _posix(["/".join(map(str, row)) for row in rows])
+    return pd.DataFrame(found["values"], index=index, columns=header), three
 
 
 def _posix(rows: list[str]) -> list[str]:

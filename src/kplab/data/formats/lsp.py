@@ -82,7 +82,9 @@ def _joints(path: Path) -> np.ndarray:
     try:
         joints = read_apart("kplab.data.formats._mat:joints", path)["joints"]
     except DataError as error:
-        raise DataError(f"{error}: no array 'joints' can be read. Fetch the file again.") from error
+        raise DataError(
+            f"{str(error).removesuffix('.')}: no array 'joints' can be read. Fetch the file again."
+        ) from error
     if joints.ndim == 3 and joints.shape[:2] == (3, len(JOINTS)):
         raise DataError(
             f"{path}: 'joints' is (3, 14, N), the original LSP set, whose third row is 1 where a joint is hidden, the "

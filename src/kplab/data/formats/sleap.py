@@ -141,7 +141,11 @@ def read(
 def _load(path: Path) -> File:
     if not path.is_file():
         raise DataError(f"{path}: no such SLEAP file. Check the path of the dataset's labels.")
-    found = read_apart("kplab.data.formats._slp_tables:tables", path)
+    try:
+        found = read_apart("kplab.data.formats._slp_tables:tables", path)
+    except DataError as error:
+        reason = str(error).removeprefix(f"{path}: ").removesuffix(".")
+        raise DataError(f"{path}: not a whole SLEAP .slp file ({reason}). Save it again from SLEAP.") from error
     try:
         header = json.loads(str(found["json"]))
         videos, tracks = (

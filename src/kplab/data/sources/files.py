@@ -81,17 +81,6 @@ class FileSource:
         return self.root / self.names[i]
 
 
-def leads_out(name: str) -> bool:
-    """Whether a relative path is absolute or leads out of the folder that it is relative to.
-
-    >>> leads_out("a/../b.png"), leads_out("a/../../b.png"), leads_out("/b.png")
-    (False, True, True)
-    """
-    if os.path.isabs(name):
-        return True
-    return ".." in name and os.path.normpath(name).split(os.sep, 1)[0] == os.pardir
-
-
 class UprightFiles(FileSource):
     """Image files as their EXIF orientation turns them, as viewers show them: new images, which have no labels."""
 
@@ -102,6 +91,17 @@ class UprightFiles(FileSource):
             DataError: as ``FileSource.read``.
         """
         return read_image(self.path(i), upright=True)
+
+
+def leads_out(name: str) -> bool:
+    """Whether a relative path is absolute or leads out of the folder that it is relative to.
+
+    >>> leads_out("a/../b.png"), leads_out("a/../../b.png"), leads_out("/b.png")
+    (False, True, True)
+    """
+    if os.path.isabs(name):
+        return True
+    return ".." in name and os.path.normpath(name).split(os.sep, 1)[0] == os.pardir
 
 
 def check_files(source: FileSource) -> list[str]:
