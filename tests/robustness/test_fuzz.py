@@ -11,8 +11,6 @@ import pytest
 from tests.data.test_formats import FORMATS
 from tests.robustness import fuzz
 
-IMAGES = [name for name in fuzz.TARGETS if name.startswith("image")]
-
 
 def run(root: Path, *arguments: str) -> str:
     """Probe in another process, which may crash."""
@@ -25,21 +23,9 @@ def run(root: Path, *arguments: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in fuzz.TARGETS if n not in IMAGES])
-def test_files_are_refused_or_valid(name: str, root: Path) -> None:
-    """2,000 files, or as many as fit into 20 seconds."""
-    out = run(root, name, "--count", "2000", "--seconds", "20")
-    assert " 0 findings" in out
-
-
-@pytest.mark.slow
-def test_images_are_refused_or_valid(root: Path) -> None:
-    run(root, *IMAGES, "--count", "500", "--seconds", "5")
-
-
 def test_every_target_is_refused_or_valid(root: Path) -> None:
-    """The first 40 files of each, quickly."""
-    out = run(root, "--count", "40", "--seconds", "5")
+    """The first 200 files of each, or as many as fit into 3 seconds; ``make probe`` tries more."""
+    out = run(root, "--count", "200", "--seconds", "3")
     assert set(FORMATS) < set(fuzz.TARGETS)
     assert out.count(" 0 findings") == len(fuzz.TARGETS)
 
