@@ -13,7 +13,7 @@ from kplab.tasks import compose
 EXAMPLE = "kplab demo"
 
 DIFFERENCE = "augment"
-CHOICES = ("none", "standard")
+CHOICES = ("none", "light")
 
 
 @dataclass
