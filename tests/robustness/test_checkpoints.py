@@ -138,6 +138,16 @@ def test_resuming_removes_what_a_killed_save_left(config: Config, finished: Fini
         assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
+def test_a_checkpoint_of_an_older_version_is_not_resumed(config: Config, finished: Finished) -> None:
+    """It holds no number of complete epochs; but it can predict."""
+    run = finished("trainer.max_epochs=1", "test_on=[]")
+    path = run.folder / "checkpoints" / "last.ckpt"
+    save({**read_checkpoint(path), "callbacks": {}}, path)
+    with pytest.raises(RunError, match="an older kplab wrote it"):
+        train(config("trainer.max_epochs=1", "test_on=[]", f"resume={run.name}"))
+    assert load_model(run, "last")
+
+
 def test_a_damaged_best_checkpoint_is_named(config: Config, finished: Finished) -> None:
     """A resumed run would not know the score to exceed."""
     run = finished("trainer.max_epochs=1", "test_on=[]")

@@ -95,7 +95,13 @@ def resume_from(config: DictConfig) -> tuple[Run, Path | None] | None:
             "A resumed run keeps its config: give resume=RUN alone, with what may change (trainer.max_epochs, workers, …); "
             "or train anew without resume."
         )
-    if state_of(read_checkpoint(path, mapped=True))["epochs"] == 0:
+    checkpoint = read_checkpoint(path, mapped=True)
+    epochs = state_of(checkpoint)["epochs"]
+    if epochs is None and "optimizer_states" in checkpoint:  # a gradient-free model has neither
+        raise RunError(
+            f"{path}: doesn't state its complete epochs, as an older kplab wrote it. Train anew without resume."
+        )
+    if epochs == 0:
         print(f"resume={run.name}: it has no complete epoch, so the training starts from the beginning.")
         return run, None
     return run, path
