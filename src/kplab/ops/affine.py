@@ -71,7 +71,8 @@ def fit_box(box: np.ndarray, size: tuple[int, int], padding: float = 1.0) -> np.
     width, height = max(x1 - x0, 1e-6) * padding, max(y1 - y0, 1e-6) * padding
     scale = min(size[0] / width, size[1] / height)
     to_centre = translation(-(x0 + x1) / 2, -(y0 + y1) / 2)
-    return translation(size[0] / 2, size[1] / 2) @ scaling(scale, scale) @ to_centre
+    matrix: np.ndarray = translation(size[0] / 2, size[1] / 2) @ scaling(scale, scale) @ to_centre
+    return matrix
 
 
 def apply(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
@@ -84,7 +85,8 @@ def apply(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
     Returns:
         (..., 2) mapped points.
     """
-    return xy @ matrix[:2, :2].T + matrix[:2, 2]
+    mapped: np.ndarray = xy @ matrix[:2, :2].T + matrix[:2, 2]
+    return mapped
 
 
 def apply_to_boxes(matrix: np.ndarray, boxes: np.ndarray) -> np.ndarray:

@@ -50,7 +50,8 @@ def gaussian_radius(size: np.ndarray, overlap: float = 0.7, corrected: bool = Fa
         # around the true box the two roots have different signs, otherwise both are positive
         sign = -1 if corrected and a != 4 * overlap else 1
         radii.append((middle + sign * root) / (2 * a if corrected else 2))
-    return np.minimum.reduce(radii)
+    radius: np.ndarray = np.minimum.reduce(radii)
+    return radius
 
 
 def gaussians(cell: Tensor, radius: Tensor, size: tuple[int, int]) -> Tensor:

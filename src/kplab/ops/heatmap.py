@@ -119,7 +119,8 @@ def _windows(maps: Tensor, cell: Tensor, radius: int) -> Tensor:
     columns = (cell[..., 0, None] + steps).clamp(0, width - 1)
     rows = (cell[..., 1, None] + steps).clamp(0, height - 1)
     flat = (rows[..., :, None] * width + columns[..., None, :]).flatten(-2)
-    return maps.flatten(-2).gather(-1, flat).unflatten(-1, (len(steps), len(steps)))
+    patches: Tensor = maps.flatten(-2).gather(-1, flat).unflatten(-1, (len(steps), len(steps)))  # type: ignore[no-untyped-call]
+    return patches
 
 
 def _blur_band(kernel: int) -> Tensor:

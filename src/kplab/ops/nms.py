@@ -17,4 +17,5 @@ def box_nms(boxes: Tensor, score: Tensor, threshold: float) -> Tensor:
     Returns:
         (n,) int64 indices of the boxes that are kept, by descending score.
     """
-    return torchvision.ops.nms(boxes, score, threshold)
+    kept: Tensor = torchvision.ops.nms(boxes, score, threshold)
+    return kept

@@ -61,7 +61,8 @@ def pose_similarity(
     both = np.isfinite(squared)
     mean_area = (area + other_area)[:, None] / 2 + np.spacing(1)
     similarity = np.where(both, np.exp(-np.where(both, squared, 0) / (scale * mean_area)), 0.0)
-    return similarity.sum(1) / np.maximum(both.sum(1), 1)
+    values: np.ndarray = similarity.sum(1) / np.maximum(both.sum(1), 1)
+    return values
 
 
 def oks_nms(
@@ -139,4 +140,5 @@ def rescored(score: np.ndarray, keypoint_score: np.ndarray, threshold: float) ->
     Source: Xiao et al., "Simple Baselines for Human Pose Estimation and Tracking", 2018, and its code.
     """
     above = keypoint_score > threshold
-    return score * (keypoint_score * above).sum(1) / np.maximum(above.sum(1), 1)
+    scores: np.ndarray = score * (keypoint_score * above).sum(1) / np.maximum(above.sum(1), 1)
+    return scores

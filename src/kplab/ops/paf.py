@@ -124,7 +124,8 @@ def affinity_fields(uv: Tensor, limbs: Tensor, width: float, size: tuple[int, in
     # comparisons with NaN are false, so limbs without an end or a length cover nothing
     covered = (along >= 0) & (along <= length[..., None, None]) & (across.abs() <= width)
     total = torch.einsum("nlhw,nlc->lchw", covered.to(uv.dtype), unit.nan_to_num())
-    return total / covered.sum(0).clamp_min(1)[:, None]
+    field: Tensor = total / covered.sum(0).clamp_min(1)[:, None]
+    return field
 
 
 def cover(boxes: Tensor, margin: float, size: tuple[int, int]) -> Tensor:
@@ -155,7 +156,8 @@ def segment_distance(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     def to_segment(p: Tensor, start: Tensor, end: Tensor) -> Tensor:
         line = end - start
         t = ((p - start) * line).sum(-1) / (line**2).sum(-1).clamp_min(1e-12)
-        return (p - start - t.clamp(0, 1)[..., None] * line).norm(dim=-1)
+        distance: Tensor = (p - start - t.clamp(0, 1)[..., None] * line).norm(dim=-1)
+        return distance
 
     def side(p: Tensor, start: Tensor, end: Tensor) -> Tensor:
         line, off = end - start, p - start

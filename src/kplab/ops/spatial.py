@@ -60,7 +60,7 @@ def crop(images: Tensor, index: Tensor, views: Tensor, size: tuple[int, int]) ->
         chosen = (halvings == times).nonzero().squeeze(1)
         shrunk = 2.0**done
         here = torch.stack(
-            torch.broadcast_tensors(
+            torch.broadcast_tensors(  # type: ignore[no-untyped-call]
                 2 * x[chosen][:, None, :] / (shrunk * small.shape[-1]) - 1,
                 2 * y[chosen][:, :, None] / (shrunk * small.shape[-2]) - 1,
             ),
@@ -83,4 +83,5 @@ def _sample(images: Tensor, index: Tensor, grid: Tensor) -> Tensor:
     sampled = F.grid_sample(
         images, table.flatten(1, 2).to(images.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
     )
-    return sampled.unflatten(2, (most, height)).transpose(1, 2)[index, place]
+    crops: Tensor = sampled.unflatten(2, (most, height)).transpose(1, 2)[index, place]  # type: ignore[no-untyped-call]
+    return crops
