@@ -140,7 +140,7 @@ def test_a_first_skeleton_is_four_lines() -> None:
         ({"edges": [["a", "z"]]}, "unknown keypoints: z"),
         ({"keypoints": ["a", "a", "b"]}, "occur twice"),
         ({"keypoints": []}, "has no keypoints"),
-        ({"sigmas": "even"}, "Write sigmas: uniform"),
+        ({"sigmas": "even"}, "write sigmas: uniform"),
         ({"sigmas": "uniform"}, "uniform sigmas state their own"),
         ({"flip_pairs": "by_name", "keypoints": ["a", "left_b", "right_c"]}, "no partner: left_b, right_c"),
         ({"flip_pairs": None}, "left_b and right_b look like a pair"),

@@ -254,8 +254,8 @@ def test_an_unknown_keypoint_is_named(name: str, tmp_path: Path) -> None:
 
 def test_a_format_without_an_example_says_what_to_add(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(globals(), "EXAMPLES", tmp_path)
-    with pytest.raises(pytest.fail.Exception, match=r"add tests/data/formats/coco\.py with make\(folder\)"):
-        example("coco")
+    with pytest.raises(pytest.fail.Exception, match=r"add tests/data/formats/lsp\.py with make\(folder\)"):
+        example("lsp")
     (tmp_path / "coco.py").write_text("def make(folder): ...\n")
     with pytest.raises(pytest.fail.Exception, match="lacks rewrite"):
         example("coco")

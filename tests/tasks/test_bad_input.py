@@ -184,7 +184,7 @@ def test_pretrained_weights_that_are_not_available(config: Config) -> None:
         (["trainer.precision=17"], "trainer: .*17"),
         (["trainer=gpu"], "torch .* sees none. Use trainer=cpu"),
         (["size=[70,64]"], "multiples of 32"),
-        (["optimizer.lr=1e30"], "the loss is not finite at step .* Lower optimizer.lr"),
+        (["optimizer.lr=1e30"], "the loss is not finite at step .* lower optimizer.lr"),
     ],
 )
 def test_invalid_options_end_in_one_message(

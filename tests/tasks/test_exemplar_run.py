@@ -72,7 +72,11 @@ def test_more_subjects_than_max_poses_are_refused(config: Config, dotted: Path) 
     """The message names the model, which has no head."""
     path = dotted / "annotations.json"
     document = json.loads(path.read_text())
-    document["annotations"] += [{**a, "id": a["id"] + 100} for a in document["annotations"]]
+    copies = [
+        {**a, "id": a["id"] + 100, "keypoints": a["keypoints"][3:] + a["keypoints"][:3]}
+        for a in document["annotations"]
+    ]
+    document["annotations"] += copies
     path.write_text(json.dumps(document))
     with pytest.raises(DataError, match=r"model 'Exemplar' holds 1 pose per view, but regions 'image' shows up to 2"):
         train(config(*EXEMPLAR, "model.max_poses=1"))

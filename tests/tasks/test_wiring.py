@@ -174,7 +174,7 @@ def test_refused_transforms_are_named(transform: dict[str, object], message: str
 )
 def test_what_the_trainer_refuses_is_named(override: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_trainer(compose("train", ["trainer=cpu", override]), tmp_path, [], [])
+        build_trainer(compose("train", ["trainer=cpu", override]), tmp_path, [], [], [])
 
 
 @pytest.mark.parametrize(

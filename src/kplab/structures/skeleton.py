@@ -58,9 +58,11 @@ class Skeleton:
 
         for key, words in {"keypoints": (), "edges": (), "flip_pairs": ("by_name",), "sigmas": ("uniform",)}.items():
             value = config.get(key)
-            if not isinstance(value, list | tuple | None) and value not in words:
-                raise fail(f"{key} is '{value}'", "Write a list: [a, b, …].")
-        sigma_list = config.get("sigmas") if isinstance(config.get("sigmas"), list | tuple) else ()
+            listed = isinstance(value, Sequence) and not isinstance(value, str)
+            if value is not None and not listed and value not in words:
+                also = "".join(f" Or write {key}: {word}." for word in words)
+                raise fail(f"{key} is '{value}'", f"Write a list: [a, b, …].{also}")
+        sigma_list = () if isinstance(config.get("sigmas"), str) else config.get("sigmas")
         if not all(type(s) in (int, float) and abs(s) < 1e6 for s in sigma_list or ()):
             raise fail("a sigma is not a number", "Sigmas are positive falloffs of OKS, such as 0.025.")
         if not all(config.get("keypoints") or ()):
