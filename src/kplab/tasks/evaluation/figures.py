@@ -46,7 +46,8 @@ def read_curves(folder: Path) -> dict[str, dict[int, float]]:
     sums: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     with path.open(newline="", errors="replace") as stream:
         waiting: list[tuple[str, float]] = []
-        for number, row in enumerate(csv.DictReader(stream)):
+        complete = (line for line in stream if line.endswith("\n"))
+        for number, row in enumerate(csv.DictReader(complete)):
             if number > MOST_ROWS:
                 break
             values = [(k, v) for k, text in row.items() if k and (v := _number(text)) is not None]

@@ -242,7 +242,7 @@ export function imagesView(el, first) {
   }
 
   function option(key, label, on, apply) {
-    return h("label", { class: "check" }, h("input", { type: "checkbox", checked: on, onchange: (event) => apply(event.target.checked) }), label);
+    return h("label", { class: "check" }, h("input", { type: "checkbox", "data-option": key, checked: on, onchange: (event) => apply(event.target.checked) }), label);
   }
 
   function move(id) {
@@ -335,8 +335,10 @@ export function imagesView(el, first) {
         drawControls();
         redraw();
         if (single) {
-          single.model.set("lines", args.lines !== "0");
-          single.model.set("names", args.names === "1");
+          for (const [key, on] of [["lines", args.lines !== "0"], ["names", args.names === "1"]]) {
+            single.model.set(key, on);
+            body.querySelector(`[data-option=${key}]`).checked = on;
+          }
           single.model.set("layers", layersOf(item()));
         }
         return true;
