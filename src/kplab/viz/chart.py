@@ -159,6 +159,9 @@ def _lines(panel: Axes, plot: Plot) -> None:
         how = "steps-post" if plot.steps else "default"
         panel.plot(x, y, style, color=colour(s.colour), lw=1.2, marker=marker, ms=2.5, label=s.name, drawstyle=how)
     if plot.x == "epoch":
+        low, high = panel.get_xlim()
+        if high - low < 2:  # a single epoch
+            panel.set_xlim(low - 1, high + 1)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

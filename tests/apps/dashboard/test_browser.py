@@ -362,7 +362,7 @@ def test_a_model_without_weights_has_no_heatmaps_and_says_so(page: Page, made) -
     page.locator(".cell").first.click()
     ready(page)
     page.keyboard.press("h")
-    expect(page.get_by_text("no checkpoint")).to_be_visible()
+    expect(page.get_by_text("has no checkpoint")).to_be_visible()
     page.expected[:] = [f for f in page.expected if "400" not in f]  # type: ignore[attr-defined]
 
 

@@ -317,13 +317,22 @@ class Pictures:
         except OSError:
             return "missing"
 
-    def jpeg(self, image_id: int, width: int) -> bytes:
-        """An image as JPEG, at most ``width`` pixels wide; 0 is its own size.
+    def jpeg(self, image_id: int, width: int, box: tuple[int, int, int, int] | None = None) -> bytes:
+        """An image as JPEG.
+
+        Args:
+            width: pixels at most; 0 is its own size.
+            box: xyxy of the part that is wanted; None is all.
 
         Raises:
             DataError: it can't be read.
         """
         image = self.source.read(self.place(image_id))
+        if box is not None:
+            x0, y0, x1, y1 = box
+            image = image[max(0, y0) : max(0, y1), max(0, x0) : max(0, x1)]
+            if not image.size:
+                raise DataError(f"box {box} is outside image {image_id}.")
         if 0 < width < image.shape[1]:
             height = max(1, round(image.shape[0] * width / image.shape[1]))
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

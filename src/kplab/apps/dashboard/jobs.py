@@ -253,22 +253,10 @@ def figure(
     folders: Mapping[str, str], name: str | None, plot: str, kind: str, width: float, out: str
 ) -> dict[str, Any]:
     """Write one chart of runs to a file."""
-    chosen = figures.choose(all_plots(folders, name, plot), [plot])
-    Path(out).write_bytes(chart.encoded(chosen[0], kind, width))
+    runs = [Run.open(Path(folder)) for folder in folders.values()]
+    (chosen,) = figures.choose(figures.plots_of(runs, name, [plot]), [plot])
+    Path(out).write_bytes(chart.encoded(chosen, kind, width))
     return {}
-
-
-def all_plots(folders: Mapping[str, str], name: str | None, wanted: str = "") -> list[chart.Plot]:
-    """The charts of runs, as far as they are wanted: a comparison takes seconds."""
-    plots = figures.curve_plots({label: figures.read_curves(Path(folder)) for label, folder in folders.items()})
-    if name is None or wanted.startswith("curves-"):
-        return plots
-    found = labelled(folders, name)
-    scores = {label: s for label, (_, s) in found.items()}
-    if wanted.startswith(("intervals-", "differences-")):
-        return figures.comparison_plots(compare(scores, RESAMPLES, SEED))
-    plots += figures.score_plots(scores)
-    return plots + figures.pareto_plots([figures.point_of(run, label, s) for label, (run, s) in found.items()])
 
 
 def heatmaps(folder: str, split: str, image_id: int, keypoint: int | None, out: str) -> dict[str, Any]:

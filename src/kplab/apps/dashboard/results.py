@@ -17,7 +17,7 @@ from kplab.apps.dashboard.images import MOST, ImageTable, Pictures, Recent, Sele
 from kplab.apps.dashboard.index import Index, Watcher
 from kplab.apps.dashboard.security import find_run
 from kplab.apps.dashboard.worker import Worker
-from kplab.errors import ConfigError, KplabError
+from kplab.errors import ConfigError, KplabError, RunError
 from kplab.runs.provenance import sha256
 from kplab.runs.run import Run
 from kplab.tasks.evaluation.comparison import labels_of
@@ -110,6 +110,24 @@ class Results:
                 scratch.write_text(json.dumps(found))
                 scratch.replace(path)
                 return found
+
+    def run(self, args: dict[str, str]) -> dict[str, Any]:
+        """One run."""
+        return views.run_view(find_run(self.runs_dir, args.get("name", "")))
+
+    def curves(self, args: dict[str, str]) -> dict[str, Any]:
+        """Learning curves of runs."""
+        return views.curves_view(self.runs(args))
+
+    def compare(self, args: dict[str, str]) -> dict[str, Any]:
+        """What a comparison shows at once: names, shared scores, differences of the configs."""
+        runs = self.runs(args)
+        return {
+            "runs": [self.head(run) for run in runs],
+            "labels": self.labels(runs),
+            "sets": views.shared_sets(runs),
+            "config": views.differing(runs),
+        }
 
     # ------------------------------------------------------------ charts
 
@@ -205,7 +223,7 @@ class Results:
         """The pixels of one image, which the browser keeps: its address has the version of the file."""
         run = find_run(self.runs_dir, args.get("run", ""))
         _, about = self.table(run, args.get("set", ""))
-        pixels = self.opened(run, about["card"]).jpeg(whole(args, "id", 0), whole(args, "w", 0))
+        pixels = self.opened(run, about["card"]).jpeg(whole(args, "id", 0), whole(args, "w", 0), box_of(args))
         return Response(
             pixels, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=31536000, immutable"}
         )
@@ -215,6 +233,8 @@ class Results:
         run = find_run(self.runs_dir, args.get("run", ""))
         _, about = self.table(run, args.get("set", ""))
         keypoint = whole(args, "keypoint", -1)
+        if not any((run.folder / "checkpoints").glob("*.ckpt")):
+            raise RunError(f"{run.name} has no checkpoint, so its model can't be asked.")
         with tempfile.NamedTemporaryFile(suffix=".png") as file:
             self.modeller.call(
                 "heatmaps", folder=str(run.folder), split=str(about["card"].get("split")),
@@ -248,6 +268,21 @@ def whole(args: dict[str, str], key: str, default: int) -> int:
         return int(args.get(key) or default)
     except ValueError:
         raise ConfigError(f"{key} is '{args[key]}', but must be a whole number.") from None
+
+
+def box_of(args: dict[str, str]) -> tuple[int, int, int, int] | None:
+    """The part of an image that an address names; None where it names none.
+
+    Raises:
+        ConfigError: it is not four whole numbers.
+    """
+    if not args.get("box"):
+        return None
+    try:
+        x0, y0, x1, y1 = (int(v) for v in args["box"].split(","))
+    except ValueError:
+        raise ConfigError(f"box is '{args['box']}', but must be four whole numbers: x0,y0,x1,y1.") from None
+    return x0, y0, x1, y1
 
 
 def selection_of(args: dict[str, str]) -> Selection:

@@ -26,7 +26,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from kplab.apps.dashboard import query, views
+from kplab.apps.dashboard import query
 from kplab.apps.dashboard.index import Index, Watcher, cache_folder
 from kplab.apps.dashboard.results import Results
 from kplab.apps.dashboard.security import Guard, find_run, is_loopback
@@ -86,11 +86,11 @@ class Service:
 
     def run(self, args: dict[str, str]) -> Any:
         """One run."""
-        return views.run_view(find_run(self.runs_dir, args.get("name", "")))
+        return self.results.run(args)
 
     def curves(self, args: dict[str, str]) -> Any:
         """Learning curves of runs."""
-        return views.curves_view(self.results.runs(args))
+        return self.results.curves(args)
 
     def analysis(self, args: dict[str, str]) -> Any:
         """Charts of scores."""
@@ -102,13 +102,7 @@ class Service:
 
     def compare(self, args: dict[str, str]) -> Any:
         """What a comparison shows at once: names, shared scores, differences of the configs."""
-        runs = self.results.runs(args)
-        return {
-            "runs": [self.results.head(run) for run in runs],
-            "labels": self.results.labels(runs),
-            "sets": views.shared_sets(runs),
-            "config": views.differing(runs),
-        }
+        return self.results.compare(args)
 
     def images(self, args: dict[str, str]) -> Any:
         """A page of images."""

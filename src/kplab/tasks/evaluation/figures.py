@@ -16,11 +16,13 @@ import pandas as pd
 
 from kplab.errors import ConfigError, RunError
 from kplab.metrics.average_precision import RECALLS, precision_curves
-from kplab.metrics.compare import Comparison
+from kplab.metrics.compare import Comparison, compare
 from kplab.metrics.metric import Metric, metrics_of, row_of
 from kplab.metrics.score import Scores
 from kplab.runs.run import Run
 from kplab.structures.predictions import card_path
+from kplab.tasks.evaluation.comparison import labels_of, shared_scores
+from kplab.tasks.evaluation.files import read_scores
 from kplab.viz.chart import Plot, Series, numbers, thinned
 
 #: Names of the charts of scores, and what each shows.
@@ -285,6 +287,32 @@ def speed_of(run: Run, scores: Scores) -> float | None:
         if isinstance(card, dict) and card.get("sha256") == scores.card.get("predictions_hash"):
             return _number(card.get("images_per_s"))
     return None
+
+
+def plots_of(runs: Sequence[Run], split: str | None, wanted: Sequence[str] = ()) -> list[Plot]:
+    """The charts of runs: curves, scores and, of several runs, intervals and accuracy against cost.
+
+    Args:
+        runs: in the order of their colours.
+        split: as of ``kplab compare``: a split, or the name of scores; None where the runs share one.
+        wanted: names of charts; others may be left out, as some take seconds. Empty: all.
+
+    Raises:
+        RunError: the runs share no scores, or several, and not only curves are wanted.
+        CardMismatch: intervals are wanted of scores that were not made in the same way.
+    """
+    labels = labels_of(list(runs))
+    plots = curve_plots({label: read_curves(run.folder) for label, run in zip(labels, runs, strict=True)})
+    if wanted and all(name.startswith("curves-") for name in wanted):
+        return plots
+    _, paths = shared_scores(list(runs), split, labels)
+    scores = {label: read_scores(path) for label, path in paths.items()}
+    plots += score_plots(scores)
+    if len(runs) > 1:
+        plots += pareto_plots([point_of(run, label, scores[label]) for label, run in zip(labels, runs, strict=True)])
+    if not wanted or any(name.startswith(("intervals-", "differences-")) for name in wanted):
+        plots += comparison_plots(compare(scores))
+    return plots
 
 
 def metrics_shown(scores: Scores, output: str = "score") -> list[Metric]:

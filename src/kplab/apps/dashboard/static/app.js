@@ -1,7 +1,7 @@
 // The page: navigation, theme, keys, and the view that the address names.
 
 import { compareView } from "./compare.js";
-import { change, h, link, place, report } from "./dom.js";
+import { h, link, place, report } from "./dom.js";
 import { imagesView } from "./images.js";
 import { runView } from "./run.js";
 import { runsView } from "./runs.js";
@@ -114,6 +114,6 @@ document.body.append(
     h("button", { type: "button", class: "small", onclick: () => help.showModal() }, "keys"), themeButton()),
   main, help);
 addEventListener("hashchange", route);
-if (!location.hash && report) change({}, true);
+if (!location.hash && report) history.replaceState(null, "", report.pages[0][1]);
 if (!report) listen();
 route();

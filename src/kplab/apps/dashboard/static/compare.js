@@ -1,7 +1,7 @@
 // Runs side by side: paired differences with a verdict, charts, keypoints, and how the configs differ.
 
 import { chart, colour } from "./chart.js";
-import { change, clock, fillLater, get, h, link, number, section, select, short, signed, status } from "./dom.js";
+import { change, clock, fillLater, get, h, link, number, report, section, select, short, signed, status } from "./dom.js";
 
 export function compareView(el, args) {
   const asked = { runs: args.runs, set: args.set };
@@ -15,7 +15,7 @@ export function compareView(el, args) {
         found.sets.length > 1 ? select("scores", found.sets, args.set ?? found.sets[0], (value) => change({ set: value })) : null,
         h("span", { class: "grow" }), h("a", { class: "button", href: link("images", { runs: args.runs, set: args.set }) }, "images")),
       h("ul", { class: "chosen" }, found.runs.map((run, i) => h("li", {}, chip(i), h("a", { href: link("run", { name: run.name, set: args.set }) }, labels[i]), " ",
-        h("span", { class: "faint" }, `${short(run.name)}, ${run.parameters === null ? "?" : (run.parameters / 1e6).toFixed(1)} M parameters, ${clock(run.seconds)}`), run.status === "finished" ? null : status(run.status),
+        h("span", { class: "faint" }, `${report ? run.name : short(run.name)}, ${run.parameters === null ? "?" : (run.parameters / 1e6).toFixed(1)} M parameters, ${clock(run.seconds)}`), run.status === "finished" ? null : status(run.status),
         names.length > 2 ? h("button", { type: "button", class: "small", "aria-label": `remove ${run.name}`, onclick: () => change({ runs: names.filter((n) => n !== run.name).join(",") }) }, "×") : null,
         i ? h("button", { type: "button", class: "small", onclick: () => change({ runs: [run.name, ...names.filter((n) => n !== run.name)].join(",") }) }, "as first") : h("span", { class: "faint" }, " reference")))),
     ];
@@ -65,7 +65,7 @@ function metrics(result, labels) {
   const names = [...new Set(result.values.map((v) => v.metric))];
   const value = (run, metric) => result.values.find((v) => v.run === run && v.metric === metric);
   return h("div", { class: "scroll" }, h("table", { class: "data" },
-    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "metric"), labels.map((label, i) => h("th", { scope: "col" }, chip(i), label)), labels.slice(1).map((label) => h("th", { scope: "col" }, `${label} − ${labels[0]}`)))),
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "metric"), labels.map((label, i) => h("th", { scope: "col", class: "number" }, chip(i), label)), labels.slice(1).map((label) => h("th", { scope: "col", class: "number" }, `${label} − ${labels[0]}`)))),
     h("tbody", {}, names.map((metric) => {
       const first = value(labels[0], metric);
       return h("tr", {}, h("th", { scope: "row" }, first.label, first.higher_is_better ? " ↑" : " ↓"),

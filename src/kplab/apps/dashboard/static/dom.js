@@ -56,10 +56,10 @@ export async function post(path, content) {
 }
 
 /** The address of an image, as small as it is shown; null where there is none. */
-export function imageAddress(run, set, item, width) {
+export function imageAddress(run, set, item, width, box = null) {
   if (report) return report.images[`${set}/${item.id}`] ?? null;
   if (!item.version) return null;
-  return address("image", { run, set, id: item.id, w: width, v: item.version });
+  return address("image", { run, set, id: item.id, w: width, box: box && box.join(","), v: item.version });
 }
 
 // ---------------------------------------------------------------- places
@@ -67,7 +67,7 @@ export function imageAddress(run, set, item, width) {
 /** The view and the arguments of the part after # of an address: "#/compare?runs=A,B". */
 export function place() {
   const [path, text] = location.hash.replace(/^#\/?/, "").split("?");
-  return { view: decodeURIComponent(path || report?.start || "runs"), args: Object.fromEntries(new URLSearchParams(text ?? "")) };
+  return { view: decodeURIComponent(path || "runs"), args: Object.fromEntries(new URLSearchParams(text ?? "")) };
 }
 
 export function link(view, args = {}) {

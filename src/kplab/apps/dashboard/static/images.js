@@ -2,9 +2,9 @@
 
 import { colour } from "./chart.js";
 import { address, change, get, h, imageAddress, link, number, place, report, select } from "./dom.js";
-import poseView, { drawErrors, drawLayer } from "./pose_view.js";
+import { drawErrors, drawLayer, renderPoseView } from "./pose_view.js";
 
-const PAGE = 60;
+const IMAGES = 60;
 const TRUTH = "#FFFFFF";
 const ORDERS = ["worst", "best", "changed", "improved", "regressed", "lowest score", "file"];
 const FILTERS = ["order", "keypoint", "min_error", "max_error", "missed", "extra", "min_size", "max_size", "visibility", "group", "text"];
@@ -45,7 +45,7 @@ export function imagesView(el, first) {
     if (!found) body.replaceChildren(h("p", { class: "faint" }, "reading predictions …"));
     const page = Number(args.page ?? 0);
     try {
-      const query = args.id ? asked({ id: args.id }) : asked({ offset: page * PAGE, limit: PAGE });
+      const query = args.id ? asked({ id: args.id }) : asked({ offset: page * IMAGES, limit: IMAGES });
       found = await get("api/images", query, loading.signal);
       message.textContent = found.trouble ?? "";
     } catch (error) {
@@ -57,9 +57,9 @@ export function imagesView(el, first) {
       drawControls();
       return;
     }
-    drawControls();
     if (args.id) one();
     else grid(page);
+    drawControls();
     el.removeAttribute("aria-busy");
   }
 
@@ -89,7 +89,7 @@ export function imagesView(el, first) {
       if (key !== "t") dot.style.background = tone;
       return h("label", { class: "check" }, box, dot, label);
     });
-    controls.replaceChildren(...filters, h("fieldset", { class: "layers" }, h("legend", { class: "outside" }, "shown"), toggles), h("span", { class: "grow" }), h("span", { class: "faint", role: "status" }, args.id ? `image ${found.at + 1} of ${found.total}` : `${found.total} images`));
+    controls.replaceChildren(...[...filters, args.id || report ? null : h("label", { class: "check" }, h("input", { type: "checkbox", "data-crop": true, checked: cropping, onchange: (event) => change({ crop: event.target.checked ? "1" : "0" }) }), "crop to subjects"), h("fieldset", { class: "layers" }, h("legend", { class: "outside" }, "shown"), toggles), h("span", { class: "grow" }), h("span", { class: "faint", role: "status" }, args.id ? `image ${found.at + 1} of ${found.total}` : `${found.total} images`)].filter(Boolean));
     if (held) controls.querySelector(`[data-key="${held}"]`)?.focus();
   }
 
@@ -125,16 +125,41 @@ export function imagesView(el, first) {
 
   // ------------------------------------------------------------ grid
 
+  /** The part of an image with its subjects, in whole pixels: xyxy. */
+  function around(item) {
+    const [width, height] = sizeOf(item);
+    const all = [item.truth, ...item.runs.map((r) => r.poses)].flat().map((p) => p.xy);
+    const ends = [0, 1].map((axis) => all.flatMap((xy) => xy.filter((v, i) => i % 2 === axis && Number.isFinite(v))));
+    if (!ends[0].length) return [0, 0, width, height];
+    const [x0, x1, y0, y1] = [Math.min(...ends[0]), Math.max(...ends[0]), Math.min(...ends[1]), Math.max(...ends[1])];
+    const half = Math.max(x1 - x0, y1 - y0, 24) * 0.62;
+    const [x, y] = [(x0 + x1) / 2, (y0 + y1) / 2];
+    return [Math.max(0, x - half), Math.max(0, y - half), Math.min(width, x + half), Math.min(height, y + half)].map(Math.round);
+  }
+
+  /** The part of an image that its cell shows: all, or its subjects where they are small or it is asked for. */
+  function parts() {
+    const whole = found.items.map((item) => [0, 0, ...sizeOf(item)]);
+    if (report || !found.items[0]?.size) return whole;
+    const close = found.items.map(around);
+    const share = close.map((b, i) => ((b[2] - b[0]) * (b[3] - b[1])) / (whole[i][2] * whole[i][3])).sort((a, b) => a - b);
+    cropping = args.crop ? args.crop === "1" : share[Math.floor(share.length / 2)] < 0.15;
+    return cropping ? close : whole;
+  }
+
+  let cropping = false;
+  let boxes = [];
   let redraw = () => {};
   let watch = null;
 
   function grid(page) {
     single = null;
     const wide = 320 * Math.min(2, window.devicePixelRatio || 1);
-    const aspects = found.items.map((item) => sizeOf(item)[0] / sizeOf(item)[1]).sort((a, b) => a - b);
+    boxes = parts();
+    const aspects = boxes.map(([x0, y0, x1, y1]) => (x1 - x0) / (y1 - y0)).sort((a, b) => a - b);
     const aspect = Math.min(1.8, Math.max(0.75, aspects[Math.floor(aspects.length / 2)] ?? 1));
-    const cells = found.items.map((item) => {
-      const source = imageAddress(runs()[0], found.set, item, wide);
+    const cells = found.items.map((item, i) => {
+      const source = imageAddress(runs()[0], found.set, item, wide, cropping ? boxes[i] : null);
       const picture = h("img", { alt: item.file, src: source, loading: "eager", decoding: "async" });
       const frame = h("span", { class: "frame" }, picture);
       frame.style.aspectRatio = String(aspect);
@@ -162,10 +187,10 @@ export function imagesView(el, first) {
     context.clearRect(0, 0, box.width, box.height);
     const frames = [...sheet.querySelectorAll(".frame")].map((f) => f.getBoundingClientRect());
     found.items.forEach((item, i) => {
-      const [width, height] = sizeOf(item);
+      const [x0, y0, x1, y1] = boxes[i];
       const f = frames[i];
-      const scale = Math.min(f.width / width, f.height / height);
-      const map = { scale, dx: f.left - box.left + (f.width - width * scale) / 2, dy: f.top - box.top + (f.height - height * scale) / 2 };
+      const scale = Math.min(f.width / (x1 - x0), f.height / (y1 - y0));
+      const map = { scale, dx: f.left - box.left + f.width / 2 - ((x0 + x1) / 2) * scale, dy: f.top - box.top + f.height / 2 - ((y0 + y1) / 2) * scale };
       const layers = layersOf(item);
       const options = { radius: found.skeleton.keypoints.length > 40 ? 1.3 : 2.2, keypoint: keypoint() };
       context.save();
@@ -182,21 +207,21 @@ export function imagesView(el, first) {
 
   /** Fetch the next page's images and points before they are asked for. */
   function prefetch(page) {
-    if (report || (page + 1) * PAGE >= found.total) return;
+    if (report || (page + 1) * IMAGES >= found.total) return;
     const [now, wide] = [found, 320 * Math.min(2, window.devicePixelRatio || 1)];
     const idle = window.requestIdleCallback ?? ((call) => setTimeout(call, 200));
     idle(async () => {
-      const next = await get("api/images", asked({ offset: (page + 1) * PAGE, limit: PAGE })).catch(() => null);
+      const next = await get("api/images", asked({ offset: (page + 1) * IMAGES, limit: IMAGES })).catch(() => null);
       if (now !== found) return;
       for (const item of next?.items ?? []) {
-        const source = imageAddress(runs()[0], next.set, item, wide);
+        const source = imageAddress(runs()[0], next.set, item, wide, cropping ? around(item) : null);
         if (source) new Image().src = source;
       }
     });
   }
 
   function pager(page) {
-    const last = Math.max(0, Math.ceil(found.total / PAGE) - 1);
+    const last = Math.max(0, Math.ceil(found.total / IMAGES) - 1);
     if (last === 0 || report) return "";
     return h("div", { class: "pager" },
       h("button", { type: "button", disabled: page === 0, onclick: () => change({ page: page - 1 || "" }) }, "previous"), h("span", {}, `page ${page + 1} of ${last + 1}`),
@@ -237,7 +262,7 @@ export function imagesView(el, first) {
         report ? null : h("button", { type: "button", "aria-pressed": "false", onclick: heatmaps, "data-heat": true }, "heatmaps"), heat),
       h("p", { class: "faint" }, now.file, now.group ? ` (group ${now.group})` : "", " ", figures(now)),
       view, h("h2", {}, "Largest errors"), crops);
-    single.stop = poseView.render({ model, el: view });
+    single.stop = renderPoseView({ model, el: view });
     drawCrops(crops, now, model.get("image"));
   }
 

@@ -82,7 +82,7 @@ function make(tag, name, parent) {
   return element;
 }
 
-function render({ model, el }) {
+export function renderPoseView({ model, el }) {
   el.classList.add("pose-view");
   const stage = make("div", "stage", el);
   stage.tabIndex = 0;
@@ -237,4 +237,4 @@ function render({ model, el }) {
   return () => watch.disconnect();
 }
 
-export default { render };
+export default { render: renderPoseView };

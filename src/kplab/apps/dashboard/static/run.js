@@ -21,7 +21,7 @@ export function runView(el, args) {
       h("div", { class: "title" }, h("h1", {}, short(run.name)), status(run.status),
         run.record.experiment ? h("span", { class: "faint" }, run.record.experiment) : null,
         names.length > 1 ? select("scores", names, set?.name, (value) => change({ set: value })) : null,
-        h("span", { class: "grow" }), set ? h("a", { class: "button", href: link("images", { runs: name, set: set.name }) }, "images") : null),
+        h("span", { class: "grow" }), set && !report ? h("a", { class: "button", href: link("images", { runs: name, set: set.name }) }, "images") : null),
       run.error ? h("p", { class: "error" }, run.error) : null,
       run.cut ? h("p", { class: "faint" }, run.cut) : null,
       run.faults.map((fault) => h("p", { class: "error" }, fault)),
@@ -33,8 +33,8 @@ export function runView(el, args) {
         section("Provenance", h("ol", { class: "chain" }, run.chain.map(step)), h("p", {}, "to make this run again: ", h("code", {}, run.reproduce), " ", copy(run.reproduce)),
           run.command ? h("p", {}, "made by: ", h("code", {}, run.command), " ", copy(run.command)) : null),
         set ? section("Score card", cardTable(set.card)) : null),
-      text("Config", run.config),
-      text("Record", JSON.stringify(run.record, null, 1)),
+      folded("Config", run.config),
+      folded("Record", JSON.stringify(run.record, null, 1)),
     ];
   }
 
@@ -122,7 +122,7 @@ export function runView(el, args) {
   };
 }
 
-function text(title, content) {
+function folded(title, content) {
   return h("details", { class: "text" }, h("summary", {}, title), copy(content), h("pre", {}, content));
 }
 
