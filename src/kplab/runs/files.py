@@ -34,7 +34,9 @@ def check_may_write(path: Path) -> None:
         DataError: names the path.
     """
     if _READING_ONLY.get():
-        raise DataError(f"{path}: is missing, and is not made here. Open the dataset once with: kplab data dataset=NAME.")
+        raise DataError(
+            f"{path}: is missing, and is not made here. Open the dataset once with: kplab data dataset=NAME."
+        )
 
 
 @contextmanager

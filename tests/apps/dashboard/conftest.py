@@ -49,6 +49,7 @@ evaluation: {{pck_normalizer: pixels, pck_thresholds: [2, 5], auc_range: [0, 10]
 def make_images(folder: Path, images: int = 90, size: tuple[int, int] = (96, 72)) -> None:
     """Images of noise with one or two subjects of four coloured dots each, in three folders, in COCO's layout."""
     rng = np.random.default_rng(0)
+    shape = np.array([[0, -12], [-14, 0], [14, 0], [0, 13]])
     colours = ((40, 40, 230), (40, 220, 40), (235, 60, 60), (0, 220, 230))
     records, annotations = [], []
     for i in range(1, images + 1):
@@ -56,7 +57,7 @@ def make_images(folder: Path, images: int = 90, size: tuple[int, int] = (96, 72)
         picture = rng.integers(40, 110, (size[1], size[0], 3)).astype(np.uint8)
         for subject in range(1 + (i % 4 == 0)):
             middle = rng.uniform([30, 25], [size[0] - 30, size[1] - 25])
-            xy = (middle + [[0, -12], [-14, 0], [14, 0], [0, 13]] + rng.normal(0, 3, (4, 2))).clip(2, [94, 70])
+            xy = (middle + shape + rng.normal(0, 3, (4, 2))).clip(2, [94, 70])
             for (x, y), colour in zip(xy, colours, strict=True):
                 cv2.circle(picture, (round(x), round(y)), 3, colour, -1)
             visible = np.where(rng.random(4) < 0.2, 1, 2)
@@ -151,9 +152,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     runs_dir.mkdir()
     a = finish(make_run(runs_dir, config, "alpha"), labels, 1.5, 1)
     b = finish(make_run(runs_dir, config, "beta"), labels, 4.0, 2)
-    seeds = [
-        finish(make_run(runs_dir, config, "gamma", seed=s), labels, 2.0 + 0.1 * s, 10 + s).name for s in range(3)
-    ]
+    seeds = [finish(make_run(runs_dir, config, "gamma", seed=s), labels, 2.0 + 0.1 * s, 10 + s).name for s in range(3)]
     other = finish(make_run(runs_dir, config, "delta"), labels, 2.0, 5, {"max_dets": 1})
     failed = make_run(runs_dir, config, "epsilon")
     failed.update(experiment=EVIL)

@@ -329,7 +329,9 @@ def test_one_image(page: Page, made) -> None:
     width = page.locator("img.pixels").first.evaluate("i => i.getBoundingClientRect().width")
     page.reload()
     ready(page)
-    assert page.locator("img.pixels").first.evaluate("i => i.getBoundingClientRect().width") == pytest.approx(width, rel=0.01)
+    assert page.locator("img.pixels").first.evaluate("i => i.getBoundingClientRect().width") == pytest.approx(
+        width, rel=0.01
+    )
     stage.focus()
     page.keyboard.press("0")
     page.wait_for_function("() => !location.hash.includes('zoom')")
@@ -412,7 +414,9 @@ def test_the_keyboard_reaches_everything(page: Page, made) -> None:
     seen = []
     for _ in range(40):
         page.keyboard.press("Tab")
-        seen.append(page.evaluate("document.activeElement.textContent + document.activeElement.getAttribute('aria-label')"))
+        seen.append(
+            page.evaluate("document.activeElement.textContent + document.activeElement.getAttribute('aria-label')")
+        )
     text = " ".join(map(str, seen))
     for part in ("to the content", "Runs", "theme", "filter", "columns", "group by", "choose", "alpha", "mean px"):
         assert part in text, part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -81,10 +82,8 @@ def test_a_wrong_filter_says_what_is_wrong(index: Index, text: str, message: str
 @pytest.mark.parametrize("evil", ["x' OR 1=1 --", "run='; DROP TABLE run; --", 'a"b=1', "run~%"])
 def test_a_filter_is_no_sql(index: Index, evil: str) -> None:
     """It finds nothing, or is refused; the index stays as it was."""
-    try:
+    with contextlib.suppress(ConfigError):
         assert names(index, evil) == []
-    except ConfigError:
-        pass
     assert query.page(index, Query())["all"] == 9
 
 
@@ -100,7 +99,7 @@ def test_sorting_puts_rows_without_a_value_last(index: Index) -> None:
 def test_pages_are_disjoint_and_complete(index: Index) -> None:
     parts = [names(index, sort="mean_px", offset=o, limit=4) for o in (0, 4, 8)]
     assert [len(p) for p in parts] == [4, 4, 1]
-    assert sum(parts, []) == names(index, sort="mean_px")
+    assert [name for part in parts for name in part] == names(index, sort="mean_px")
 
 
 def test_a_column_of_the_config(index: Index, made) -> None:
@@ -112,9 +111,7 @@ def test_a_column_of_the_config(index: Index, made) -> None:
 def test_groups_have_mean_and_spread(index: Index, made) -> None:
     found = query.groups(index, Query("gamma", columns=["mean_px"], sort="-count"), ["training"])
     (group,) = found["groups"]
-    values = [
-        Scores.read(made.runs_dir / name / "scores" / "dots-test.json").summary["mean_px"] for name in made.seeds
-    ]
+    values = [Scores.read(made.runs_dir / name / "scores" / "dots-test.json").summary["mean_px"] for name in made.seeds]
     mean = sum(values) / 3
     spread = (sum((v - mean) ** 2 for v in values) / 2) ** 0.5
     assert group["count"] == 3

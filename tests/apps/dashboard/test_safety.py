@@ -96,7 +96,19 @@ def test_every_answer_has_a_strict_policy(client: TestClient) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../outside_run", "..", ".", "", "/etc", "a/../../outside_run", ".dashboard", "link_out", "%2e%2e", "x\0y", "..\\x"],
+    [
+        "../outside_run",
+        "..",
+        ".",
+        "",
+        "/etc",
+        "a/../../outside_run",
+        ".dashboard",
+        "link_out",
+        "%2e%2e",
+        "x\0y",
+        "..\\x",
+    ],
 )
 def test_no_name_leads_out_of_the_runs(copied: Service, made, tmp_path: Path, name: str) -> None:
     outside = tmp_path / "outside_run"
@@ -125,7 +137,9 @@ def test_no_set_leads_out_of_its_run(copied: Service, made, tmp_path: Path, name
         assert answer.status_code == 400, (path, answer.text)
 
 
-@pytest.mark.parametrize("path", ["/static/../server.py", "/static/%2e%2e/server.py", "/static//etc/passwd", "/static/"])
+@pytest.mark.parametrize(
+    "path", ["/static/../server.py", "/static/%2e%2e/server.py", "/static//etc/passwd", "/static/"]
+)
 def test_static_files_are_those_of_the_pages(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
 
@@ -150,13 +164,18 @@ def rewrite(folder: Path, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "subprocess.Popen", "builtins.exec", "kplab.runs.notes.write", "kplab.data.formats.coco.open"]
+    "target",
+    ["os.system", "subprocess.Popen", "builtins.exec", "kplab.runs.notes.write", "kplab.data.formats.coco.open"],
 )
 def test_nothing_of_a_run_is_executed(copied: Service, made, tmp_path: Path, target: str) -> None:
     """A run from elsewhere may name any function in its config: it is refused before it is imported."""
     run = copied.runs_dir / made.a
     proof = tmp_path / "proof"
-    rewrite(run, "_target_: kplab.data.formats.coco.read", f"_target_: {target}\n      command: touch {proof}\n      args: touch {proof}")
+    rewrite(
+        run,
+        "_target_: kplab.data.formats.coco.read",
+        f"_target_: {target}\n      command: touch {proof}\n      args: touch {proof}",
+    )
     client = TestClient(application(copied), base_url=BASE)
     for path in ("run", "compare", "analysis", "images", "curves"):
         client.get(f"/api/{path}", params={"name": made.a, "runs": made.a})
@@ -205,7 +224,9 @@ def test_pages_ask_no_other_host_and_make_no_html_of_data() -> None:
     """In the sources of the pages; the browser tests watch the requests."""
     for path in STATIC.glob("*"):
         text = path.read_text()
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text), path
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text), (
+            path
+        )
         for address in re.findall(r"https?://[^\s\"'`)]+", text):
             assert address.startswith("http://www.w3.org/"), (path, address)
         assert len(text.splitlines()) <= 400, path

@@ -336,5 +336,8 @@ class Pictures:
         if 0 < width < image.shape[1]:
             height = max(1, round(image.shape[0] * width / image.shape[1]))
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        quality = [cv2.IMWRITE_JPEG_QUALITY, 85 if width else 95]
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 85]
+        if width == 0:
+            full = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+            quality = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, full]
         return cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), quality)[1].tobytes()

@@ -171,7 +171,10 @@ def stamps(runs_dir: Path) -> Iterator[tuple[str, str]]:
         return
     for entry in entries:
         if entry.is_dir():
-            yield entry.name, "-".join(_changed(f"{entry.path}/{name}") for name in ("run.json", "notes.json", "scores"))
+            yield (
+                entry.name,
+                "-".join(_changed(f"{entry.path}/{name}") for name in ("run.json", "notes.json", "scores")),
+            )
 
 
 def _changed(path: str) -> str:

@@ -188,7 +188,9 @@ def image_table(folder: str, name: str, out: str) -> dict[str, Any]:
     arrays = {
         "image_id": ids,
         "names": images["file"].fillna("").to_numpy(dtype=str),
-        "group": (images["group"] if "group" in images else pd.Series([""] * len(images))).fillna("").to_numpy(dtype=str),
+        "group": (images["group"] if "group" in images else pd.Series([""] * len(images)))
+        .fillna("")
+        .to_numpy(dtype=str),
         **{c: images[c].to_numpy(dtype=np.int32) for c in ("n_instances", "n_missed", "n_extra")},
         "mean_px": images["mean_px"].to_numpy(dtype=np.float32),
         "image": of_instance,

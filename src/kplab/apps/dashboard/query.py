@@ -18,9 +18,7 @@ from typing import Any
 from kplab.apps.dashboard.index import OWN, Index
 from kplab.errors import ConfigError
 
-_TERM = re.compile(
-    r'\s*(?P<key>[^\s=<>!~"]+)(?P<op>!=|<=|>=|=|<|>|~)(?P<value>"[^"]*"|\S*)|\s*(?P<word>"[^"]*"|\S+)'
-)
+_TERM = re.compile(r'\s*(?P<key>[^\s=<>!~"]+)(?P<op>!=|<=|>=|=|<|>|~)(?P<value>"[^"]*"|\S*)|\s*(?P<word>"[^"]*"|\S+)')
 #: Keys that a word alone is searched in.
 SEARCHED = ("run", "experiment", "dataset", "tags", "note")
 MOST = 1000
@@ -157,7 +155,8 @@ def condition(index: Index, text: str) -> tuple[str, tuple[Any, ...]]:
     Raises:
         ConfigError: a term names an unknown key, or compares with something that is no number.
     """
-    parts, values = ["1"], []
+    parts: list[str] = ["1"]
+    values: list[Any] = []
     for found in _TERM.finditer(text.strip()):
         if found["word"] is not None:
             word = found["word"].strip('"')
@@ -170,6 +169,7 @@ def condition(index: Index, text: str) -> tuple[str, tuple[Any, ...]]:
             continue
         key, op, value = key_of(index, found["key"]), found["op"], found["value"].strip('"')
         inside = "NOT IN" if op == "!=" else "IN"
+        given: list[Any]
         if op in ("=", "!="):
             options = found["value"].strip('"').split(",") if not found["value"].startswith('"') else [value]
             either = " OR ".join("text = ? OR number = ?" for _ in options)

@@ -248,7 +248,9 @@ def listen(host: str, port: int) -> socket.socket:
         made.bind((host, port))
         return made
     except OSError as error:
-        raise ConfigError(f"can't listen on {host}:{port} ({error.strerror}). Choose another: port=0 takes a free one.") from None
+        raise ConfigError(
+            f"can't listen on {host}:{port} ({error.strerror}). Choose another: port=0 takes a free one."
+        ) from None
 
 
 def serve(runs_dir: Path, host: str, port: int, open_browser: bool) -> None:
@@ -270,7 +272,9 @@ def serve(runs_dir: Path, host: str, port: int, open_browser: bool) -> None:
     if open_browser:
         Timer(0.5, webbrowser.open, [address]).start()
     app = application(service, host, token)
-    options = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2)
+    options = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2
+    )
     with contextlib.suppress(KeyboardInterrupt):
         Server(options, service).run(sockets=[listening])
 

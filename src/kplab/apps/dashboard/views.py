@@ -96,29 +96,30 @@ def score_sets(run: Run, faults: list[str]) -> list[dict[str, Any]]:
 def chain(run: Run, sets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The provenance from data to scores: steps with their hashes, in order."""
     record = run.record
-    dataset = record.get("dataset") if isinstance(record.get("dataset"), dict) else {}
-    split = record.get("split") if isinstance(record.get("split"), dict) else {}
+    dataset, split, code, weights = (_entries(record.get(key)) for key in ("dataset", "split", "code", "weights"))
     steps = [
         {
             "title": f"data {dataset.get('name', '')}",
             "lines": [[k, v] for k, v in dataset.items() if k != "name"],
         },
-        {"title": "split", "lines": [[k, split[k]] for k in ("manifest", "by", "seed", "fold", "sha256") if k in split]},
+        {
+            "title": "split",
+            "lines": [[k, split[k]] for k in ("manifest", "by", "seed", "fold", "sha256") if k in split],
+        },
         {
             "title": "training",
             "lines": [
                 ["config", record.get("config_sha256")],
-                ["code", (record.get("code") or {}).get("commit")],
-                ["uncommitted changes", (record.get("code") or {}).get("patch_sha256")],
+                ["code", code.get("commit")],
+                ["uncommitted changes", code.get("patch_sha256")],
                 ["lock file", record.get("lock_sha256")],
-                ["starts from", (record.get("weights") or {}).get("sha256") or record.get("parent")],
+                ["starts from", weights.get("sha256") or record.get("parent")],
             ],
         },
     ]
     for scores in sets:
         predictions = json_of(run, "predictions", f"{scores['name']}.record.json")
-        made_from = predictions.get("made_from") if isinstance(predictions.get("made_from"), dict) else {}
-        checkpoint = (made_from or {}).get("checkpoint") or {}
+        checkpoint = _entries(_entries(predictions.get("made_from")).get("checkpoint"))
         steps += [
             {"title": f"weights {checkpoint.get('file', '')}", "lines": [["sha256", checkpoint.get("sha256")]]},
             {
@@ -135,6 +136,10 @@ def chain(run: Run, sets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             },
         ]
     return [{**s, "lines": [[k, str(v)] for k, v in s["lines"] if v is not None]} for s in steps]
+
+
+def _entries(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def json_of(run: Run, folder: str, name: str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import kplab
 from kplab.errors import KplabError, describe
 
 #: Seconds without a job after which the process ends, so that its memory is free.
@@ -62,8 +61,12 @@ class Worker:
 
     def _start(self) -> subprocess.Popen[str]:
         # the same copy of the code, wherever it lies
-        own = str(Path(kplab.__file__).parents[1])
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join([own, os.environ.get("PYTHONPATH", "")]), "MPLBACKEND": "Agg"}
+        own = str(Path(__file__).parents[3])
+        env = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([own, os.environ.get("PYTHONPATH", "")]),
+            "MPLBACKEND": "Agg",
+        }
         command = [sys.executable, "-m", "kplab.apps.dashboard.worker"]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
@@ -110,6 +113,7 @@ def main() -> None:
 
     for line in sys.stdin:
         asked = json.loads(line)
+        answer: dict[str, Any]
         try:
             answer = {"result": JOBS[asked["job"]](**asked["arguments"])}
         except Exception as error:  # the process goes on with the next job

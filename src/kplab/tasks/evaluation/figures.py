@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from kplab.errors import ConfigError, RunError
 from kplab.metrics.average_precision import RECALLS, precision_curves
@@ -179,10 +178,21 @@ def precision_recall(scores: Mapping[str, Scores]) -> Plot:
     series = []
     for i, (run, s) in enumerate(scores.items()):
         curves = precision_curves(s.matches)
-        for name, which in (() if curves is None else (("0.50", 0), ("0.75", 5))):
-            series.append(Series(f"{run} OKS {name}", numbers(RECALLS), numbers(curves[which]), colour=i, dashed=which > 0))
+        if curves is None:
+            continue
+        for name, which in (("0.50", 0), ("0.75", 5)):
+            series.append(
+                Series(f"{run} OKS {name}", numbers(RECALLS), numbers(curves[which]), colour=i, dashed=which > 0)
+            )
     return Plot(
-        "precision_recall", "precision and recall", "line", "recall", "precision", series, x_range=[0, 1], y_range=[0, 1]
+        "precision_recall",
+        "precision and recall",
+        "line",
+        "recall",
+        "precision",
+        series,
+        x_range=[0, 1],
+        y_range=[0, 1],
     )
 
 
@@ -239,9 +249,13 @@ def pareto_plots(points: Sequence[Mapping[str, Any]]) -> list[Plot]:
         front = pareto_front([(-p[key] if lower else p[key], p["AP"]) for _, p in known])
         on = sorted((known[i][1] for i in front), key=lambda p: p[key])
         if len(on) > 1:
-            series.append(Series("Pareto front", [p[key] for p in on], [p["AP"] for p in on], colour="#777777", dashed=True))
+            series.append(
+                Series("Pareto front", [p[key] for p in on], [p["AP"] for p in on], colour="#777777", dashed=True)
+            )
         better = "left" if lower else "right"
-        found.append(Plot(f"pareto-{key}", f"AP and {label}", "scatter", label, "AP", series, note=f"better: up and {better}"))
+        found.append(
+            Plot(f"pareto-{key}", f"AP and {label}", "scatter", label, "AP", series, note=f"better: up and {better}")
+        )
     return found
 
 
@@ -335,7 +349,9 @@ def choose(plots: Iterable[Plot], wanted: Sequence[str]) -> list[Plot]:
     listed = list(plots)
     unknown = [name for name in wanted if name not in {p.name for p in listed}]
     if unknown:
-        raise ConfigError(f"there is no chart {', '.join(unknown)}. These runs have: {', '.join(p.name for p in listed)}.")
+        raise ConfigError(
+            f"there is no chart {', '.join(unknown)}. These runs have: {', '.join(p.name for p in listed)}."
+        )
     if not listed:
         raise RunError("these runs have neither curves nor scores in common, so there is nothing to draw.")
     return [p for p in listed if not wanted or p.name in wanted]
