@@ -43,7 +43,9 @@ split: null
 
 def say(what: str, value: float, unit: str, limit: float) -> None:
     """Print a measured value beside what is required."""
-    print(f"{what}: {value:.3g} {unit} (required: {limit:g} or less){'' if value <= limit else '  TOO MUCH'}", flush=True)
+    print(
+        f"{what}: {value:.3g} {unit} (required: {limit:g} or less){'' if value <= limit else '  TOO MUCH'}", flush=True
+    )
 
 
 def make_many(runs_dir: Path) -> None:
@@ -64,9 +66,16 @@ def make_many(runs_dir: Path) -> None:
             "error": None if i % 17 else "loss is NaN",
         }  # fmt: skip
         (folder / "run.json").write_text(json.dumps(record))
-        values = {"AP": rng.random(), "AR": rng.random(), "mean_px": rng.uniform(1, 20), "median_px": rng.uniform(1, 20)}
+        values = {
+            "AP": rng.random(),
+            "AR": rng.random(),
+            "mean_px": rng.uniform(1, 20),
+            "median_px": rng.uniform(1, 20),
+        }
         summary = {**values, **{m: rng.random() for m in METRICS}, "n_images": 100, "n_missed": 3}
-        (folder / "scores" / "bench-test.json").write_text(json.dumps({"evaluation": "0", "summary": summary, "card": {}}))
+        (folder / "scores" / "bench-test.json").write_text(
+            json.dumps({"evaluation": "0", "summary": summary, "card": {}})
+        )
         (folder / "scores" / "bench-test.record.json").write_text(json.dumps({"artefact": "bench-test.json"}))
 
 
@@ -81,7 +90,9 @@ def make_pair(root: Path, runs_dir: Path) -> list[str]:
     shape = rng.normal(0, 60, (KEYPOINTS, 2))
     for i in range(1, IMAGES + 1):
         (data / "images" / f"{i:05d}.jpg").hardlink_to(data / "images" / f"base{i % 50}.jpg")
-        xy = (np.array(SIZE) / 2 + rng.normal(0, 40, 2) + shape + rng.normal(0, 5, shape.shape)).clip(1, np.array(SIZE) - 1)
+        xy = (np.array(SIZE) / 2 + rng.normal(0, 40, 2) + shape + rng.normal(0, 5, shape.shape)).clip(
+            1, np.array(SIZE) - 1
+        )
         low, high = xy.min(0), xy.max(0)
         keypoints = np.concatenate([xy, np.full((KEYPOINTS, 1), 2)], 1).round(2).ravel().tolist()
         records.append({"id": i, "file_name": f"{i:05d}.jpg", "width": SIZE[0], "height": SIZE[1]})
@@ -112,7 +123,9 @@ def make_pair(root: Path, runs_dir: Path) -> list[str]:
             true.keypoint_score = rng.random(true.keypoint_score.shape)
             poses[image_id] = true
         files = {int(i): str(n) for i, n in zip(labels.image_id, labels.names, strict=True)}
-        Predictions(labels.skeleton, poses, {"run": run.name, "boxes": "annotated", "flip_test": False}, files).write(path)
+        Predictions(labels.skeleton, poses, {"run": run.name, "boxes": "annotated", "flip_test": False}, files).write(
+            path
+        )
         made_from = {"config": run.folder / "config.yaml"}
         write_record(path, root, made_from, [card_path(path)], run=run.name)
         evaluate_run(run, "test", labels=labels, quiet=True)
@@ -193,7 +206,11 @@ def measure_pages(address: str, pair: list[str]) -> None:
             done = "n => document.querySelector('.pager span')?.innerText.startsWith(`page ${n} `)"
             times.append(timed(page, lambda: page.get_by_role("button", name="next").click(), done, number))
         say("page (median of 6)", statistics.median(times), "ms", 300)
-        by = timed(page, lambda: page.goto(address + "#/runs?by=experiment"), "() => document.querySelector('tbody')?.innerText.includes('±')")
+        by = timed(
+            page,
+            lambda: page.goto(address + "#/runs?by=experiment"),
+            "() => document.querySelector('tbody')?.innerText.includes('±')",
+        )
         print(f"group by experiment, 8 columns: {by:.0f} ms")
 
         drawn = (
@@ -211,7 +228,11 @@ def measure_pages(address: str, pair: list[str]) -> None:
         page.get_by_label("order").select_option("changed")
         page.wait_for_function("() => location.hash.includes('order=changed')")
         page.wait_for_function(drawn, arg=1)
-        again = timed(page, lambda: page.get_by_label("order").select_option("best"), "() => document.querySelector('.grid') && location.hash.includes('order=best') && !document.querySelector('[aria-busy]')")
+        again = timed(
+            page,
+            lambda: page.get_by_label("order").select_option("best"),
+            "() => document.querySelector('.grid') && location.hash.includes('order=best') && !document.querySelector('[aria-busy]')",
+        )
         print(f"another order of {IMAGES} images, before their pixels are there: {again:.0f} ms")
         busy = "() => document.querySelector('.verdicts')"
         begun = timed(page, lambda: page.goto(f"{address}#/compare?runs={','.join(pair)}"), busy)
@@ -228,7 +249,9 @@ def main() -> None:
         pair = make_pair(root, runs_dir)
         measure_index(runs_dir, root)
         command = [sys.executable, "-m", "kplab.cli", "dashboard", f"runs_dir={runs_dir}"]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        server = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
         try:
             assert server.stdout is not None
             address = server.stdout.readline().split()[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,9 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def labels_of(runs: Sequence[Run]) -> list[str]:
+    """Short names: the runs' experiments if they differ, else the names of their folders."""
+    short = [str(run.record.get("experiment", run.name)) for run in runs]
+    return short if len(set(short)) == len(short) else [run.name for run in runs]

@@ -64,7 +64,8 @@ def test_the_table_is_that_of_the_scores(tables: list[ImageTable], made) -> None
 def test_orders_are_those_of_a_loop(tables: list[ImageTable], keypoint: int | None, visibility: str) -> None:
     marks = {"any": (1, 2), "hidden": (1,)}[visibility]
     a, b = ([costs(t, i, keypoint, marks) for i in range(len(t.image_id))] for t in tables)
-    chosen = {o: select(tables, Selection(o, keypoint, visibility=visibility)) for o in ("worst", "best", "changed", "improved", "regressed")}  # fmt: skip
+    orders = ("worst", "best", "changed", "improved", "regressed")
+    chosen = {order: select(tables, Selection(order, keypoint, visibility=visibility)) for order in orders}
 
     def in_order(key, indices: np.ndarray) -> bool:
         values = [key(i) for i in indices]

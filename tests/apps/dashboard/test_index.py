@@ -9,9 +9,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from kplab.apps.dashboard import query
-from kplab.apps.dashboard.index import VERSION, Index, Watcher, cache_folder
+from kplab.apps.dashboard.index import VERSION, Index, Watcher, blocks, cache_folder, leaves, parsed
 from kplab.apps.dashboard.query import Query
 from kplab.errors import ConfigError, RunError
 from kplab.metrics.score import Scores
@@ -200,3 +204,22 @@ def test_notes_are_limited_and_stay_inside(made, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="leads out of"):
         notes.write(folder, [], "x")
     assert not outside.exists()
+
+
+TEXTS = st.one_of(
+    st.text(max_size=30), st.sampled_from(["a: b", "- x", "#c", "'", '"', "*", "&a", "x\ny", "---", "1e3", ""])
+)
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXTS)
+NODES = st.recursive(
+    LEAVES,
+    lambda n: st.lists(n, max_size=3) | st.dictionaries(st.from_regex(r"[a-z_]\w{0,8}", fullmatch=True), n, max_size=3),
+)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-zA-Z_]\w{0,8}", fullmatch=True), NODES, min_size=1, max_size=5))
+def test_a_config_in_parts_is_the_config(content: dict) -> None:
+    """Whatever its values are, reading entry by entry gives what reading the whole gives."""
+    text = OmegaConf.to_yaml(OmegaConf.create(content, flags={"allow_objects": True}))
+    whole = yaml.load(text, Loader=yaml.CSafeLoader)
+    expected = tuple(leaves("", whole))
+    assert tuple(pair for block in blocks(text) for pair in parsed(block)) == expected

@@ -20,8 +20,9 @@ from kplab.metrics.compare import compare
 from kplab.metrics.metric import row_of
 from kplab.metrics.score import Scores
 from kplab.runs.run import Run
-from kplab.tasks.evaluation import figures
+from kplab.tasks.evaluation import curves, figures
 from kplab.viz import chart
+from kplab.viz.plot import KINDS, Plot, Series
 
 SET = "dots-test"
 
@@ -67,17 +68,17 @@ def test_charts_of_scores_show_the_metrics(made) -> None:
 
 def test_curves_that_are_being_written(tmp_path: Path) -> None:
     path = tmp_path / "curves.csv"
-    assert figures.read_curves(tmp_path) == {}
+    assert curves.read_curves(tmp_path) == {}
     path.write_text("epoch,lr,train/loss_epoch,val/AP\n,0.1,,\n0,,2.0,\n0,,4.0,0.5\n1,,1.0,\n,0.2,,\n2,,nan,0.7\n3,,0.")
-    found = figures.read_curves(tmp_path)
+    found = curves.read_curves(tmp_path)
     assert found["train/loss_epoch"] == {1: 3.0, 2: 1.0}
     assert found["val/AP"] == {1: 0.5, 3: 0.7}
     assert found["lr"] == {1: 0.1, 3: 0.2}
-    (loss, metric, rate) = figures.curve_plots({"run": found})
+    (loss, metric, rate) = curves.curve_plots({"run": found})
     assert [p.title for p in (loss, metric, rate)] == ["loss", "metric", "learning rate"]
     for damaged in ("", "no numbers at all\n", "epoch\n", "a,b\n1,2\n", "\x00\xff\n1\n"):
         path.write_bytes(damaged.encode("latin-1"))
-        figures.read_curves(tmp_path)
+        curves.read_curves(tmp_path)
 
 
 def test_speed_and_size_of_the_front(made) -> None:
@@ -137,9 +138,9 @@ def test_a_worker_ends_when_it_is_idle_and_starts_again(made) -> None:
         worker.call("analysis", folders=folders, name=SET)
         assert worker.process is not None
         os.kill(worker.process.pid, 9)
+        worker.process.wait()
+        worker.process.poll = lambda: None  # type: ignore[method-assign]
         with pytest.raises(JobError, match="ended early"):
-            worker.process.wait()
-            worker.process.poll = lambda: None  # type: ignore[method-assign]
             worker.call("analysis", folders=folders, name=SET)
     finally:
         worker.close()
@@ -174,15 +175,15 @@ def test_the_palette_of_the_pages_is_that_of_the_figures() -> None:
     assert shown[-1] == "currentColor", "ink, which is light in a dark theme"
 
 
-@pytest.mark.parametrize("kind", chart.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("form", ["svg", "pdf", "png"])
 def test_every_kind_is_drawn_in_every_format(kind: str, form: str) -> None:
     rows = ["a", "b"] if kind in ("dot", "bar") else []
     series = [
-        chart.Series("one", [1.0, None], [2.0, 3.0], [0.5, None], [1.5, None], ["p", "q"]),
-        chart.Series("two", [None, 2.0], [1.0, None], colour=1, dashed=kind == "line"),
+        Series("one", [1.0, None], [2.0, 3.0], [0.5, None], [1.5, None], ["p", "q"]),
+        Series("two", [None, 2.0], [1.0, None], colour=1, dashed=kind == "line"),
     ]
-    plot = chart.Plot("name", "title", kind, "x", "y", series, rows)
+    plot = Plot("name", "title", kind, "x", "y", series, rows)
     content = chart.encoded(plot, form)
     assert content.startswith({"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}[form])
     assert content == chart.encoded(plot, form), "the same chart gives the same bytes"

@@ -12,12 +12,11 @@ from typing import Any, Generic, TypeVar
 import cv2
 import numpy as np
 
+from kplab.data.sources.files import FileSource
 from kplab.errors import ConfigError, DataError
 from kplab.runs.files import reading_only
 from kplab.runs.run import Run
-from kplab.structures.image_source import ImageSource, path_of
-from kplab.tasks.wiring.datasets import read_split
-from kplab.tasks.wiring.nodes import load_config
+from kplab.structures.image_source import ImageSource, Subset, path_of
 
 ORDERS = ("worst", "best", "changed", "improved", "regressed", "lowest score", "file")
 VISIBILITY = {"any": (1, 2), "visible": (2,), "hidden": (1,)}
@@ -291,6 +290,9 @@ class Pictures:
         Raises:
             KplabError: the dataset is another one, or can't be read here.
         """
+        from kplab.tasks.wiring.datasets import read_split
+        from kplab.tasks.wiring.nodes import load_config
+
         config = load_config(run)
         if str(config.dataset.get("name")) != dataset:
             raise DataError(f"the images of dataset '{dataset}' are unknown: {run.name} was trained on another one.")
@@ -298,6 +300,27 @@ class Pictures:
             labels = read_split(config.dataset, split)
         index = {int(image): i for i, image in enumerate(labels.image_id)}
         return cls(labels.source, index, labels.size, labels.digest())
+
+    def write(self, path: Path) -> bool:
+        """Write what reads the same images without their labels; False if they are not plain files."""
+        base = self.source.source if isinstance(self.source, Subset) else self.source
+        if type(base) is not FileSource:
+            return False
+        names = [self.source.name(i) for i in range(len(self.source))]
+        with path.open("wb") as stream:
+            np.savez(
+                stream, root=str(base.root), names=np.array(names, dtype=str), size=self.size, digest=self.digest,
+                image_id=np.array(list(self.index), dtype=np.int64),
+            )  # fmt: skip
+        return True
+
+    @classmethod
+    def read(cls, path: Path) -> Pictures:
+        """Read what ``write`` wrote. The names were checked when the dataset was opened."""
+        with np.load(path, allow_pickle=False) as stored:
+            source = FileSource(str(stored["root"]), stored["names"].tolist(), allow_outside=True)
+            index = {int(image): i for i, image in enumerate(stored["image_id"])}
+            return cls(source, index, stored["size"], str(stored["digest"]))
 
     def place(self, image_id: int) -> int:
         """The index of an image.

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sqlite3
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,14 @@ OWN = (
     "run", "status", "experiment", "set", "dataset", "family", "training", "seed", "started", "seconds", "epochs",
     "parameters", "images_per_s", "tags", "note", "error",
 )  # fmt: skip
+#: Keys in which runs of one training may differ, and the start of those below them.
+_EXEMPT = (*IRRELEVANT, "seed")
+_BELOW = tuple(f"{key}." for key in _EXEMPT)
 #: Longest text of a config that can be filtered by.
 LONGEST = 200
+#: A line that starts an entry of a mapping, and what forbids to take its entries apart: anchors, aliases, other styles.
+_ENTRY = re.compile(r"^[A-Za-z_]\w*:(?=[ \n])", re.MULTILINE)
+_NO_BLOCKS = re.compile(r"^[^A-Za-z_ \n-]|[&*]|^---|\t", re.MULTILINE)
 SCHEMA = """
 CREATE TABLE run (name TEXT PRIMARY KEY, stamp TEXT, running INTEGER);
 CREATE TABLE row (id INTEGER PRIMARY KEY, run TEXT, shown TEXT);
@@ -223,10 +231,31 @@ def read_rows(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 def read_config(folder: Path) -> tuple[dict[str, Any], str | None]:
     """The leaves of a run's config, as dotted key to value, without resolving anything; and why it can't be read."""
     try:
-        content = yaml.load((folder / "config.yaml").read_text(), Loader=yaml.CSafeLoader)
-        return dict(leaves("", content)) if isinstance(content, dict) else {}, None
+        text = (folder / "config.yaml").read_text()
+        return {key: value for block in blocks(text) for key, value in parsed(block)}, None
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         return {}, f"config.yaml can't be read ({str(error).splitlines()[0]})"
+
+
+def blocks(text: str) -> list[str]:
+    r"""The top-level entries of a YAML mapping in block style, each with its lines; else the whole text.
+
+    The configs of many runs differ in few entries, and the others are parsed once.
+
+    >>> blocks("a: 1\nb:\n- 2\n- 3\n")
+    ['a: 1\n', 'b:\n- 2\n- 3\n']
+    """
+    if _NO_BLOCKS.search(text):
+        return [text]
+    starts = [found.start() for found in _ENTRY.finditer(text)]
+    return [text[i:j] for i, j in zip(starts, [*starts[1:], len(text)], strict=True)] if starts[:1] == [0] else [text]
+
+
+@lru_cache(maxsize=2000)
+def parsed(block: str) -> tuple[tuple[str, Any], ...]:
+    """The leaves of a mapping in YAML."""
+    content = yaml.load(block, Loader=yaml.CSafeLoader)
+    return tuple(leaves("", content)) if isinstance(content, dict) else ()
 
 
 def leaves(prefix: str, node: Any) -> Iterator[tuple[str, Any]]:
@@ -246,8 +275,7 @@ def training_of(experiment: Any, config: dict[str, Any]) -> str | None:
     """A name that is equal for runs whose configs differ in their seed at most, as far as the result depends on them."""
     if not config:
         return None
-    exempt = (*IRRELEVANT, "seed")
-    kept = {k: v for k, v in config.items() if not any(k == e or k.startswith(f"{e}.") for e in exempt)}
+    kept = {k: v for k, v in config.items() if k not in _EXEMPT and not k.startswith(_BELOW)}
     return f"{experiment}-{sha256(json.dumps(kept, sort_keys=True))[:6]}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kplab.apps.dashboard.images import Pictures
 from kplab.errors import KplabError
 from kplab.metrics.compare import Comparison, compare
 from kplab.metrics.metric import row_of
@@ -21,6 +22,7 @@ from kplab.tasks.evaluation.files import read_predictions, read_scores
 from kplab.tasks.wiring.datasets import skeleton_of
 from kplab.tasks.wiring.nodes import load_config
 from kplab.viz import chart
+from kplab.viz.plot import numbers
 from kplab.viz.poses import LEFT, MIDDLE, RIGHT, sides
 
 #: Resamples of the intervals, and their seed: those of ``kplab compare``.
@@ -158,7 +160,7 @@ def typical_pose(table: pd.DataFrame) -> list[list[float] | None]:
     best = xy[np.lexsort((-area, -np.isfinite(xy[..., 0]).sum(1)))[0]]
     low, high = np.nanmin(best, 0), np.nanmax(best, 0)
     inside = (best - low) / max(float((high - low).max()), 1e-9)
-    return [chart.numbers(p, 4) if np.isfinite(p).all() else None for p in inside]  # type: ignore[misc]
+    return [numbers(p, 4) if np.isfinite(p).all() else None for p in inside]  # type: ignore[misc]
 
 
 def clean(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,6 +263,11 @@ def figure(
     return {}
 
 
+def pictures(folder: str, dataset: str, split: str, out: str) -> dict[str, Any]:
+    """Open the images of a split, and write where they are: reading labels takes much memory for a while."""
+    return {"files": Pictures.open(Run.open(Path(folder)), dataset, split).write(Path(out))}
+
+
 def heatmaps(folder: str, split: str, image_id: int, keypoint: int | None, out: str) -> dict[str, Any]:
     """Write the heatmaps of one image as a PNG; the model stays loaded for the next call."""
     from kplab.apps.dashboard import maps
@@ -269,5 +276,5 @@ def heatmaps(folder: str, split: str, image_id: int, keypoint: int | None, out: 
 
 
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {
-    job.__name__: job for job in (analysis, intervals, image_table, figure, heatmaps)
+    job.__name__: job for job in (analysis, intervals, image_table, figure, pictures, heatmaps)
 }

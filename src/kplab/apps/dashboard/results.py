@@ -20,7 +20,7 @@ from kplab.apps.dashboard.worker import Worker
 from kplab.errors import ConfigError, KplabError, RunError
 from kplab.runs.provenance import sha256
 from kplab.runs.run import Run
-from kplab.tasks.evaluation.comparison import labels_of
+from kplab.runs.table import labels_of
 
 #: Changes with the content of kept results.
 VERSION = 1
@@ -76,7 +76,7 @@ class Results:
 
     def labels(self, runs: Sequence[Run]) -> list[str]:
         """Short names of runs, as ``kplab compare`` gives them."""
-        return labels_of(list(runs))
+        return labels_of(runs)
 
     def head(self, run: Run) -> dict[str, Any]:
         """What is shown of a run beside its name."""
@@ -217,7 +217,15 @@ class Results:
         """The images of the scores with this card."""
         dataset, split = str(card.get("dataset")), str(card.get("split"))
         key = (str(run.folder), split, int(time.monotonic() // 600))  # a dataset may change on disk
-        return self.pictures.get(key, lambda: Pictures.open(run, dataset, split))
+
+        def make() -> Pictures:
+            with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+                asked = {"folder": str(run.folder), "dataset": dataset, "split": split}
+                if self.analyst.call("pictures", **asked, out=file.name)["files"]:
+                    return Pictures.read(Path(file.name))
+            return Pictures.open(run, dataset, split)
+
+        return self.pictures.get(key, make)
 
     def image(self, args: dict[str, str]) -> Response:
         """The pixels of one image, which the browser keeps: its address has the version of the file."""

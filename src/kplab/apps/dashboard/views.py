@@ -16,8 +16,8 @@ from kplab.errors import KplabError, RunError
 from kplab.runs import notes
 from kplab.runs.records import list_artefacts, record_path
 from kplab.runs.run import Run
-from kplab.tasks.evaluation.comparison import labels_of
-from kplab.tasks.evaluation.figures import curve_plots, read_curves
+from kplab.runs.table import labels_of
+from kplab.tasks.evaluation.curves import curve_plots, read_curves
 from kplab.tasks.wiring.identity import IRRELEVANT
 
 #: Longest text of a file that a page shows.
@@ -153,7 +153,7 @@ def json_of(run: Run, folder: str, name: str) -> dict[str, Any]:
 
 def curves_view(runs: Sequence[Run]) -> dict[str, Any]:
     """Learning curves as charts."""
-    curves = {label: read_curves(run.folder) for label, run in zip(labels_of(list(runs)), runs, strict=True)}
+    curves = {label: read_curves(run.folder) for label, run in zip(labels_of(runs), runs, strict=True)}
     return {"plots": [plot.as_dict() for plot in curve_plots(curves)]}
 
 

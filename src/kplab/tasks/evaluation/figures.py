@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import math
-import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +14,12 @@ from kplab.metrics.compare import Comparison, compare
 from kplab.metrics.metric import Metric, metrics_of, row_of
 from kplab.metrics.score import Scores
 from kplab.runs.run import Run
+from kplab.runs.table import labels_of
 from kplab.structures.predictions import card_path
-from kplab.tasks.evaluation.comparison import labels_of, shared_scores
+from kplab.tasks.evaluation.comparison import shared_scores
+from kplab.tasks.evaluation.curves import as_number, curve_plots, read_curves
 from kplab.tasks.evaluation.files import read_scores
-from kplab.viz.chart import Plot, Series, numbers, thinned
+from kplab.viz.plot import Plot, Series, numbers, thinned
 
 #: Names of the charts of scores, and what each shows.
 OF_SCORES = {
@@ -31,94 +28,6 @@ OF_SCORES = {
     "error_cdf": "distribution of pixel errors",
     "precision_recall": "precision by recall",
 }
-#: Most rows of a table of curves that are read, the last ones: hours of a training logged each step.
-MOST_ROWS = 200_000
-
-
-def read_curves(folder: Path) -> dict[str, dict[int, float]]:
-    """``curves.csv`` of a run as column to epoch (from 1) to the mean of its rows; empty where there is none.
-
-    Rows that are being written, or hold no epoch, are left out. Learning rates, which are logged without an epoch, belong
-    to the next row that has one.
-    """
-    path = folder / "curves.csv"
-    if not path.is_file():
-        return {}
-    sums: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    with path.open(newline="", errors="replace") as stream:
-        waiting: list[tuple[str, float]] = []
-        complete = (line for line in stream if line.endswith("\n"))
-        for number, row in enumerate(csv.DictReader(complete)):
-            if number > MOST_ROWS:
-                break
-            values = [(k, v) for k, text in row.items() if k and (v := _number(text)) is not None]
-            epoch = dict(values).get("epoch")
-            rest = [(k, v) for k, v in values if k not in ("epoch", "step", "seconds")]
-            if epoch is None:
-                waiting = rest
-                continue
-            for name, value in (*waiting, *rest):
-                sums[name][int(epoch) + 1].append(value)
-            waiting = []
-    return {name: {e: sum(v) / len(v) for e, v in sorted(by.items())} for name, by in sums.items()}
-
-
-def _number(text: Any) -> float | None:
-    try:
-        value = float(text)
-        return value if math.isfinite(value) else None
-    except (TypeError, ValueError):
-        return None
-
-
-def kind_of(column: str) -> str:
-    """The chart that a column of curves belongs to: losses, metrics, errors and learning rates differ in scale."""
-    name = column.rsplit("/", 1)[-1].lower()
-    if column.startswith("train/") or "loss" in name:
-        return "loss"
-    if column.lower().startswith("lr") or name.startswith("lr"):
-        return "learning rate"
-    return "error" if re.search(r"px|pixel|error|nme|rmse", name) else "metric"
-
-
-def curve_plots(curves: Mapping[str, Mapping[str, Mapping[int, float]]]) -> list[Plot]:
-    """Learning curves: of one run all columns in one chart per kind, of several runs one chart per column.
-
-    Args:
-        curves: name of a run to its ``read_curves``, in the order of their colours.
-    """
-    if len(curves) == 1:
-        columns: dict[str, list[str]] = {kind: [] for kind in ("loss", "metric", "error", "learning rate")}
-        (own,) = curves.values()
-        for column in own:
-            if not column.endswith("_step"):
-                columns[kind_of(column)].append(column)
-        return [
-            Plot(
-                f"curves-{kind.replace(' ', '_')}", kind, "line", "epoch", "",
-                [Series(c, [float(e) for e in own[c]], numbers(list(own[c].values())), colour=i) for i, c in enumerate(names)],
-                log_y=kind == "loss" and _spreads([v for c in names for v in own[c].values()]),
-            )
-            for kind, names in columns.items()
-            if names
-        ]  # fmt: skip
-    every = [c for own in curves.values() for c in own if not c.endswith("_step") and kind_of(c) != "learning rate"]
-    found = []
-    for column in (c for c in dict.fromkeys(every) if every.count(c) > 1):
-        series = [
-            Series(run, [float(e) for e in own[column]], numbers(list(own[column].values())), colour=i)
-            for i, (run, own) in enumerate(curves.items())
-            if column in own
-        ]
-        values = [v for own in curves.values() for v in own.get(column, {}).values()]
-        log = kind_of(column) == "loss" and _spreads(values)
-        found.append(Plot(f"curves-{column.replace('/', '_')}", column, "line", "epoch", "", series, log_y=log))
-    return found
-
-
-def _spreads(values: Sequence[float]) -> bool:
-    """Whether values are positive and spread over more than a decade."""
-    return bool(values) and min(values) > 0 and max(values) / min(values) > 10
 
 
 def score_plots(scores: Mapping[str, Scores]) -> list[Plot]:
@@ -242,7 +151,7 @@ def pareto_plots(points: Sequence[Mapping[str, Any]]) -> list[Plot]:
         ("mean_px", "mean error, pixels", True), ("speed", "images a second, predicted", False),
         ("parameters", "parameters, millions", True),
     ):  # fmt: skip
-        known = [(i, p) for i, p in enumerate(points) if _number(p.get(key)) is not None and (p.get("AP") or -1) >= 0]
+        known = [(i, p) for i, p in enumerate(points) if as_number(p.get(key)) is not None and (p.get("AP") or -1) >= 0]
         if not known:
             continue
         series = [Series(p["name"], [p[key]], [p["AP"]], labels=[p["name"]], colour=i) for i, p in known]
@@ -299,7 +208,7 @@ def speed_of(run: Run, scores: Scores) -> float | None:
         except (ValueError, OSError, RecursionError):
             continue
         if isinstance(card, dict) and card.get("sha256") == scores.card.get("predictions_hash"):
-            return _number(card.get("images_per_s"))
+            return as_number(card.get("images_per_s"))
     return None
 
 
