@@ -86,12 +86,22 @@ fmt: $(READY) ## format the code, strip the notebooks
 
 # ---------------------------------------------------------------- work
 
-.PHONY: demo bench benchmark runs notebooks clean
+# further arguments of a target's command
+ARGS ?=
+
+.PHONY: demo dashboard report bench benchmark runs notebooks clean
 demo: $(READY) ## generate data, train two models, evaluate and compare them, in a few minutes
 	$(BIN)/kplab demo
 
 runs: $(READY) ## list the runs
 	$(BIN)/kplab runs
+
+# options of the verb: make dashboard ARGS="port=8800 open=true"
+dashboard: $(READY) ## show runs, comparisons and images in a browser; prints the address
+	$(BIN)/kplab dashboard $(ARGS)
+
+report: $(READY) ## write report.html, one file with a comparison of runs: RUNS=A,B (default: the newest two with equal scores)
+	$(BIN)/kplab report $(if $(RUNS),runs=[$(RUNS)]) $(ARGS)
 
 bench: $(READY) ## measure speed: all of bench/bench_*.py
 	for file in $(wildcard bench/bench_*.py); do $(BIN)/python $$file; done
@@ -101,7 +111,6 @@ benchmark: $(READY) ## compare families on one dataset: DATASET=flies FAMILIES=o
 	$(BIN)/kplab benchmark data=$(DATASET) $(if $(FAMILIES),families=[$(FAMILIES)])
 
 # of JupyterLab, which refuses to start as root without being asked to
-ARGS ?=
 notebooks: $(READY) ## open the notebooks in JupyterLab: make notebooks ARGS="--no-browser --port 8899"
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks
 

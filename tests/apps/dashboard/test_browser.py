@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from kplab.apps.dashboard.server import Service
 from kplab.metrics.score import Scores
 
 TIMEOUT = 30_000
@@ -335,6 +334,8 @@ def test_one_image(page: Page, made) -> None:
     stage.focus()
     page.keyboard.press("0")
     page.wait_for_function("() => !location.hash.includes('zoom')")
+    page.keyboard.press("z")
+    page.wait_for_function("() => location.hash.includes('zoom=')")
     page.keyboard.press("Escape")
     expect(page.locator(".cell")).to_have_count(60)
 
@@ -371,7 +372,6 @@ def test_a_model_without_weights_has_no_heatmaps_and_says_so(page: Page, made) -
 def test_images_that_are_gone_leave_the_points(page: Page, made) -> None:
     hidden = made.data.with_name("moved")
     show(page, "runs")
-    service_pictures(page)
     made.data.rename(hidden)
     try:
         show(page, "images", runs=made.seeds[0])
@@ -379,11 +379,6 @@ def test_images_that_are_gone_leave_the_points(page: Page, made) -> None:
         assert drawn(page, "canvas.overlay") > 1000
     finally:
         hidden.rename(made.data)
-
-
-def service_pictures(page: Page) -> None:
-    """Nothing: the run that follows was not opened before, so that its images are not known yet."""
-    assert page.url
 
 
 def test_dark_light_and_narrow(browser: Browser, served, made) -> None:
@@ -424,17 +419,6 @@ def test_the_keyboard_reaches_everything(page: Page, made) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).not_to_be_visible()
-
-
-def test_an_empty_folder(browser: Browser, tmp_path: Path) -> None:
-    """The server of a folder without runs, and with one that does not exist yet, shows how to make one."""
-    from kplab.apps.dashboard import query
-
-    (tmp_path / "runs").mkdir()
-    service = Service(tmp_path / "runs")
-    assert service.runs({}) == {"total": 0, "all": 0, "rows": [], "version": 0}
-    assert query.keys(service.index) == []
-    service.close()
 
 
 def test_an_unknown_view_and_run(page: Page) -> None:

@@ -68,7 +68,10 @@ class Worker:
             "MPLBACKEND": "Agg",
         }
         command = [sys.executable, "-m", "kplab.apps.dashboard.worker"]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        # in a session of its own: Ctrl-C is for the server, which ends it
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, start_new_session=True
+        )
 
     def _end_later(self) -> None:
         if self.timer is not None:

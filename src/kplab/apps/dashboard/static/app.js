@@ -15,7 +15,7 @@ const nav = h("nav", { "aria-label": "views" });
 const help = h("dialog", { "aria-label": "keys" },
   h("h2", {}, "Keys"),
   h("dl", {}, [["/", "search or filter"], ["?", "this list"], ["r", "runs"], ["Esc", "close, or back to the grid"], ["n p or → ←", "next and previous image"],
-    ["t 1 2 …", "show or hide truth and the runs"], ["e", "lines of the errors"], ["k", "names of the keypoints"], ["h", "heatmaps of the first run"], ["+ − 0", "zoom, and the whole image"],
+    ["t 1 2 …", "show or hide truth and the runs"], ["e", "lines of the errors"], ["k", "names of the keypoints"], ["h", "heatmaps of the first run"], ["z", "zoom to the subjects"], ["+ − 0", "zoom, and the whole image"],
     ["Shift + arrows", "move the zoomed image"]].map(([key, what]) => [h("dt", {}, key), h("dd", {}, what)])),
   h("form", { method: "dialog" }, h("button", {}, "close")));
 

@@ -259,6 +259,7 @@ export function imagesView(el, first) {
     body.replaceChildren(
       h("div", { class: "bar" }, h("a", { class: "button", href: link("images", { ...place().args, id: "", zoom: "", centre: "" }) }, "grid"), go(single.previous, "← previous"), go(single.next, "next →"),
         option("lines", "lines", args.lines !== "0", (on) => change({ lines: on ? "" : "0" }, true)), option("names", "names", args.names === "1", (on) => change({ names: on ? "1" : "" }, true)),
+        h("button", { type: "button", onclick: closer }, "zoom to subjects"),
         report ? null : h("button", { type: "button", "aria-pressed": "false", onclick: heatmaps, "data-heat": true }, "heatmaps"), heat),
       h("p", { class: "faint" }, now.file, now.group ? ` (group ${now.group})` : "", " ", figures(now)),
       view, h("h2", {}, "Largest errors"), crops);
@@ -268,6 +269,13 @@ export function imagesView(el, first) {
 
   function option(key, label, on, apply) {
     return h("label", { class: "check" }, h("input", { type: "checkbox", "data-option": key, checked: on, onchange: (event) => apply(event.target.checked) }), label);
+  }
+
+  function closer() {
+    const [[x0, y0, x1, y1], [width, height]] = [around(item()), sizeOf(item())];
+    single.model.set("zoom", Math.min(60, Math.max(1, Math.min(width / (x1 - x0), height / (y1 - y0)))));
+    single.model.set("centre", [(x0 + x1) / 2, (y0 + y1) / 2]);
+    single.model.save_changes();
   }
 
   function move(id) {
@@ -342,6 +350,7 @@ export function imagesView(el, first) {
     else if (letter === "e") change({ lines: args.lines === "0" ? "" : "0" }, true);
     else if (letter === "k") change({ names: args.names === "1" ? "" : "1" }, true);
     else if (letter === "h" && !report) heatmaps();
+    else if (letter === "z") closer();
     else if (letter === "Escape") change({ id: "", zoom: "", centre: "" });
     else return false;
     return true;
