@@ -25,6 +25,7 @@ from kplab.runs.table import rows
 
 #: The modules of the pages; each comes after those that it imports.
 MODULES = ("dom.js", "chart.js", "pose_view.js", "runs.js", "run.js", "compare.js", "images.js", "app.js")
+STYLES = ("style.css", "pose_view.css")
 #: Images of a page of the dashboard: part of the address that a page asks for.
 PAGE = 60
 
@@ -152,7 +153,7 @@ def bundle() -> str:
 
 def page(content: dict[str, Any]) -> str:
     """The HTML of a report; its policy allows its own script and style, and images of data only."""
-    script, style = bundle(), (STATIC / "style.css").read_text()
+    script, style = bundle(), "".join((STATIC / name).read_text() for name in STYLES)
     data = msgspec.json.encode(content).decode().replace("<", "\\u003c")
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data: blob:; "
