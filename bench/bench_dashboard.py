@@ -62,7 +62,8 @@ def make_many(runs_dir: Path) -> None:
         (folder / "config.yaml").write_text(own)
         record = {
             "schema": 1, "status": "finished" if i % 17 else "failed", "experiment": f"exp{i % 40}", "command": ["kplab", "train"],
-            "started": folder.name[:10], "seconds": float(rng.uniform(10, 1e4)), "seed": i % 5, "parameters": int(rng.integers(1e6, 1e8)),
+            "started": folder.name[:10], "seconds": float(rng.uniform(10, 1e4)), "seed": i % 5,
+            "parameters": int(rng.integers(10**6, 10**8)),
             "error": None if i % 17 else "loss is NaN",
         }  # fmt: skip
         (folder / "run.json").write_text(json.dumps(record))

@@ -33,13 +33,13 @@ class PoseView(anywidget.AnyWidget):
     image = traitlets.Unicode("").tag(sync=True)
     heatmap = traitlets.Unicode("").tag(sync=True)
     size = traitlets.List([1, 1]).tag(sync=True)
-    skeleton = traitlets.Dict({"keypoints": [], "edges": [], "colours": []}).tag(sync=True)
-    layers = traitlets.List([]).tag(sync=True)
+    skeleton: Any = traitlets.Dict({"keypoints": [], "edges": [], "colours": []}).tag(sync=True)
+    layers: Any = traitlets.List([]).tag(sync=True)
     keypoint = traitlets.Int(None, allow_none=True).tag(sync=True)
     lines = traitlets.Bool(True).tag(sync=True)
     names = traitlets.Bool(False).tag(sync=True)
     zoom = traitlets.Float(1.0).tag(sync=True)
-    centre = traitlets.List(None, allow_none=True).tag(sync=True)
+    centre: Any = traitlets.List(None, allow_none=True).tag(sync=True)
 
 
 class Shown(ipywidgets.VBox):

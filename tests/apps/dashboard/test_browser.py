@@ -213,6 +213,7 @@ def test_tags_and_a_note_are_kept_in_the_folder(page: Page, made) -> None:
     show(page, "runs", q="tags~baseline")
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(page.locator("tbody tr")).to_contain_text("a <b>note</b>")
+    note.unlink()  # the runs are those of all tests
 
 
 def test_comparison(page: Page, made) -> None:

@@ -69,7 +69,7 @@ export function runView(el, args) {
     const shown = new Set(found.values.map((v) => v.metric));
     const rest = Object.entries(set.summary).filter(([key]) => !shown.has(key));
     return h("div", { class: "columns2" },
-      h("table", { class: "data narrow" }, h("thead", {}, h("tr", {}, h("th", {}, "metric"), h("th", {}, "value"), h("th", {}, "95 % interval"))), h("tbody", {}, sure)),
+      h("table", { class: "data narrow" }, h("thead", {}, h("tr", {}, h("th", {}, "metric"), h("th", { class: "number" }, "value"), h("th", { class: "number" }, "95 % interval"))), h("tbody", {}, sure)),
       h("details", {}, h("summary", {}, "all other figures"), h("table", { class: "data narrow" }, h("tbody", {}, rest.map(([key, value]) => h("tr", {}, h("th", { scope: "row" }, key), h("td", { class: "number" }, value === -1 ? "–" : number(value))))))));
   }
 
