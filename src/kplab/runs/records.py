@@ -141,6 +141,8 @@ RUN_TYPES: dict[str, type | tuple[type, ...]] = {
     "experiment": str,
     "started": str,
     "error": (str, type(None)),
+    "cut": (str, type(None)),
+    "checkpoints": dict,
     "seconds": (int, float, type(None)),
     "process": dict,
 }

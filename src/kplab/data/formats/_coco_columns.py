@@ -110,6 +110,7 @@ def to_labels(
         crowd=np.array([bool(a.iscrowd) for a in rows], dtype=bool),
         track=track,
         notes=notes + noted + odd,
+        files=[path],
     )
 
 
