@@ -82,7 +82,7 @@ def checks(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Check]:
         compare("processor", *(hardware.get("cpu") for hardware in machine)),
     ]
     if any(hardware.get("gpus") for hardware in machine):
-        found.append(compare("GPUs", *(_list(hardware.get("gpus")) for hardware in machine)))
+        found.append(compare("GPUs", *(_list(hardware) for hardware in machine)))
     return found + [
         compare(what, then.get(what), now.get(what)) for what in ("device", "precision", "threads", "processes")
     ]
@@ -97,5 +97,5 @@ def _digits(digest: Any) -> str | None:
     return None if digest is None else f"{str(digest)[:12]}…"
 
 
-def _list(names: Any) -> str:
-    return ", ".join(map(str, names)) if names else "none"
+def _list(hardware: Mapping[str, Any]) -> str | None:
+    return ", ".join(map(str, hardware.get("gpus") or ["none"])) if hardware else None

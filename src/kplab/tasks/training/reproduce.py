@@ -139,7 +139,7 @@ def config_of(run: Run, overrides: Sequence[str] = ()) -> DictConfig:
     if odd:
         raise ConfigError(
             f"overrides={odd}: a reproduction trains what the run did. It may override {', '.join(OVERRIDES)} only: where the "
-            "files are."
+            "files are now."
         )
     config = with_missing_keys(load_config(run))
     config.runs_dir = str(run.folder.parent)
@@ -350,7 +350,9 @@ def report(run: Run, new: Run, found: Sequence[Check], parts: Sequence[Part], to
     told = {IDENTICAL: "identical, to the bit", WITHIN: f"within tolerance ({tolerances})"}
     verdict = reproduction.verdict(parts)
     lines = [f"{new.name} reproduces {run.name}:", *(f"  {part}" for part in parts)]
-    lines.append(f"verdict: {told.get(verdict, f'different (tolerance: {tolerances})')}")
+    skipped = [part.what for part in parts if part.state == SKIPPED]
+    rest = f"; not compared: {', '.join(skipped)}" if skipped else ""
+    lines.append(f"verdict: {told.get(verdict, f'different (tolerance: {tolerances})')}{rest}")
     if verdict != IDENTICAL:
         lines.append(f"first difference: {first_difference(found, parts)}")
     return "\n".join(lines)
