@@ -214,7 +214,7 @@ def test_epochs_of_curves_are_counted_from_1_also_those_of_older_runs(finished: 
     pd.testing.assert_frame_equal(kplab.load(run).curves(), curves)
     assert draw_curves(run) is not None
     path.write_text("epoch,train/loss\nmany,1\n")
-    with pytest.raises(RunError, match="curves.csv: can't be read as curves"):
+    with pytest.raises(RunError, match=r"curves\.csv: can't be read as curves"):
         read_curves(run)
 
 

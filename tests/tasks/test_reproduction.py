@@ -56,6 +56,8 @@ def test_equal_curves_are_identical_also_without_the_first_epochs() -> None:
     """A resumed run has only those since; the reproduction has all."""
     assert compare_curves(curves(), curves(), USUAL) == Part("curves", IDENTICAL)
     assert compare_curves(curves()[lambda f: f["step"] > 1], curves(), USUAL).state == IDENTICAL
+    # a column that only an incomplete epoch has, which is left out
+    assert compare_curves(curves().assign(rare=NAN), curves(), USUAL).state == IDENTICAL
 
 
 @pytest.mark.parametrize(

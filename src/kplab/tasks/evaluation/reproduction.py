@@ -81,7 +81,7 @@ def compare_curves(one: pd.DataFrame, other: pd.DataFrame, tolerances: Tolerance
         other: of the reproduction, which may have more epochs: a resumed run has only those since.
     """
     a, b = by_step(one), by_step(other)
-    gone = [column for column in a if column not in b and a[column].notna().any()]
+    gone = [column for column in a if column not in b]
     if gone:
         return Part("curves", DIFFERENT, f"the reproduction has no column {gone[0]}")
     largest = {column: float(a[column].abs().max()) for column in a}
@@ -108,9 +108,9 @@ def compare_curves(one: pd.DataFrame, other: pd.DataFrame, tolerances: Tolerance
 
 
 def by_step(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per (epoch, step): Lightning writes several, and those of the learning rate without an epoch."""
+    """One row per (epoch, step): Lightning writes several, and those of the learning rate without an epoch; no empty columns."""
     filled = frame.assign(epoch=frame["epoch"].bfill().ffill()).select_dtypes("number")
-    return filled.groupby(["epoch", "step"]).first()
+    return filled.groupby(["epoch", "step"]).first().dropna(axis=1, how="all")
 
 
 def compare_weights(what: str, one: Mapping[str, Any], other: Mapping[str, Any], tolerances: Tolerances) -> Part:
