@@ -117,7 +117,7 @@ def test_changed_data_are_refused_with_the_names_of_the_files(
     assert refusal() == f"  {image}: another image (split train)\nRestore them. Nothing has been trained.\n"
     labels.write_text(labels.read_text().replace(", ", ",  "))  # no change of the labels
     change_label(dotted, 5)
-    assert refusal().startswith(f"  {labels}: other labels of 1: 005.png\n")
+    assert refusal().startswith(f"  {labels}: 1 image with other labels: 005.png\n")
     parts = json.loads(split.read_text())["parts"]
     one, two = parts["train"][0], parts["test"][0]
     exchanged = split.read_text().replace(one, "x").replace(two, one).replace("x", two)
@@ -125,7 +125,7 @@ def test_changed_data_are_refused_with_the_names_of_the_files(
     content = {key: value for key, value in json.loads(exchanged).items() if key != "sha256"}
     split.write_text(exchanged.replace(stated, Manifest(**content).sha256()))
     text = refusal()
-    assert text.startswith(f"  {split}: images in other splits: 2: ")
+    assert text.startswith(f"  {split}: 2 images in another split: ")
     assert f"{one} (from train to test)" in text
     # a run of an older kplab knows the labels only
     record = json.loads((run.folder / "run.json").read_text())
@@ -172,7 +172,9 @@ def test_runs_that_can_not_be_reproduced_are_refused(
     refused("was cut in its first epoch", cut="cut by trainer.max_time", epochs=0)
     refused("a reproduction trains what the run did", 'overrides=["optimizer.lr=1"]')
     refused("tolerances.scores is -1", "tolerances.scores=-1")
-    refused("strict=true, and commit differ", "strict=true", code={**json.loads(record)["code"], "commit": "0" * 40})
+    refused(
+        "strict=true, but these differ: commit.", "strict=true", code={**json.loads(record)["code"], "commit": "0" * 40}
+    )
     (run.folder / "config.yaml").write_text(config.replace("seed: 0", "seed: 1"))
     refused("is not the config that the run was trained with")
     (run.folder / "config.yaml").write_text(config)

@@ -212,3 +212,5 @@ def test_scores_name_the_metric(other: dict[str, float], state: str, text: str) 
     keypoint = scores()
     keypoint["per_keypoint"] = [{"keypoint": "nose", "mean_px": 2.5, "pck@0.1": 0.75}]
     assert compare_scores("t", scores(), keypoint, USUAL).text == "mean_px of nose: 2 and 2.5; 1 of 6 numbers differ"
+    macro = [scores(mean_px_macro=value) for value in (3.0, 3.009)]
+    assert compare_scores("t", *macro, USUAL).state == WITHIN, "a mean over keypoints is in pixels, too"

@@ -36,7 +36,7 @@ def compare(what: str, then: Any, now: Any) -> Check:
     if then is None:
         return Check(what, UNKNOWN, f"{now} now")
     if then != now:
-        return Check(what, DIFFERS, f"{then} in the run, {now} now")
+        return Check(what, DIFFERS, f"{then} in the run, {'unknown' if now is None else now} now")
     return Check(what, AGREES, str(then))
 
 
@@ -58,8 +58,9 @@ def _short(patch: Any) -> str:
     return "none" if patch is None else f"uncommitted ({str(patch)[:12]}…)"
 
 
-def package_check(then: Any, now: Mapping[str, str]) -> Check:
+def package_check(then: Any, now: Any) -> Check:
     """Versions of Python and of all packages that results depend on; the text names those that differ."""
+    now = now if isinstance(now, Mapping) else {}
     if not isinstance(then, Mapping) or not then:
         return Check("packages", UNKNOWN, f"{len(now)} versions now")
     names = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
@@ -78,7 +79,7 @@ def checks(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Check]:
     found = [
         *code_checks(_of(then, "code"), _of(now, "code")),
         compare("lock file", *(_digits(record.get("lock_sha256")) for record in (then, now))),
-        package_check(then.get("packages"), now["packages"]),
+        package_check(then.get("packages"), now.get("packages")),
         compare("processor", *(hardware.get("cpu") for hardware in machine)),
     ]
     if any(hardware.get("gpus") for hardware in machine):

@@ -20,7 +20,7 @@ from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 
 IDENTICAL, WITHIN, DIFFERENT, SKIPPED = "identical", "within tolerance", "different", "not compared"
-#: The metrics that are pixels end so.
+#: The names of metrics in pixels contain it: mean_px, mean_px_macro.
 PIXELS = "_px"
 
 
@@ -95,7 +95,7 @@ def compare_curves(one: pd.DataFrame, other: pd.DataFrame, tolerances: Tolerance
             found = float(again[column])
             if value == found or (math.isnan(value) and math.isnan(found)):
                 continue
-            told = f"{place}, {column}: {value:.6g} and {found:.6g} (step {int(step)})"
+            told = f"{place}, {column}: {both(value, found)} (step {int(step)})"
             first = first or told
             if not abs(value - found) <= tolerances.relative * largest[column]:
                 beyond = beyond or told
@@ -254,10 +254,10 @@ def compare_scores(name: str, one: Mapping[str, Any], other: Mapping[str, Any], 
         count += 1
         kind = DIFFERENT
         if isinstance(x, float) and isinstance(y, float):
-            limit = tolerances.keypoints if metric.split()[0].endswith(PIXELS) else tolerances.scores
+            limit = tolerances.keypoints if PIXELS in metric.split()[0] else tolerances.scores
             kind = WITHIN if abs(x - y) <= limit else DIFFERENT
         if not first or (kind == DIFFERENT and state != DIFFERENT):
-            first = f"{metric}: {_number(x)} and {_number(y)}"
+            first = f"{metric}: {both(x, y)}"
         state = kind if state != DIFFERENT else state
     return Part(f"scores {name}", state, f"{first}; {count} of {len(a)} numbers differ" if first else "")
 
@@ -273,8 +273,18 @@ def metrics_of(scores: Mapping[str, Any]) -> dict[str, Any]:
     return {**scores["summary"], **rows}
 
 
-def _number(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, int | float) else "none"
+def both(one: Any, other: Any) -> str:
+    """Two values, with as many digits as show their difference.
+
+    >>> both(0.5, 0.51), both(1.0, 1.0 + 1e-8), both(2, None)
+    ('0.5 and 0.51', '1 and 1.00000001', '2 and none')
+    """
+    texts: list[str] = []
+    for digits in (6, 9, 17):
+        texts = [f"{value:.{digits}g}" if isinstance(value, int | float) else "none" for value in (one, other)]
+        if texts[0] != texts[1]:
+            break
+    return " and ".join(texts)
 
 
 def as_json(parts: Iterable[Part]) -> list[dict[str, str]]:

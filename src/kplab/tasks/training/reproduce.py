@@ -28,7 +28,7 @@ from kplab.tasks.evaluation import reproduction
 from kplab.tasks.evaluation.files import check_current, read_curves, read_predictions, score_files
 from kplab.tasks.evaluation.reproduction import DIFFERENT, IDENTICAL, SKIPPED, WITHIN, Part, Tolerances
 from kplab.tasks.inference.assembly import set_name
-from kplab.tasks.inference.loading import check_checkpoint
+from kplab.tasks.inference.loading import check_checkpoint, checkpoint_hashes
 from kplab.tasks.training.checkpoints import BEST, LAST
 from kplab.tasks.training.resume import with_missing_keys
 from kplab.tasks.training.train import manifest_of, train
@@ -60,15 +60,15 @@ def reproduce(config: DictConfig) -> int:
     check_run(run)
     training = config_of(run, [str(o) for o in config.overrides])
     stop_after = int(run.record["epochs"]) if run.cut else None
-    if global_rank() != 0:
-        train(training, stop_after=stop_after)
-        return 0
-    check_outputs(run, training)
     tolerances = Tolerances(**{key: float(value) for key, value in configs.plain(config.tolerances).items()})
     threads = torch.get_num_threads()
     if isinstance(wanted := run.record.get("threads"), int) and wanted > 0:
         torch.set_num_threads(wanted)
     try:
+        if global_rank() != 0:
+            train(training, stop_after=stop_after)
+            return 0
+        check_outputs(run, training)
         found = [*checks(run.record, present(training)), *parents(run)]
         print(printable("\n".join([f"reproducing {run.folder}", *(f"  {check}" for check in found)])), flush=True)
         other = [check for check in found if check.state == DIFFERS]
@@ -76,8 +76,8 @@ def reproduce(config: DictConfig) -> int:
             print(printable(code_of(run)), flush=True)
         if other and config.strict:
             raise RunError(
-                f"{run.name}: strict=true, and {', '.join(check.what for check in other)} differ. Restore them, or leave "
-                "strict=true out."
+                f"{run.name}: strict=true, but these differ: {', '.join(check.what for check in other)}. Restore them, or "
+                "leave strict=true out."
             )
         data: list[Check] = []
         new = train(
@@ -112,7 +112,8 @@ def check_run(run: Run) -> None:
     config = run.folder / "config.yaml"
     if not config.is_file() or provenance.file_sha256(config) != run.record.get("config_sha256"):
         raise RunError(f"{config}: is not the config that the run was trained with. Restore it.")
-    if run.cut and not run.record.get("epochs"):
+    epochs = run.record.get("epochs")
+    if run.cut and not (isinstance(epochs, int) and epochs > 0):
         raise RunError(
             f"{run.name}: was cut in its first epoch, and a part of an epoch can't be repeated. Train it longer."
         )
@@ -122,7 +123,7 @@ def check_run(run: Run) -> None:
     for name in (BEST, LAST):
         if (checkpoints / name).is_file():
             check_checkpoint(run, checkpoints / name)
-        elif name in run.record.get("checkpoints", {}):
+        elif name in checkpoint_hashes(run):
             raise RunError(f"{checkpoints / name} is missing, which the run had. Restore it.")
 
 
@@ -160,15 +161,21 @@ def config_of(run: Run, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def check_outputs(run: Run, config: DictConfig) -> None:
-    """Check that the predictions and scores that are compared are as the end of the training makes them.
+    """Check that what is compared is as the training left it.
 
     Raises:
-        RunError: a file has changed, or was made again in another way; says how to make it.
+        RunError: a file can't be read, has changed, or was made again in another way; says how to make it.
     """
+    whole_curves(run)
     best = (run.folder / "checkpoints" / BEST).is_file()
     expected = {"checkpoint": BEST if best else LAST, "flip_test": bool(config.flip_test)}
-    scores = score_files(run)
-    for path in outputs(run, config):
+    own = [set_name(config, config.dataset, str(split)) for split in config.test_on]
+    names = {*own, *(f"{name}-annotated" for name in own)}
+    for name in names.intersection(score_files(run)):
+        check_current(run, name)
+    for path in list_artefacts(run.folder / "predictions"):
+        if path.stem not in names:
+            continue
         record = read_record(path)
         try:
             card = dict(json.loads(card_path(path).read_text()))
@@ -180,15 +187,6 @@ def check_outputs(run: Run, config: DictConfig) -> None:
                 f"{path}: was predicted again with {', '.join(odd)}, and a reproduction predicts as the training did. Run: "
                 f"kplab predict run={run.name} split={record.get('split')} && kplab evaluate run={run.name}"
             )
-        if path.stem in scores:
-            check_current(run, path.stem)
-
-
-def outputs(run: Run, config: DictConfig) -> list[Path]:
-    """The predictions of a run that the end of its training makes, as far as they are there."""
-    own = [set_name(config, config.dataset, str(split)) for split in config.test_on]
-    names = {*own, *(f"{name}-annotated" for name in own)}
-    return [path for path in list_artefacts(run.folder / "predictions") if path.stem in names]
 
 
 def present(config: DictConfig) -> dict[str, Any]:
@@ -295,6 +293,8 @@ def compare(run: Run, new: Run, tolerances: Tolerances) -> list[Part]:
     if curves is not None:
         empty = pd.DataFrame({"epoch": [], "step": []})
         parts.append(reproduction.compare_curves(curves, empty if again is None else again, tolerances))
+    elif again is not None:
+        parts.append(Part("curves", SKIPPED, f"{run.name} has none"))
     for name in (BEST, LAST):
         files = [r.folder / "checkpoints" / name for r in (run, new)]
         if all(file.is_file() for file in files):

@@ -152,12 +152,17 @@ def changes(then: DataHashes, now: DataHashes, splits: Mapping[str, Labels], man
     touched = [str(files[name]) for name, value in now.label_files.items() if then.label_files.get(name) != value]
     if relabelled or missing or added:
         source = some(touched, LISTED) if touched else "labels, whose files are unchanged but are read differently"
-        counts = ((relabelled, "other labels of"), (missing, "without the images"), (added, "with the new images"))
-        told = "; ".join(f"{what} {len(names)}: {some(names)}" for names, what in counts if names)
+        counts = ((relabelled, "with other labels"), (missing, "missing"), (added, "added"))
+        told = "; ".join(f"{images_of(names)} {what}: {some(names)}" for names, what in counts if names)
         lines.append(f"{source}: {told}")
     if moved:
-        lines.append(f"{manifest or 'split'}: images in other splits: {len(moved)}: {some(moved)}")
+        lines.append(f"{manifest or 'split'}: {images_of(moved)} in another split: {some(moved)}")
     return lines
+
+
+def images_of(names: list[str]) -> str:
+    """Their number in words."""
+    return f"{len(names)} image{'' if len(names) == 1 else 's'}"
 
 
 def changed_digests(run: Run, splits: Mapping[str, Labels]) -> list[str]:
