@@ -183,7 +183,7 @@ def test_scores_of_earlier_predictions_are_not_compared_or_shown(
     capsys.readouterr()
     assert main(compare) == 2
     remedy = f"kplab evaluate run={one.name} split=test"
-    assert f"the scores are outdated: predictions/dots-test.json has been predicted again since. Run: {remedy}\n" in (
+    assert f"the scores are outdated: predictions/dots-test.json is another file than was scored. Run: {remedy}\n" in (
         capsys.readouterr().err
     )
     with pytest.raises(RunError, match="outdated"):

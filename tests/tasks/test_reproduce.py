@@ -182,6 +182,8 @@ def test_runs_that_can_not_be_reproduced_are_refused(
     best.write_bytes((best.with_name("last.ckpt")).read_bytes() + b"x")
     refused("best.ckpt: is not the file that the training of")
     best.write_bytes(kept)
+    assert main(["predict", f"run={run.folder}", "split=test", "flip_test=false"]) == 0
+    refused("was predicted again with flip_test False, and a reproduction predicts as the training did")
     predictions.write_text("[]")
     refused("dots-test.json: has changed since it was written")
     assert only_runs(run)

@@ -91,7 +91,7 @@ def outdated_text(folder: Path, record: dict[str, Any]) -> str:
     regions = file.removesuffix(".json").rpartition(f"-{split}-")[2] if f"-{split}-" in file else None
     more = f" regions={regions}" if regions else ""
     return (
-        f"predictions/{file} has been predicted again since. Run: kplab evaluate run={folder.name} split={split}{more}"
+        f"predictions/{file} is another file than was scored. Run: kplab evaluate run={folder.name} split={split}{more}"
     )
 
 

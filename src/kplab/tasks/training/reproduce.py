@@ -171,8 +171,6 @@ def check_outputs(run: Run, config: DictConfig) -> None:
     expected = {"checkpoint": BEST if best else LAST, "flip_test": bool(config.flip_test)}
     own = [set_name(config, config.dataset, str(split)) for split in config.test_on]
     names = {*own, *(f"{name}-annotated" for name in own)}
-    for name in names.intersection(score_files(run)):
-        check_current(run, name)
     for path in list_artefacts(run.folder / "predictions"):
         if path.stem not in names:
             continue
@@ -187,6 +185,8 @@ def check_outputs(run: Run, config: DictConfig) -> None:
                 f"{path}: was predicted again with {', '.join(odd)}, and a reproduction predicts as the training did. Run: "
                 f"kplab predict run={run.name} split={record.get('split')} && kplab evaluate run={run.name}"
             )
+    for name in names.intersection(score_files(run)):
+        check_current(run, name)
 
 
 def present(config: DictConfig) -> dict[str, Any]:
