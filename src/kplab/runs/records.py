@@ -143,6 +143,11 @@ RUN_TYPES: dict[str, type | tuple[type, ...]] = {
     "error": (str, type(None)),
     "cut": (str, type(None)),
     "checkpoints": dict,
+    "detections": (dict, type(None)),
+    "data_sha256": str,
+    "parent": (str, type(None)),
+    "changed_on_resume": list,
+    "reproduces": str,
     "seconds": (int, float, type(None)),
     "process": dict,
 }
