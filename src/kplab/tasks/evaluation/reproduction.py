@@ -60,7 +60,7 @@ class Part:
     text: str = ""
 
     def __str__(self) -> str:
-        return f"{self.what:<24} {self.state}{': ' if self.text else ''}{self.text}"
+        return f"{self.what + ':':<25} {self.state}{': ' if self.text else ''}{self.text}"
 
 
 def verdict(parts: Iterable[Part]) -> str:
