@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from kplab.errors import RunError, describe
-from kplab.runs.records import list_artefacts, read_record
+from kplab.runs.provenance import file_sha256
+from kplab.runs.records import list_artefacts, plain_file, read_record
 from kplab.runs.run import Run
 
 
 def rows(root: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """One row per run, newest first: name, status, duration, summaries of scores, and the error or what ended it early.
+    """One row per run, newest first: name, status, duration, summaries of scores, what ended it early, error, and notes.
 
-    A folder that can't be read has status "unreadable" and the reason as its error.
+    A folder that can't be read has status "unreadable" and the reason as its error. Scores that are not those of the
+    present predictions are left out, with a note.
     """
     folders = sorted((p for p in Path(root).glob("*_*") if os.path.isdir(p)), key=lambda p: p.name, reverse=True)
     return [row(folder) for folder in folders[:limit]]
@@ -26,37 +28,82 @@ def row(folder: Path) -> dict[str, Any]:
     try:
         run = Run.open(folder)
     except RunError as error:
-        return {"run": folder.name, "status": "unreadable", "error": str(error), "scores": {}}
-    found, faults = scores(folder)
+        return {"run": folder.name, "status": "unreadable", "error": str(error), "scores": {}, "notes": []}
+    found, faults, notes = scores(folder)
+    if "reproduces" in run.record:
+        notes.insert(0, reproduction(run))
     return {
         "run": run.name,
         "status": run.status,
         "experiment": run.record.get("experiment", ""),
         "started": run.record.get("started", ""),
         "seconds": run.record.get("seconds"),
-        "error": run.error or run.record.get("cut") or next(iter(faults), None),
+        "error": run.error or next(iter(faults), None),
+        "cut": run.cut,
         "scores": found,
+        "notes": notes,
     }
 
 
-def scores(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def scores(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str], list[str]]:
     """Summaries of the scores of a run.
 
     Returns:
-        name of each score file to its summary; and why others can't be read.
+        name of each score file to its summary; why others can't be read; and which are outdated.
     """
     found: dict[str, dict[str, Any]] = {}
-    faults = []
+    faults, notes = [], []
     try:
         for path in list_artefacts(folder / "scores"):
             try:
-                read_record(path)
-                found[path.stem] = summary(path)
+                record = read_record(path)
+                if is_outdated(folder, record):
+                    notes.append(f"scores {path.stem} are outdated: {outdated_text(folder, record)}")
+                else:
+                    found[path.stem] = summary(path)
             except RunError as error:
                 faults.append(str(error))
     except (RunError, OSError) as error:
         faults.append(describe(error))
-    return found, faults
+    return found, faults, notes
+
+
+def is_outdated(folder: Path, record: dict[str, Any]) -> bool:
+    """Whether the predictions that scores were made from have been replaced since.
+
+    Args:
+        folder: of the run.
+        record: of the scores. Scores whose predictions are no longer there are not outdated.
+    """
+    source = record["made_from"].get("predictions")
+    if not isinstance(source, dict) or "file" not in source:
+        return False
+    try:
+        path = plain_file(folder / "predictions" / "x", source["file"])
+    except ValueError:
+        return False  # of a file elsewhere
+    return path.is_file() and file_sha256(path) != source.get("sha256")
+
+
+def outdated_text(folder: Path, record: dict[str, Any]) -> str:
+    """What to do about outdated scores, given their record."""
+    file, split = str(record["made_from"]["predictions"]["file"]), str(record.get("split", "NAME"))
+    regions = file.removesuffix(".json").rpartition(f"-{split}-")[2] if f"-{split}-" in file else None
+    more = f" regions={regions}" if regions else ""
+    return (
+        f"predictions/{file} is another file than was scored. Run: kplab evaluate run={folder.name} split={split}{more}"
+    )
+
+
+def reproduction(run: Run) -> str:
+    """Which run this one reproduces, and the verdict."""
+    path = run.folder / "reproduction.json"
+    try:
+        read_record(path)
+        verdict = str(json.loads(path.read_text())["verdict"])
+    except (RunError, ValueError, KeyError, TypeError, OSError, RecursionError):
+        verdict = "no verdict"
+    return f"reproduces {run.record['reproduces']}: {verdict}"
 
 
 def summary(path: Path) -> dict[str, Any]:
