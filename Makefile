@@ -89,7 +89,7 @@ fmt: $(READY) ## format the code, strip the notebooks
 # further arguments of a target's command
 ARGS ?=
 
-.PHONY: demo dashboard report bench benchmark runs notebooks clean
+.PHONY: demo dashboard report bench benchmark runs reproduce notebooks clean
 demo: $(READY) ## generate data, train two models, evaluate and compare them, in a few minutes
 	$(BIN)/kplab demo
 
@@ -109,6 +109,10 @@ bench: $(READY) ## measure speed: all of bench/bench_*.py
 DATASET ?= synthetic_person
 benchmark: $(READY) ## compare families on one dataset: DATASET=flies FAMILIES=openpose,yolo (default: all); resumes
 	$(BIN)/kplab benchmark data=$(DATASET) $(if $(FAMILIES),families=[$(FAMILIES)])
+
+RUN ?= latest
+reproduce: $(READY) ## train a run again from its folder and compare both: RUN=NAME (default: the newest finished run)
+	$(BIN)/kplab reproduce run=$(RUN)
 
 # of JupyterLab, which refuses to start as root without being asked to
 notebooks: $(READY) ## open the notebooks in JupyterLab: make notebooks ARGS="--no-browser --port 8899"

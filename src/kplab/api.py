@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+import pandas as pd
 from omegaconf import DictConfig
 
 from kplab import config as configs
@@ -24,7 +25,7 @@ from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks import compose
 from kplab.tasks.evaluation import comparison, scoring
-from kplab.tasks.evaluation.files import read_predictions, read_scores
+from kplab.tasks.evaluation.files import read_curves, read_predictions, read_scores
 from kplab.tasks.inference.assembly import set_name
 from kplab.tasks.wiring import datasets
 from kplab.tasks.wiring.nodes import load_config
@@ -131,6 +132,11 @@ class TrainedRun:
         """Scores that ``kplab evaluate`` or the end of the training wrote; arguments as of ``predictions``."""
         name = set_name(self.config, self.config.dataset, split, regions)
         return read_scores(self.run.folder / "scores" / f"{name}.json")
+
+    def curves(self) -> pd.DataFrame:
+        """The learning curves: losses, learning rates and validations by epoch, counted from 1; empty without any."""
+        found = read_curves(self.run)
+        return pd.DataFrame({"epoch": []}) if found is None else found
 
 
 def load(

@@ -28,12 +28,12 @@ def main(argv: list[str] | None = None) -> int:
     args = sys.argv[1:] if argv is None else argv
     verb, rest = (args[0], args[1:]) if args else ("--help", [])
     with exit_code(verb) as outcome:
-        run(verb, rest)
+        outcome.code = run(verb, rest)
     return outcome.code
 
 
-def run(verb: str, args: list[str]) -> None:
-    """Print help, print a configuration, or run a verb.
+def run(verb: str, args: list[str]) -> int:
+    """Print help, print a configuration, or run a verb; returns the exit status.
 
     Raises:
         ConfigError: there is no such verb.
@@ -41,7 +41,7 @@ def run(verb: str, args: list[str]) -> None:
     verbs = find_verbs()
     if verb in ("-h", "--help", "help"):
         print(usage(verbs))
-        return
+        return 0
     if verb not in verbs:
         from difflib import get_close_matches
 
@@ -61,7 +61,8 @@ def run(verb: str, args: list[str]) -> None:
 
         print(OmegaConf.to_yaml(compose(verb, [a for a in args if a not in ("--cfg", "--multirun", "-m")])))
     else:
-        import_module(found.module).main(args)
+        return int(import_module(found.module).main(args) or 0)
+    return 0
 
 
 if __name__ == "__main__":

@@ -134,6 +134,8 @@ def test_keypoints_lie_on_their_pixels(name: str, tmp_path: Path) -> None:
     assert not labels.notes, "a whole example leaves nothing out"
     assert labels.box_source
     assert labels.area_source
+    assert labels.files, "a run records the hashes of the files that labels are read from"
+    assert all(path.is_file() for path in labels.files)
     for i in range(len(labels)):
         image = labels.read(i)
         assert tuple(labels.size[i]) == image.shape[1::-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,7 @@ from kplab.errors import RunError
 from kplab.models.weights import read_checkpoint
 from kplab.runs import table
 from kplab.runs.run import Run
+from kplab.tasks.runs import colour
 from kplab.tasks.training import callbacks
 from kplab.tasks.training.checkpoints import state_of
 from kplab.tasks.training.train import train
@@ -96,14 +98,23 @@ def test_ctrl_c_is_stopped_and_says_how_to_go_on(
     monkeypatch.setattr(callbacks, "progress", lambda: At(1, 1, stop))
     assert main(["train", *overrides]) == 130
     run = only(config())
-    assert (run.status, run.error) == ("stopped", "stopped by Ctrl-C")
+    assert (run.status, run.error, run.cut) == ("stopped", None, "stopped by Ctrl-C")
+    assert "error" not in run.record
     assert f"stopped by Ctrl-C. To go on: kplab train resume={run.folder}\n" in capsys.readouterr().err
     (row,) = table.rows(run.folder.parent)
-    assert (row["status"], row["error"]) == ("stopped", "stopped by Ctrl-C")
+    assert (row["status"], row["error"], row["cut"]) == ("stopped", None, "stopped by Ctrl-C")
+    assert colour(row) == "yellow"
+    # an older kplab recorded it as an error
+    record = json.loads((run.folder / "run.json").read_text())
+    del record["cut"]
+    (run.folder / "run.json").write_text(json.dumps({**record, "error": "stopped by Ctrl-C"}))
+    assert table.row(run.folder) == row
 
 
 @pytest.mark.slow
-def test_a_training_cut_by_time_says_so_and_resumes_exactly(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_cut_by_time_says_so_resumes_exactly_and_is_reproduced(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The epoch that is cut is not kept: its batches can't be continued exactly."""
     options = ["augment=strong", "trainer.max_epochs=3"]
     whole = train(config(*options))
@@ -115,7 +126,8 @@ def test_a_training_cut_by_time_says_so_and_resumes_exactly(config: Config, monk
     assert cut is not None
     assert (cut.status, cut.record["epochs"]) == ("finished", 1)
     assert cut.record["cut"] == "cut by trainer.max_time after 1 of 3 epochs"
-    assert table.row(cut.folder)["error"] == cut.record["cut"]
+    row = table.row(cut.folder)
+    assert (row["error"], row["cut"], colour(row)) == (None, cut.record["cut"], "yellow")
     for name in ("best", "last"):
         checkpoint = read_checkpoint(cut.folder / "checkpoints" / f"{name}.ckpt")
         assert checkpoint["epoch"] == 0
@@ -125,3 +137,22 @@ def test_a_training_cut_by_time_says_so_and_resumes_exactly(config: Config, monk
     assert resumed is not None
     assert whole.record["cut"] is None
     assert unequal(outcome(whole), outcome(resumed)) == []
+    # one that was cut is reproduced up to its last complete epoch, one that was resumed as a whole
+    for run in (cut, resumed):
+        assert main(["reproduce", f"run={run.folder}"]) == 0
+        assert reproduction_of(run)["verdict"] == "identical"
+    (resumed.folder / "run.json").write_text(
+        json.dumps({**resumed.record, "changed_on_resume": ["trainer.max_epochs"]})
+    )
+    assert main(["reproduce", f"run={resumed.folder}"]) == 2
+    assert "was resumed with other values of trainer.max_epochs" in capsys.readouterr().err
+
+
+def reproduction_of(run: Run) -> dict[str, Any]:
+    """The reproduction of a run beside it."""
+    (found,) = (
+        content
+        for path in run.folder.parent.glob("*/reproduction.json")
+        if (content := json.loads(path.read_text()))["reproduces"] == run.name
+    )
+    return dict(found)

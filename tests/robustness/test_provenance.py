@@ -1,4 +1,4 @@
-"""What is scored, compared and drawn is what its records and cards describe."""
+"""What is loaded, scored, compared and drawn is what its records and cards describe."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from omegaconf import DictConfig
 
@@ -16,9 +17,12 @@ from kplab.errors import DataError, RunError, ScoreError
 from kplab.runs.provenance import file_sha256
 from kplab.runs.records import read_record, record_path
 from kplab.runs.run import Run
+from kplab.runs.table import row
 from kplab.structures.predictions import Predictions, card_path
+from kplab.tasks.evaluation.files import read_curves
 from kplab.tasks.evaluation.pictures import see_predictions
 from kplab.tasks.inference.assembly import files_of
+from kplab.tasks.training.curves import draw_curves
 from kplab.tasks.wiring.datasets import read_split
 from kplab.tasks.wiring.nodes import load_config
 
@@ -131,3 +135,100 @@ def test_predictions_of_another_run_are_refused(
     capsys.readouterr()
     assert main(["evaluate", f"run={other.folder}", "split=test"]) == 2
     assert f"was made by run {run.name}, which has another config" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_was_replaced_is_refused(
+    run: Run, finished: Finished, config: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By prediction, by the Python interface, as a detector, and to resume from; unless it is named as a file."""
+    path = run.folder / "checkpoints" / "last.ckpt"
+    assert run.record["checkpoints"] == {"last.ckpt": file_sha256(path)}
+    shutil.copy(finished(*EXEMPLAR, "seed=7").folder / "checkpoints" / "last.ckpt", path)
+    path.write_bytes(path.read_bytes() + b" ")
+    predict = ["predict", f"run={run.folder}", "split=test"]
+    for more in ([], ["checkpoint=last"]):
+        assert main([*predict, *more]) == 2
+        assert f"{path}: is not the file that the training of {run.name} wrote" in capsys.readouterr().err
+    with pytest.raises(RunError, match="is not the file that the training"):
+        _ = kplab.load(run).model
+    detected = finished(*EXEMPLAR, "regions=detected", f"detector_run={run.folder}")
+    assert main(["predict", f"run={detected.folder}", f"images={run.folder.parents[1]}/dots/images"]) == 2
+    assert "is not the file that the training" in capsys.readouterr().err
+    assert main(["train", f"resume={run.folder}"]) == 2
+    assert "is not the file that the training" in capsys.readouterr().err
+    assert main([*predict, f"checkpoint={path}"]) == 0
+
+
+def test_the_last_checkpoint_takes_no_best_ones_place_unasked(
+    finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished("trainer.max_epochs=2")
+    assert set(run.record["checkpoints"]) == {"best.ckpt", "last.ckpt"}
+    (run.folder / "checkpoints" / "best.ckpt").unlink()
+    assert main(["predict", f"run={run.folder}", "split=test"]) == 2
+    assert "best.ckpt is missing" in capsys.readouterr().err
+    assert main(["predict", f"run={run.folder}", "split=test", "checkpoint=last"]) == 0
+
+
+def test_scores_of_earlier_predictions_are_not_compared_or_shown(
+    finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until they are evaluated; the same predictions made again are no change."""
+    one, two = finished("trainer.max_epochs=2"), finished(*EXEMPLAR)
+    compare = ["compare", f"runs=[{one.folder},{two.folder}]", "split=test", "resamples=20", "force=true"]
+    assert main(["predict", f"run={one.folder}", "split=test"]) == 0
+    assert main(compare) == 0
+    assert row(one.folder)["scores"].keys() == {"dots-test"}
+    assert main(["predict", f"run={one.folder}", "split=test", "flip_test=false"]) == 0
+    capsys.readouterr()
+    assert main(compare) == 2
+    remedy = f"kplab evaluate run={one.name} split=test"
+    assert f"the scores are outdated: predictions/dots-test.json is another file than was scored. Run: {remedy}\n" in (
+        capsys.readouterr().err
+    )
+    with pytest.raises(RunError, match="outdated"):
+        kplab.compare([one, two], "test", force=True)
+    shown = row(one.folder)
+    assert (shown["scores"], shown["error"]) == ({}, None)
+    assert main(["runs", f"runs_dir={one.folder.parent}"]) == 0
+    assert f"{one.name}: scores dots-test are outdated: " in capsys.readouterr().out
+    assert main(["evaluate", f"run={one.folder}", "split=test"]) == 0
+    assert main(compare) == 0
+    assert row(one.folder)["scores"].keys() == {"dots-test"}
+    # scores without their predictions stay: they hold all that a comparison needs
+    (one.folder / "predictions" / "dots-test.json").unlink()
+    assert main(compare) == 0
+
+
+def test_epochs_of_curves_are_counted_from_1_also_those_of_older_runs(finished: Finished) -> None:
+    """An older kplab counted from 0 in the file, which its record does not state."""
+    run = finished("trainer.max_epochs=2")
+    path = run.folder / "curves.csv"
+    new = pd.read_csv(path)
+    assert sorted(set(new["epoch"])) == [1, 2]
+    curves = kplab.load(run).curves()
+    pd.testing.assert_frame_equal(curves, new)
+    new.assign(epoch=new["epoch"] - 1).to_csv(path, index=False)
+    del run.record["curves_counted_from"]
+    run.save()
+    pd.testing.assert_frame_equal(kplab.load(run).curves(), curves)
+    assert draw_curves(run) is not None
+    path.write_text("epoch,train/loss\nmany,1\n")
+    with pytest.raises(RunError, match=r"curves\.csv: can't be read as curves"):
+        read_curves(run)
+
+
+def test_a_run_of_an_older_kplab_works_with_every_verb(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its record lacks the hashes of data and checkpoints."""
+    run, other = finished("trainer.max_epochs=2"), finished(*EXEMPLAR)
+    record = json.loads((run.folder / "run.json").read_text())
+    for key in ("checkpoints", "data_sha256", "curves_counted_from", "detections", "cut"):
+        record.pop(key)
+    (run.folder / "run.json").write_text(json.dumps(record))
+    (run.folder / "data.json").unlink()
+    assert kplab.load(str(run.folder)).model.max_poses == 1
+    assert main(["predict", f"run={run.folder}", "split=test"]) == 0
+    assert main(["evaluate", f"run={run.folder}"]) == 0
+    assert main(["compare", f"runs=[{run.folder},{other.folder}]", "resamples=20", "force=true"]) == 0
+    assert main(["runs", f"runs_dir={run.folder.parent}"]) == 0
+    assert run.name in capsys.readouterr().out

@@ -177,6 +177,30 @@ def test_patch_and_commit_of_a_repository(tmp_path: Path) -> None:
     assert changed["patch_sha256"] == provenance.sha256(patch)
 
 
+@pytest.mark.parametrize("inside", [".", "sub"])
+def test_a_patch_restores_tracked_and_untracked_changes(tmp_path: Path, inside: str) -> None:
+    """By ``git apply`` on the commit, also where the workspace is a folder of the repository; large files are only named."""
+    here = tmp_path / "repository" / inside
+    (here / "src").mkdir(parents=True)
+    top = tmp_path / "repository"
+    (here / "src" / "old.py").write_text("one\n")
+    for args in (["init", "-q"], ["config", "user.email", "a@b"], ["config", "user.name", "a"], ["add", "-A"]):
+        subprocess.run(["git", "-C", top, *args], check=True)
+    subprocess.run(["git", "-C", top, "commit", "-qm", "one"], check=True)
+    (here / "src" / "old.py").write_text("two\n")
+    (here / "src" / "new.py").write_text("--- a\n+++ b\nno line end")
+    (here / "src" / "bytes.bin").write_bytes(bytes(range(256)))
+    (here / "src" / "large.py").write_text("#" * provenance.LARGEST)
+    code, patch = provenance.code(here)
+    assert "large.py: sha256" in patch
+    (tmp_path / "git.patch").write_text(patch)
+    there = tmp_path / "there"
+    subprocess.run(["git", "-C", top, "worktree", "add", "-q", "--detach", there, code["commit"]], check=True)
+    subprocess.run(["git", "-C", there, "apply", tmp_path / "git.patch"], check=True)
+    for name in ("old.py", "new.py", "bytes.bin"):
+        assert (there / inside / "src" / name).read_bytes() == (here / "src" / name).read_bytes()
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(3, "3 s"), (65, "1 min 05 s"), (7260, "2 h 01 min")])
 def test_clock(seconds: float, text: str) -> None:
     """Durations in their two largest units."""

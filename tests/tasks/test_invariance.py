@@ -19,6 +19,7 @@ from kplab.cli import main
 from kplab.data.images import read_image
 from kplab.metrics.repeatability import project
 from kplab.ops import affine
+from kplab.runs.provenance import file_sha256
 from kplab.tasks import compose
 from kplab.tasks.points.invariance import Seen, detectors_of, pairs, photographs, score, shared_area
 
@@ -103,6 +104,9 @@ def test_a_sequence_with_homographies(sequence: Path, tmp_path: Path) -> None:
         assert (sift["mma@3"] > 0.8).all()
         # right to a pixel: half a pixel's mistake in each axis would be .7 px on the rotated view's corners alone
         assert (sift["corner_px"] < 0.6).all()
+    record = json.loads((out / "table.record.json").read_text())
+    names = ["img1.png", "img2.png", "img3.png", "H1to2p", "H1to3p"]
+    assert record["made_from"] == {name: {"file": name, "sha256": file_sha256(sequence / name)} for name in names}
     config = compose("invariance", [f"sequence={sequence}", "max_side=200"])
     first = read_image(sequence / "img1.png")
     for pair, (how, strength) in zip(pairs([first], config), (("rotation", 20), ("perspective", 30)), strict=True):

@@ -71,6 +71,7 @@ def test_a_run_writes_all_its_files_and_records(config: Config) -> None:
     assert record["threads"] == torch.get_num_threads()
     assert record["counts"] == {"train": [8, 8], "val": [4, 4], "test": [4, 4]}
     curves = pd.read_csv(run.folder / "curves.csv")
+    assert sorted(set(curves["epoch"])) == [1, 2]
     assert {"epoch", "train/loss_epoch", "val/loss", "val/mean_px", "val/AP"} <= set(curves)
     assert OmegaConf.load(run.folder / "config.yaml").dataset.name == "dots"
     for name in (
@@ -136,7 +137,7 @@ def test_ctrl_c_closes_the_record_and_resuming_is_exact(
     """Stopped in epoch 3 of 4, resumed, and equal to the bit to a training that was never stopped."""
     stopped = interrupted(config(*AUGMENTED), monkeypatch, epoch=2, batch=1)
     assert stopped.status == "stopped"
-    assert stopped.error == "stopped by Ctrl-C"
+    assert (stopped.error, stopped.cut) == (None, "stopped by Ctrl-C")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     resumed = train(config(*AUGMENTED, f"resume={stopped.name}"))
     whole = finished(*AUGMENTED)
@@ -296,7 +297,7 @@ def test_sigint_of_the_real_command(overrides: list[str], tmp_path: Path) -> Non
     assert process.returncode == 130, err[-2000:]
     assert "stopped by Ctrl-C" in err
     (run,) = [Run.open(p) for p in (tmp_path / "runs").iterdir()]
-    assert (run.status, run.error) == ("stopped", "stopped by Ctrl-C")
+    assert (run.status, run.error, run.cut) == ("stopped", None, "stopped by Ctrl-C")
 
 
 def test_the_progress_bar_fits_80_columns_and_counts_epochs_from_1(config: Config) -> None:

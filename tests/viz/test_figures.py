@@ -106,7 +106,7 @@ def test_interest_points_are_circles_and_point_where_they_look() -> None:
 def test_training_curves_sort_columns_by_kind_and_average_within_an_epoch() -> None:
     frame = pd.DataFrame(
         {
-            "epoch": [0, 0, 1, 1],
+            "epoch": [1, 1, 2, 2],
             "step": [0, 1, 2, 3],
             "train/loss": [4.0, 2.0, 1.0, 1.0],
             "train/heatmap": [3.0, 1.0, 0.5, 0.5],
@@ -138,7 +138,9 @@ def test_training_curves_name_what_is_missing() -> None:
     with pytest.raises(ValueError, match="'epoch' is missing"):
         curves.training(pd.DataFrame({"loss": [1.0]}))
     with pytest.raises(ValueError, match="no numbers besides the epoch"):
-        curves.training(pd.DataFrame({"epoch": [0], "step": [1]}))
+        curves.training(pd.DataFrame({"epoch": [1], "step": [1]}))
+    with pytest.raises(ValueError, match="count epochs from 0"):
+        curves.training(pd.DataFrame({"epoch": [0, 1], "train/loss": [2.0, 1.0]}))
 
 
 def test_pck_curves_are_drawn_as_given() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -86,6 +87,7 @@ def labels_from(
     track: np.ndarray | None = None,
     notes: Sequence[str] = (),
     extras: Extras | None = None,
+    files: Sequence[Path] = (),
 ) -> Labels:
     """Labels from the columns of a reader: the last step of every format.
 
@@ -110,6 +112,7 @@ def labels_from(
         track: (N,) tracks, -1 where there is none; None: the format has none.
         notes: what the reader itself left out or changed.
         extras: for the format's writer.
+        files: that the labels were read from; a run records their hashes.
     """
     poses = Poses.make(xy, visible, track=track)
     if crowd is not None:
@@ -138,6 +141,7 @@ def labels_from(
         area_source=area_source,
         notes=all_notes + filled,
         extras=extras,
+        files=tuple(files),
     )
 
 

@@ -28,15 +28,24 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def git(folder: Path, *args: str) -> str | None:
-    """Output of a git command in a folder; None without git or without a repository."""
+#: Bytes of an untracked file up to which a patch contains it.
+LARGEST = 200_000
+
+
+def git(folder: Path, *args: str, statuses: tuple[int, ...] = (0,)) -> str | None:
+    """Output of a git command in a folder; None without git, without a repository, or with another exit status."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *args], capture_output=True, text=True, timeout=30, check=False
+            ["git", "-C", str(folder), *args],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=30,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout if done.returncode == 0 else None
+    return done.stdout if done.returncode in statuses else None
 
 
 def code(folder: Path) -> tuple[dict[str, Any], str]:
@@ -45,7 +54,7 @@ def code(folder: Path) -> tuple[dict[str, Any], str]:
     Notebooks are left out: they hold outputs, such as pictures, and no code that a run uses.
 
     Returns:
-        {"commit", "dirty", "patch_sha256"}, and the patch itself (tracked changes and untracked sources).
+        {"commit", "dirty", "patch_sha256"}, and the patch itself, for ``git apply``: tracked changes and untracked sources.
     """
     commit = git(folder, "rev-parse", "HEAD")
     if commit is None:
@@ -54,10 +63,20 @@ def code(folder: Path) -> tuple[dict[str, Any], str]:
     for name in (git(folder, "ls-files", "--others", "--exclude-standard", "--", "src", "conf") or "").split("\n"):
         path = folder / name
         if name and path.is_file():
-            patch += f"\n+++ untracked {name} {sha256(path.read_bytes())}\n"
-            if path.stat().st_size < 200_000:
-                patch += path.read_text(errors="replace")
+            if path.stat().st_size < LARGEST:
+                patch += new_file(folder, name)
+            else:
+                patch += f"untracked {name}: sha256 {sha256(path.read_bytes())}, too large to be kept\n"
     return {"commit": commit.strip(), "dirty": bool(patch), "patch_sha256": sha256(patch) if patch else None}, patch
+
+
+def new_file(folder: Path, name: str) -> str:
+    """The patch that adds an untracked file of a folder."""
+    # paths of a patch are relative to the top of the repository
+    top = (git(folder, "rev-parse", "--show-prefix") or "").strip()
+    prefixes = f"--src-prefix=a/{top}", f"--dst-prefix=b/{top}"
+    # git reports a difference by the status 1
+    return git(folder, "diff", "--no-index", "--binary", *prefixes, "--", os.devnull, name, statuses=(1,)) or ""
 
 
 def packages() -> dict[str, str]:

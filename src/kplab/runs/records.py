@@ -141,6 +141,13 @@ RUN_TYPES: dict[str, type | tuple[type, ...]] = {
     "experiment": str,
     "started": str,
     "error": (str, type(None)),
+    "cut": (str, type(None)),
+    "checkpoints": dict,
+    "detections": (dict, type(None)),
+    "data_sha256": str,
+    "parent": (str, type(None)),
+    "changed_on_resume": list,
+    "reproduces": str,
     "seconds": (int, float, type(None)),
     "process": dict,
 }

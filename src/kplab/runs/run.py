@@ -177,7 +177,13 @@ class Run:
         """Why the run failed; None if it did not."""
         if self.status == "failed" and self.record.get("status") == "running":
             return "the process ended without closing the record (killed, or out of memory)"
-        return self.record.get("error")
+        return None if self.status == "stopped" else self.record.get("error")
+
+    @property
+    def cut(self) -> str | None:
+        """What ended the training early without a failure: Ctrl-C, or ``trainer.max_time``; None for any other run."""
+        # an older kplab recorded Ctrl-C as an error
+        return self.record.get("cut") or (self.record.get("error") if self.status == "stopped" else None)
 
     def save(self) -> None:
         """Write run.json atomically."""
@@ -190,11 +196,16 @@ class Run:
         self.record.update(entries)
         self.save()
 
-    def close(self, status: str, error: str | None = None) -> None:
-        """Record the final status, finished, stopped or failed, and the duration."""
+    def close(self, status: str, error: str | None = None, cut: str | None = None) -> None:
+        """Record the final status, finished, stopped or failed, and the duration.
+
+        Args:
+            error: why it failed.
+            cut: what ended it early without a failure.
+        """
         started = datetime.fromisoformat(self.record["started"])
         ended = datetime.now().astimezone()
-        more = {"error": error} if error else {}
+        more = {name: text for name, text in (("error", error), ("cut", cut)) if text}
         self.update(
             status=status,
             ended=ended.isoformat(timespec="seconds"),

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from kplab.errors import RunError, describe
-from kplab.runs.records import list_artefacts, read_record
+from kplab.runs.provenance import file_sha256
+from kplab.runs.records import list_artefacts, plain_file, read_record, record_path
 from kplab.runs.run import Run
 
 
 def rows(root: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """One row per run, newest first: name, status, duration, summaries of scores, and the error or what ended it early.
+    """One row per run, newest first: name, status, duration, summaries of scores, what ended it early, error, and notes.
 
-    A folder that can't be read has status "unreadable" and the reason as its error.
+    A folder that can't be read has status "unreadable" and the reason as its error. Scores that are not those of the
+    present predictions are left out, with a note.
     """
     folders = sorted((p for p in Path(root).glob("*_*") if os.path.isdir(p)), key=lambda p: p.name, reverse=True)
     return [row(folder) for folder in folders[:limit]]
@@ -27,41 +29,109 @@ def row(folder: Path) -> dict[str, Any]:
     try:
         run = Run.open(folder)
     except RunError as error:
-        return {"run": folder.name, "status": "unreadable", "error": str(error), "scores": {}}
-    found, faults = scores(folder)
+        return {"run": folder.name, "status": "unreadable", "error": str(error), "scores": {}, "notes": []}
+    found, faults, notes = scores(folder)
+    if "reproduces" in run.record:
+        notes.insert(0, reproduction(run))
     return {
         "run": run.name,
         "status": run.status,
         "experiment": run.record.get("experiment", ""),
         "started": run.record.get("started", ""),
         "seconds": run.record.get("seconds"),
-        "error": run.error or run.record.get("cut") or next(iter(faults), None),
+        "error": run.error or next(iter(faults), None),
+        "cut": run.cut,
         "scores": found,
+        "notes": notes,
     }
 
 
-def scores(folder: Path, check: bool = True) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def scores(folder: Path, check: bool = True) -> tuple[dict[str, dict[str, Any]], list[str], list[str]]:
     """Summaries of the scores of a run.
 
     Args:
-        check: the hashes of their files, too.
+        check: the hashes of their files, too; else those that records state are trusted.
 
     Returns:
-        name of each score file to its summary; and why others can't be read.
+        name of each score file to its summary; why others can't be read; and which are outdated.
     """
     found: dict[str, dict[str, Any]] = {}
-    faults = []
+    faults, notes = [], []
     try:
         for path in list_artefacts(folder / "scores"):
             try:
-                if check:
-                    read_record(path)
-                found[path.stem] = summary(path)
+                record = read_record(path) if check else read_json(record_path(path))
+                if is_outdated(folder, record, check):
+                    notes.append(f"scores {path.stem} are outdated: {outdated_text(folder, record)}")
+                else:
+                    found[path.stem] = summary(path)
             except RunError as error:
                 faults.append(str(error))
     except (RunError, OSError) as error:
         faults.append(describe(error))
-    return found, faults
+    return found, faults, notes
+
+
+def is_outdated(folder: Path, record: dict[str, Any], check: bool = True) -> bool:
+    """Whether the predictions that scores were made from have been replaced since.
+
+    Args:
+        folder: of the run.
+        record: of the scores. Scores whose predictions are no longer there are not outdated.
+        check: hash the predictions; else the hash that their own record states is taken.
+    """
+    made_from = record.get("made_from")
+    source = made_from.get("predictions") if isinstance(made_from, dict) else None
+    if not isinstance(source, dict) or "file" not in source:
+        return False
+    try:
+        path = plain_file(folder / "predictions" / "x", source["file"])
+    except ValueError:
+        return False  # of a file elsewhere
+    if not path.is_file():
+        return False
+    if check:
+        return file_sha256(path) != source.get("sha256")
+    try:
+        return bool(read_json(record_path(path))["sha256"][path.name] != source.get("sha256"))
+    except (RunError, KeyError, TypeError):
+        return False
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The entries of a JSON file.
+
+    Raises:
+        RunError: it can't be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, OSError, RecursionError) as error:
+        raise RunError(f"{path}: can't be read ({error!r}). Restore it, or make it again.") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: holds no entries. Restore it, or make it again.")
+    return content
+
+
+def outdated_text(folder: Path, record: dict[str, Any]) -> str:
+    """What to do about outdated scores, given their record."""
+    file, split = str(record["made_from"]["predictions"]["file"]), str(record.get("split", "NAME"))
+    regions = file.removesuffix(".json").rpartition(f"-{split}-")[2] if f"-{split}-" in file else None
+    more = f" regions={regions}" if regions else ""
+    return (
+        f"predictions/{file} is another file than was scored. Run: kplab evaluate run={folder.name} split={split}{more}"
+    )
+
+
+def reproduction(run: Run) -> str:
+    """Which run this one reproduces, and the verdict."""
+    path = run.folder / "reproduction.json"
+    try:
+        read_record(path)
+        verdict = str(json.loads(path.read_text())["verdict"])
+    except (RunError, ValueError, KeyError, TypeError, OSError, RecursionError):
+        verdict = "no verdict"
+    return f"reproduces {run.record['reproduces']}: {verdict}"
 
 
 def summary(path: Path) -> dict[str, Any]:

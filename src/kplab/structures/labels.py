@@ -57,6 +57,7 @@ class Labels:
         crowd: (N,) bool: boxes around many subjects that were not labelled one by one (COCO's iscrowd); always ``ignore``.
         notes: what the reader left out or changed, with counts; printed by the verbs that read a dataset.
         extras: further fields of the file, for its writer; None where they are not kept.
+        files: the files that the labels were read from.
     """
 
     skeleton: Skeleton
@@ -72,6 +73,7 @@ class Labels:
     crowd: np.ndarray
     notes: list[str] = field(default_factory=list)
     extras: Extras | None = None
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.image_id)
@@ -151,6 +153,18 @@ class Labels:
         for column in columns:
             h.update(np.ascontiguousarray(column).tobytes())
         return h.hexdigest()
+
+    def image_digests(self) -> list[str]:
+        """SHA-256 of the labels of each image: what ``digest`` hashes of all of them."""
+        p = self.poses
+        of_instances = [np.ascontiguousarray(column) for column in (p.visible, p.ignore, p.xy, p.box, p.area, p.track)]
+        found = []
+        for i, image_id in enumerate(self.image_id.tolist()):
+            h = hashlib.sha256(str(image_id).encode())
+            for column in of_instances:
+                h.update(column[self.start[i] : self.start[i + 1]].tobytes())
+            found.append(h.hexdigest())
+        return found
 
 
 def make_labels(

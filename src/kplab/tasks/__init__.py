@@ -2,7 +2,8 @@
 
 A verb is a module ``tasks/<verb>.py``, with its configuration in ``conf/<verb>.yaml``, or a package ``apps/<verb>/``, with
 its configuration in ``apps/<verb>/<verb>.yaml``. Its docstring starts with "``kplab <verb>``: what it does.", and it defines
-``EXAMPLE``, a dataclass ``Options`` (the top-level keys of the configuration) and ``main(args)``. Optional are
+``EXAMPLE``, a dataclass ``Options`` (the top-level keys of the configuration) and ``main(args)``, which returns the exit
+status or None for 0. Optional are
 ``check(config) -> list[str]``, the errors of a config, ``complete(config, choices)``, which fills in what depends on the
 chosen groups, and ``rebase(overrides) -> (config or None, overrides)``, a config to apply the overrides to in place of the
 verb's own. The module imports no large package at its top, because ``--cfg`` imports it.
@@ -92,8 +93,11 @@ def read_verb(path: Path, name: str, room: str, config: Path | None) -> Verb:
     return Verb(name, first.partition(": ")[2].rstrip("."), example, f"kplab.{room}.{name}", config)
 
 
-def compose(verb: str, overrides: list[str]) -> DictConfig:
+def compose(verb: str, overrides: list[str], base: DictConfig | None = None) -> DictConfig:
     """Compose the configuration of a verb with overrides, and check it against the verb's ``Options``.
+
+    Args:
+        base: a config that was composed before, to apply the overrides to in place of the verb's own.
 
     Raises:
         ConfigError: an override is unknown or malformed, or values have wrong types; all such errors in one message.
@@ -104,8 +108,9 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
 
     found = find_verbs()[verb]
     module = import_module(found.module)
-    base: DictConfig | None = None if found.config is None else OmegaConf.load(found.config)  # type: ignore[assignment]
-    if hasattr(module, "rebase"):
-        base, overrides = module.rebase(overrides)
+    if base is None:
+        base = None if found.config is None else OmegaConf.load(found.config)  # type: ignore[assignment]
+        if hasattr(module, "rebase"):
+            base, overrides = module.rebase(overrides)
     check, complete = getattr(module, "check", None), getattr(module, "complete", None)
     return compose_config(verb, overrides, module.Options, check, complete, base)

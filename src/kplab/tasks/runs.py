@@ -43,10 +43,9 @@ def main(args: list[str]) -> None:
     for metric in rows_of("runs"):
         table.add_column(metric.label, justify="right")
     for row in found:
-        colour = {"finished": "green", "running": "cyan"}.get(row["status"], "red")
         head = [
             cell(row["run"]),
-            f"[{colour}]{cell(row['status'])}[/]",
+            f"[{colour(row)}]{cell(row['status'])}[/]",
             clock(row["seconds"]) if row.get("seconds") else "",
         ]
         lines = [[cell(name), *figures(summary)] for name, summary in row["scores"].items()] or [[""]]
@@ -55,8 +54,16 @@ def main(args: list[str]) -> None:
             table.add_row("", "", "", *line)
     Console(width=None if Console().is_terminal else 160).print(table)
     for row in found:
-        if row.get("error"):
-            print(printable(f"{row['run']}: {(str(row['error']).splitlines() or [''])[0]}"))
+        for text in (row.get("error"), row.get("cut"), *row["notes"]):
+            if text:
+                print(printable(f"{row['run']}: {(str(text).splitlines() or [''])[0]}"))
+
+
+def colour(row: dict[str, Any]) -> str:
+    """The colour of a run's status: red is for failures."""
+    if row["status"] == "stopped" or (row["status"] == "finished" and row.get("cut")):
+        return "yellow"
+    return {"finished": "green", "running": "cyan"}.get(row["status"], "red")
 
 
 def cell(text: str) -> str:

@@ -14,18 +14,20 @@ from kplab.viz import look
 
 
 def training(frame: pd.DataFrame) -> Figure:
-    """Losses, learning rates and validation metrics by epoch; the first epoch, 0 in the table, is drawn as 1.
+    """Losses, learning rates and validation metrics by epoch.
 
     Args:
-        frame: the columns of ``curves.csv``: ``epoch`` and any numbers, such as ``train/loss``, ``val/loss``, ``lr``
+        frame: the columns of ``curves.csv``: ``epoch``, counted from 1, and any numbers, such as ``train/loss``, ``val/loss``, ``lr``
             and ``val/AP``; empty where nothing was logged. Rows of one epoch are averaged. There is one panel for each
             kind of column: losses, metrics, errors and learning rates.
 
     Raises:
-        ValueError: the column ``epoch`` is missing, or there are no other numbers.
+        ValueError: the column ``epoch`` is missing or is counted from 0, or there are no other numbers.
     """
     if "epoch" not in frame:
         raise ValueError(f"curves have the columns {', '.join(map(str, frame.columns))}, but 'epoch' is missing.")
+    if (frame["epoch"] == 0).any():
+        raise ValueError("curves count epochs from 0, as an older kplab did. Read them by kplab.load(run).curves().")
     numbers = frame.select_dtypes("number").dropna(axis=1, how="all")
     table = numbers.groupby("epoch").mean().drop(columns=["step", "seconds"], errors="ignore")
     kinds = {column: _kind(str(column)) for column in table.columns}
@@ -39,7 +41,7 @@ def training(frame: pd.DataFrame) -> Figure:
             line = table[column].dropna()
             # a line alone does not show a single epoch
             marker = "o" if len(line) < 20 else ""
-            panel.plot(line.index + 1, line, color=colour, lw=1.4, marker=marker, ms=3, label=str(column))
+            panel.plot(line.index, line, color=colour, lw=1.4, marker=marker, ms=3, label=str(column))
         look.label(panel, title=columns[0] if len(columns) == 1 else kind, x="epoch", grid="y")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         positive = bool((table[columns].min() > 0).all())

@@ -68,9 +68,9 @@ def test_charts_of_scores_show_the_metrics(made) -> None:
 
 def test_curves_that_are_being_written(tmp_path: Path) -> None:
     path = tmp_path / "curves.csv"
-    assert curves.read_curves(tmp_path) == {}
+    assert curves.curves_by_epoch(Run(tmp_path, {})) == {}
     path.write_text("epoch,lr,train/loss_epoch,val/AP\n,0.1,,\n0,,2.0,\n0,,4.0,0.5\n1,,1.0,\n,0.2,,\n2,,nan,0.7\n3,,0.")
-    found = curves.read_curves(tmp_path)
+    found = curves.curves_by_epoch(Run(tmp_path, {}))
     assert found["train/loss_epoch"] == {1: 3.0, 2: 1.0}
     assert found["val/AP"] == {1: 0.5, 3: 0.7}
     assert found["lr"] == {1: 0.1, 3: 0.2}
@@ -78,7 +78,7 @@ def test_curves_that_are_being_written(tmp_path: Path) -> None:
     assert [p.title for p in (loss, metric, rate)] == ["loss", "metric", "learning rate"]
     for damaged in ("", "no numbers at all\n", "epoch\n", "a,b\n1,2\n", "\x00\xff\n1\n"):
         path.write_bytes(damaged.encode("latin-1"))
-        curves.read_curves(tmp_path)
+        curves.curves_by_epoch(Run(tmp_path, {}))
 
 
 def test_speed_and_size_of_the_front(made) -> None:

@@ -181,7 +181,7 @@ def stamps(runs_dir: Path) -> Iterator[tuple[str, str]]:
         if entry.is_dir():
             yield (
                 entry.name,
-                "-".join(_changed(f"{entry.path}/{name}") for name in ("run.json", "notes.json", "scores")),
+                "-".join(_changed(f"{entry.path}/{name}") for name in ("run.json", "notes.json", "scores", "predictions")),
             )
 
 
@@ -203,7 +203,7 @@ def read_rows(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     except RunError as error:
         return [{"run": folder.name, "status": "unreadable", "error": str(error), "set": ""}], {}
     config, fault = read_config(folder)
-    found, faults = scores(folder, check=False)
+    found, faults, outdated = scores(folder, check=False)
     record = run.record
     head = config.get("head._target_") or config.get("model._target_") or ""
     values = {
@@ -213,7 +213,7 @@ def read_rows(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         "dataset": config.get("dataset.name"),
         "family": str(head).split(".")[-2] if str(head).count(".") else None,
         "training": training_of(record.get("experiment"), config),
-        "error": run.error or record.get("cut") or next(iter([*faults, *([fault] if fault else [])]), None),
+        "error": next(iter(text for text in (run.error, run.cut, *faults, *outdated, fault) if text), None),
         **{key: record.get(key) for key in ("seed", "started", "seconds", "epochs", "parameters", "images_per_s")},
     }
     with contextlib.suppress(KplabError):

@@ -18,7 +18,7 @@ from kplab.runs.run import Run
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks.evaluation import figures
-from kplab.tasks.evaluation.files import read_predictions, read_scores
+from kplab.tasks.evaluation.files import check_current, read_predictions, read_scores, score_files
 from kplab.tasks.wiring.datasets import skeleton_of
 from kplab.tasks.wiring.nodes import load_config
 from kplab.viz import chart
@@ -32,6 +32,8 @@ RESAMPLES, SEED = 2000, 0
 def read(folder: str, name: str) -> tuple[Run, Scores]:
     """A run, and the scores of this name, checked against their record."""
     run = Run.open(Path(folder))
+    if name in score_files(run):
+        check_current(run, name)
     return run, read_scores(run.folder / "scores" / f"{name}.json")
 
 

@@ -86,12 +86,14 @@ class Results:
     def _scored(self, args: dict[str, str]) -> tuple[dict[str, str], str, list[Run], str]:
         """Label of each run to its folder, the name of the scores, the runs, and what changes with the scores."""
         runs = self.runs(args)
-        name = args.get("set", "")
-        if not name:
-            shared = views.shared_sets(runs)
-            if not shared:
-                raise ConfigError("these runs share no scores. Run `kplab evaluate` with the same split for each.")
-            name = shared[0]
+        name, shared = args.get("set", ""), views.shared_sets(runs)
+        if not shared or (name and name not in shared):
+            wanted = f"the scores '{name}'" if name else "scores"
+            raise ConfigError(
+                f"{', '.join(run.name for run in runs)}: {wanted} are not there for all, or outdated. "
+                "Run `kplab evaluate` with the same split for each."
+            )
+        name = name or shared[0]
         folders = {label: str(run.folder) for label, run in zip(self.labels(runs), runs, strict=True)}
         stamp = sha256(json.dumps([VERSION, list(folders.items()), name, [views.stamp_of(run, name) for run in runs]]))
         return folders, name, runs, stamp

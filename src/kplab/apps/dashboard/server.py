@@ -208,7 +208,9 @@ def application(service: Service, host: str = "127.0.0.1", token: str | None = N
         Route("/figure", figure),
         Mount("/static", Static(directory=STATIC)),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Guard, host=host, token=token)], lifespan=lifespan)
+    app = Starlette(routes=routes, middleware=[Middleware(Guard, host=host, token=token)], lifespan=lifespan)
+    app.state.service = service
+    return app
 
 
 class Static(StaticFiles):

@@ -16,8 +16,8 @@ from kplab.errors import KplabError, RunError
 from kplab.runs import notes
 from kplab.runs.records import list_artefacts, record_path
 from kplab.runs.run import Run
-from kplab.runs.table import labels_of
-from kplab.tasks.evaluation.curves import curve_plots, read_curves
+from kplab.runs.table import is_outdated, labels_of, outdated_text, reproduction
+from kplab.tasks.evaluation.curves import curve_plots, curves_by_epoch
 from kplab.tasks.wiring.identity import IRRELEVANT
 
 #: Longest text of a file that a page shows.
@@ -36,7 +36,8 @@ def run_view(run: Run) -> dict[str, Any]:
         "name": run.name,
         "status": run.status,
         "error": run.error,
-        "cut": record.get("cut"),
+        "cut": run.cut,
+        "reproduces": reproduction(run) if "reproduces" in record else None,
         "faults": faults,
         "record": record,
         "config": text_of(run, "", "config.yaml"),
@@ -78,6 +79,9 @@ def score_sets(run: Run, faults: list[str]) -> list[dict[str, Any]]:
         try:
             content = json.loads(file_of(run, "scores", path.name).read_text())
             record = json.loads(file_of(run, "scores", record_path(path).name).read_text())
+            if is_outdated(run.folder, record, check=False):
+                faults.append(f"scores {path.stem} are outdated: {outdated_text(run.folder, record)}")
+                continue
             found.append(
                 {
                     "name": path.stem,
@@ -153,7 +157,7 @@ def json_of(run: Run, folder: str, name: str) -> dict[str, Any]:
 
 def curves_view(runs: Sequence[Run]) -> dict[str, Any]:
     """Learning curves as charts."""
-    curves = {label: read_curves(run.folder) for label, run in zip(labels_of(runs), runs, strict=True)}
+    curves = {label: curves_by_epoch(run) for label, run in zip(labels_of(runs), runs, strict=True)}
     return {"plots": [plot.as_dict() for plot in curve_plots(curves)]}
 
 
@@ -163,7 +167,7 @@ def progress(run: Run) -> dict[str, Any] | None:
         return None
     config, _ = read_config(run.folder)
     total = config.get("trainer.max_epochs")
-    curves = read_curves(run.folder)
+    curves = curves_by_epoch(run)
     epochs = {e for by in curves.values() for e in by}
     done = max(epochs, default=0)
     losses = curves.get("train/loss_epoch") or curves.get("train/loss_step") or {}

@@ -72,7 +72,7 @@ def to_labels(
     """Check a parsed file and turn it into Labels; the arguments are those of ``coco.read``."""
     order = order_by_category(file.categories, path, skeleton, category, rename)
     _check_ids(file, path)
-    huge = [i.file_name for i in file.images if max(i.width, i.height) >= 2**62]
+    huge = [i.file_name for i in file.images if max(abs(i.width), abs(i.height)) >= 2**62]
     if huge:
         raise DataError(f"{path}: images whose width or height is no number of pixels: {some(huge)}. Write their size.")
     size = np.array([(i.width, i.height) for i in file.images], dtype=np.int64).reshape(-1, 2)
@@ -110,6 +110,7 @@ def to_labels(
         crowd=np.array([bool(a.iscrowd) for a in rows], dtype=bool),
         track=track,
         notes=notes + noted + odd,
+        files=[path],
     )
 
 

@@ -90,7 +90,8 @@ def read(
     rows: list[Row] = []
     found: list[tuple[int, str, np.ndarray]] = []
     notes: list[str] = []
-    for path in _tables(root, labels, scorer):
+    tables = _tables(root, labels, scorer)
+    for path in tables:
         table, three = _read_csv(path) if labels == "csv" else _read_h5(path)
         _check(table, path)
         head.three |= three
@@ -131,6 +132,7 @@ def read(
         box_margin=box_margin,
         notes=list(dict.fromkeys(notes)),
         extras=Extras(FORMAT, head, dict(zip(image_id.tolist(), rows, strict=True)), individuals),
+        files=tables,
     )
 
 

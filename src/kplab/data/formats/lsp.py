@@ -72,6 +72,7 @@ def read(folder: str | Path, skeleton: Skeleton, images: str = "images", box_mar
         number,
         box_margin=box_margin,
         notes=[left_out] if absent else [],
+        files=[root / "joints.mat"],
     )
 
 

@@ -133,6 +133,7 @@ def read(
             Head(tuple(file.tracks)),
             instance=dict(zip(ids[guessed].tolist(), table["score"][guessed].astype(float).tolist(), strict=True)),
         ),
+        files=[file.path],
     )
     labelled_frames.area_source = f"area of the keypoints' padded box ({labelled_frames.box_source})"
     return labelled_frames

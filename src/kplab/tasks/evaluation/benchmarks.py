@@ -20,7 +20,7 @@ from kplab.runs.table import clock
 from kplab.structures.predictions import card_path
 from kplab.tasks import compose
 from kplab.tasks.evaluation.comparison import compare_runs
-from kplab.tasks.evaluation.files import score_files
+from kplab.tasks.evaluation.files import check_current, score_files
 from kplab.tasks.wiring.identity import find_run
 from kplab.tasks.wiring.nodes import load_config
 
@@ -147,7 +147,7 @@ def on_annotated_boxes(run: Run, name: str) -> str:
     path, metric = score_files(run).get(f"{name}-annotated"), row_of("median_px")
     if path is None or metric is None:
         return "-"
-    read_record(path)
+    check_current(run, f"{name}-annotated")
     return metric.text(json.loads(path.read_text())["summary"]["median_px"])
 
 

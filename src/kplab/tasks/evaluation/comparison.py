@@ -11,7 +11,7 @@ from kplab.metrics.compare import Comparison, compare
 from kplab.runs.records import check_inside, make_folder, write_record
 from kplab.runs.run import Run
 from kplab.runs.table import labels_of
-from kplab.tasks.evaluation.files import read_scores, score_files
+from kplab.tasks.evaluation.files import check_current, read_scores, score_files
 from kplab.viz import compare as figures
 
 
@@ -46,9 +46,11 @@ def shared_scores(
         labels: names of the runs; None chooses short ones.
 
     Raises:
-        RunError: they share none, or several.
+        RunError: they share none, or several; or predictions have been made again since they were scored.
     """
     name = score_name(runs, split)
+    for run in runs:
+        check_current(run, name)
     return name, dict(zip(labels or labels_of(runs), (score_files(run)[name] for run in runs), strict=True))
 
 

@@ -7,22 +7,23 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from kplab.runs.run import Run
 from kplab.viz.plot import Plot, Series, numbers
 
 #: Most rows of a table of curves that are read, the last ones: hours of a training logged each step.
 MOST_ROWS = 200_000
 
 
-def read_curves(folder: Path) -> dict[str, dict[int, float]]:
+def curves_by_epoch(run: Run) -> dict[str, dict[int, float]]:
     """``curves.csv`` of a run as column to epoch (from 1) to the mean of its rows; empty where there is none.
 
-    Rows that are being written, or hold no epoch, are left out. Learning rates, which are logged without an epoch, belong
-    to the next row that has one.
+    The file may be written at this time: a line that has no end yet is left out. Learning rates, which are logged without
+    an epoch, belong to the next row that has one.
     """
-    path = folder / "curves.csv"
+    shift = 0 if run.record.get("curves_counted_from") == 1 else 1  # an older kplab counted from 0
+    path = run.folder / "curves.csv"
     if not path.is_file():
         return {}
     sums: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -39,7 +40,7 @@ def read_curves(folder: Path) -> dict[str, dict[int, float]]:
                 waiting = rest
                 continue
             for name, value in (*waiting, *rest):
-                sums[name][int(epoch) + 1].append(value)
+                sums[name][int(epoch) + shift].append(value)
             waiting = []
     return {name: {e: sum(v) / len(v) for e, v in sorted(by.items())} for name, by in sums.items()}
 
@@ -67,7 +68,7 @@ def curve_plots(curves: Mapping[str, Mapping[str, Mapping[int, float]]]) -> list
     """Learning curves: of one run all columns in one chart per kind, of several runs one chart per column.
 
     Args:
-        curves: name of a run to its ``read_curves``, in the order of their colours.
+        curves: name of a run to its ``curves_by_epoch``, in the order of their colours.
     """
     if len(curves) == 1:
         columns: dict[str, list[str]] = {kind: [] for kind in ("loss", "metric", "error", "learning rate")}

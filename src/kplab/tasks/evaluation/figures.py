@@ -17,7 +17,7 @@ from kplab.runs.run import Run
 from kplab.runs.table import labels_of
 from kplab.structures.predictions import card_path
 from kplab.tasks.evaluation.comparison import shared_scores
-from kplab.tasks.evaluation.curves import as_number, curve_plots, read_curves
+from kplab.tasks.evaluation.curves import as_number, curve_plots, curves_by_epoch
 from kplab.tasks.evaluation.files import read_scores
 from kplab.viz.plot import Plot, Series, numbers, thinned
 
@@ -225,7 +225,7 @@ def plots_of(runs: Sequence[Run], split: str | None, wanted: Sequence[str] = ())
         CardMismatch: intervals are wanted of scores that were not made in the same way.
     """
     labels = labels_of(list(runs))
-    plots = curve_plots({label: read_curves(run.folder) for label, run in zip(labels, runs, strict=True)})
+    plots = curve_plots({label: curves_by_epoch(run) for label, run in zip(labels, runs, strict=True)})
     if wanted and all(name.startswith("curves-") for name in wanted):
         return plots
     _, paths = shared_scores(list(runs), split, labels)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from kplab.data.regions import Regions, predicted_regions
 from kplab.errors import ConfigError, ModelError, RunError
 from kplab.models.weights import read_checkpoint
+from kplab.runs.provenance import file_sha256
 from kplab.runs.run import Run
 from kplab.structures.image_source import ImageSource
 from kplab.structures.poses import Poses
@@ -42,6 +43,10 @@ def load_model(run: Run, checkpoint: str = "auto", device: str = "auto") -> tupl
         raise RunError(
             f"{run.folder}: no checkpoint {path.name} (the run is {run.status}). Train it, or name another run."
         )
+    if checkpoint == "auto" and path == last and "best.ckpt" in checkpoint_hashes(run):
+        raise RunError(f"{best} is missing: {run.name} had it. Restore it, or use the last one: checkpoint=last.")
+    if checkpoint in ("auto", "best", "last"):
+        check_checkpoint(run, path)
     model = build_model(load_config(run), pretrained=False)
     try:
         state = read_checkpoint(path)["state_dict"]
@@ -56,6 +61,28 @@ def load_model(run: Run, checkpoint: str = "auto", device: str = "auto") -> tupl
         return model.to(chosen).eval(), path
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={device}: {str(error).splitlines()[0]} Use device=cpu or device=auto.") from None
+
+
+def check_checkpoint(run: Run, path: Path) -> None:
+    """Check that a checkpoint is the file that the run's training wrote; runs of an older kplab don't state it.
+
+    Raises:
+        RunError: it was replaced or changed since.
+    """
+    expected = checkpoint_hashes(run).get(path.name)
+    if expected is None:
+        return
+    found = file_sha256(path)
+    if found != expected:
+        raise RunError(
+            f"{path}: is not the file that the training of {run.name} wrote (sha256 {found[:12]}…, run.json has "
+            f"{expected[:12]}…). Restore it, or train again; to use this file nevertheless, name it: checkpoint={path}."
+        )
+
+
+def checkpoint_hashes(run: Run) -> dict[str, str]:
+    """SHA-256 of each checkpoint at the end of its training; none of a run that has not ended, or of an older kplab."""
+    return {str(name): str(value) for name, value in run.record.get("checkpoints", {}).items()}
 
 
 @dataclass(frozen=True)

@@ -87,10 +87,11 @@ def invariance(config: DictConfig) -> None:
     names, images, units = sources(config)
     rows, grid = measure(detectors, names, images, config)
     path = write(rows, grid, units, out)
+    pixels = {name: sha256(image.tobytes()) for name, image in zip(names, images, strict=True)}
     write_record(
         path,
         configs.workspace(),
-        {name: sha256(image.tobytes()) for name, image in zip(names, images, strict=True)},
+        made_from_sequence(config) or pixels,
         [out / f"{name}.csv" for name in ("table", "curves", "pairs", "uniqueness")],
         images=names,
         opencv=cv2.__version__,
@@ -151,6 +152,16 @@ def sources(config: DictConfig) -> tuple[list[str], list[np.ndarray], dict[str, 
     images = [shrunk(source.read(i), config.max_side)[0] for i in range(len(source))]
     print(f"{len(source)} images: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}", flush=True)
     return names, images, {name: unit for name, (_, unit) in CHANGES.items()}
+
+
+def made_from_sequence(config: DictConfig) -> dict[str, Any]:
+    """The images and homographies of a sequence, by file name; none of photographs."""
+    if config.sequence is None:
+        return {}
+    folder = Path(config.sequence)
+    seen = views(folder)
+    homographies = [folder / f"H1to{number}p" for number, _, _ in seen[1:]]
+    return {path.name: path for path in [*(path for _, path, _ in seen), *homographies]}
 
 
 def shrunk(image: np.ndarray, side: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -114,6 +114,22 @@ class Lines(pl.Callback):
         print("  ".join([*parts, *rest]), flush=True)
 
 
+class StopAfter(pl.Callback):
+    """Stops a training at the end of an epoch, without a change of its schedule.
+
+    Args:
+        epochs: number of epochs.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Stop."""
+        if trainer.current_epoch + 1 >= self.epochs:
+            trainer.should_stop = True
+
+
 def epoch_of(trainer: pl.Trainer) -> str:
     """The current epoch, counted from 1, of how many: "epoch 3/12"."""
     total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""

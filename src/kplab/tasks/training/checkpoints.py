@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from kplab.errors import ConfigError
 from kplab.models.weights import read_checkpoint
 from kplab.runs.files import PART, replacing
+from kplab.runs.provenance import file_sha256
 
 #: The checkpoint of the last complete epoch, from which a training is resumed.
 LAST = "last.ckpt"
@@ -127,6 +128,11 @@ def copy_checkpoints(source: Path, target: Path) -> None:
         if (source / name).is_file():
             with (source / name).open("rb") as original, replacing(target / name) as copy:
                 shutil.copyfileobj(original, copy, 2**20)
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of the checkpoints of a run by file name, for its record."""
+    return {name: file_sha256(folder / name) for name in (BEST, LAST) if (folder / name).is_file()}
 
 
 def remove_parts(folder: Path) -> None:

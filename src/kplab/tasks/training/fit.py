@@ -11,7 +11,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Timer
-from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig
 
 from kplab.data.datamodule import report_lost_workers
@@ -23,14 +22,20 @@ from kplab.tasks.evaluation import scoring
 from kplab.tasks.inference.assembly import Assembly
 from kplab.tasks.training import callbacks
 from kplab.tasks.training.checkpoints import LAST, AtomicIO, Checkpoints, copy_checkpoints, state_of
-from kplab.tasks.training.curves import draw_curves
+from kplab.tasks.training.curves import curve_logger, draw_curves
 from kplab.tasks.training.pose_module import PoseModule
 from kplab.tasks.wiring.datasets import TrainingData
 from kplab.tasks.wiring.training import build_loggers, build_trainer, optimizer_factory
 
 
 def fit(
-    config: DictConfig, model: Model, data: TrainingData, folder: Path, run: Run | None, resumed: Path | None
+    config: DictConfig,
+    model: Model,
+    data: TrainingData,
+    folder: Path,
+    run: Run | None,
+    resumed: Path | None,
+    stop_after: int | None = None,
 ) -> None:
     """Train a model; writes checkpoints, ``curves.csv`` and ``curves.png``.
 
@@ -41,6 +46,7 @@ def fit(
         folder: of the run.
         run: the run to record precision, device and speed in; None in the further processes of a distributed training.
         resumed: the checkpoint to go on from.
+        stop_after: number of epochs after which to stop; None: as the config states.
     """
     settings = scoring.settings_of(config.dataset)
     val = data.splits.get("val") if data.val is not None else None
@@ -52,10 +58,10 @@ def fit(
         copy_checkpoints(resumed.parent, checkpoints)
     loggers: list[Any] = []
     watching = watchers(config, checkpoints, validated=val is not None)
+    if stop_after is not None:
+        watching.append(callbacks.StopAfter(stop_after))
     if run is not None:
-        curves = CSVLogger(folder, name="", version="")
-        curves.experiment.metrics_file_path = str(folder / "curves.csv")
-        loggers = [curves, *build_loggers(config, folder, run.name)]
+        loggers = [curve_logger(folder), *build_loggers(config, folder, run.name)]
         watching.append(LearningRateMonitor("step"))
     trainer = build_trainer(config, folder, watching, loggers, [AtomicIO()])
     if run is not None:
@@ -82,10 +88,11 @@ def fit(
         views = (trainer.current_epoch - module.first_epoch) * len(data.train)
         speed = {"fit_seconds": round(seconds, 3), "images_per_s": round(views / seconds, 2)}
         epochs = next(c.epochs for c in watching if isinstance(c, Checkpoints))
-        run.update(epochs=epochs, steps=trainer.global_step, cut=cut_by_time(trainer, epochs), **speed)
+        cut = cut_by_time(trainer, epochs) if stop_after is None else f"stopped after {epochs} epochs, as planned"
+        run.update(epochs=epochs, steps=trainer.global_step, cut=cut, **speed)
         for logger in loggers:
             logger.finalize("success")
-        draw_curves(folder)
+        draw_curves(run)
 
 
 def cut_by_time(trainer: pl.Trainer, epochs: int) -> str | None:

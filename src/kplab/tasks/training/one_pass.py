@@ -16,7 +16,13 @@ from kplab.tasks.wiring.datasets import TrainingData
 
 
 def fit_one_pass(
-    config: DictConfig, model: Model, data: TrainingData, folder: Path, run: Run | None, resumed: Path | None
+    config: DictConfig,
+    model: Model,
+    data: TrainingData,
+    folder: Path,
+    run: Run | None,
+    resumed: Path | None,
+    stop_after: int | None = None,
 ) -> None:
     """Fit a gradient-free model in one pass over the training views, in order; writes a checkpoint and an empty
     ``curves.csv``.

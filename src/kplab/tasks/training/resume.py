@@ -44,14 +44,19 @@ def stored_config(overrides: list[str]) -> tuple[DictConfig | None, list[str]]:
     run = Run.find(
         str(values["resume"]), Path(values.get("runs_dir") or usual.runs_dir), resumable=True, announce=False
     )
-    config = load_config(run)
-    # an older run lacks what has been added since
-    for key in usual.keys() - config.keys() - {"defaults"}:
-        config[key] = usual[key]
+    config = with_missing_keys(load_config(run))
     config.runs_dir = str(run.folder.parent)
     for group in groups:
         del config[group]
     return config, [f"+{text}" if _is_group(o) else text for o, text in zip(parsed, overrides, strict=True)]
+
+
+def with_missing_keys(config: DictConfig) -> DictConfig:
+    """The config of a run, with the usual values of keys that were added since."""
+    usual = DictConfig(OmegaConf.load(configs.conf_dir() / "train.yaml"))
+    for key in usual.keys() - config.keys() - {"defaults"}:
+        config[key] = usual[key]
+    return config
 
 
 def resume_from(config: DictConfig) -> tuple[Run, Path | None] | None:
@@ -66,6 +71,7 @@ def resume_from(config: DictConfig) -> tuple[Run, Path | None] | None:
     if config.resume is None:
         return None
     from kplab.models.weights import read_checkpoint  # torch is not imported before the command is checked
+    from kplab.tasks.inference.loading import check_checkpoint
     from kplab.tasks.training.checkpoints import BEST, LAST, remove_parts, state_of
 
     run = Run.find(str(config.resume), Path(config.runs_dir), resumable=True)
@@ -95,6 +101,9 @@ def resume_from(config: DictConfig) -> tuple[Run, Path | None] | None:
             "A resumed run keeps its config: give resume=RUN alone, with what may change (trainer.max_epochs, workers, …); "
             "or train anew without resume."
         )
+    for kept in (best, path):
+        if kept.is_file():
+            check_checkpoint(run, kept)
     checkpoint = read_checkpoint(path, mapped=True)
     epochs = state_of(checkpoint)["epochs"]
     if epochs is None and "optimizer_states" in checkpoint:  # a gradient-free model has neither

@@ -19,16 +19,18 @@ from kplab.errors import ConfigError, describe, printable
 from kplab.metrics.metric import metrics_of
 from kplab.metrics.settings import ScoreSettings
 from kplab.models.weights import read_checkpoint
-from kplab.runs.provenance import file_sha256
+from kplab.runs.provenance import file_sha256, sha256
 from kplab.runs.run import Run
 from kplab.tasks.evaluation import scoring
 from kplab.tasks.inference.predict import predict_split
 from kplab.tasks.training import callbacks
-from kplab.tasks.training.checkpoints import LAST, check_disk, state_of
+from kplab.tasks.training.checkpoints import LAST, check_disk, hashes_of, state_of
+from kplab.tasks.training.curves import COUNTED_FROM
 from kplab.tasks.training.fit import fit
 from kplab.tasks.training.one_pass import fit_one_pass
 from kplab.tasks.training.resume import resume_from
-from kplab.tasks.wiring.datasets import TrainingData, training_data
+from kplab.tasks.wiring.data_hashes import DataHashes
+from kplab.tasks.wiring.datasets import TrainingData, detections_of, training_data
 from kplab.tasks.wiring.identity import changed_on_resume, find_run
 from kplab.tasks.wiring.models import build_model, check_flip_test
 from kplab.tasks.wiring.training import global_rank, optimizer_factory, resolve_precision
@@ -37,8 +39,19 @@ from kplab.tasks.wiring.training import global_rank, optimizer_factory, resolve_
 FOLDER_VARIABLE = "KPLAB_RUN_FOLDER"
 
 
-def train(config: DictConfig) -> Run | None:
+def train(
+    config: DictConfig,
+    check_data: Callable[[TrainingData, DataHashes], None] | None = None,
+    stop_after: int | None = None,
+    **entries: Any,
+) -> Run | None:
     """Train, then predict and score the splits of ``test_on``.
+
+    Args:
+        config: of ``kplab train``.
+        check_data: called with the data before anything is trained; may raise.
+        stop_after: number of epochs after which the training ends, at an unchanged schedule; None: as the config states.
+        entries: further entries of the run's record.
 
     Returns:
         the closed run; None in the further processes of a distributed training.
@@ -66,8 +79,11 @@ def train(config: DictConfig) -> Run | None:
     data = training_data(config, model.max_poses)
     if not is_rank_zero:
         folder = Path(os.environ.get(FOLDER_VARIABLE, config.runs_dir))
-        learn(config, model, data, folder, None, checkpoint)
+        learn(config, model, data, folder, None, checkpoint, stop_after)
         return None
+    hashes = DataHashes.of(data.splits, manifest_of(config))
+    if check_data is not None:
+        check_data(data, hashes)
     run = Run.create(
         Path(config.runs_dir),
         str(config.name),
@@ -77,17 +93,23 @@ def train(config: DictConfig) -> Run | None:
         parent=config.parent,
         changed_on_resume=changed_on_resume(parent, config) if parent is not None else [],
         dataset={"name": config.dataset.name, **{name: labels.digest() for name, labels in data.splits.items()}},
+        data_sha256=sha256(hashes.text()),
         split=split_of(config),
+        detections=detections_of(config, data.splits),
         counts={name: [len(labels), len(labels.poses)] for name, labels in data.splits.items()},
         weights=parent.record.get("weights") if parent is not None else weights_of(config),
         parameters=sum(p.numel() for p in model.parameters()),
         notes=data.notes,
+        curves_counted_from=COUNTED_FROM,
+        **entries,
     )
     os.environ[FOLDER_VARIABLE] = str(run.folder)
     try:
+        hashes.write(run.folder)
         print_summary(run, config, data, model)
         check_disk(run.folder / "checkpoints", model)
-        learn(config, model, data, run.folder, run, checkpoint)
+        learn(config, model, data, run.folder, run, checkpoint, stop_after)
+        run.update(checkpoints=hashes_of(run.folder / "checkpoints"))
         for split in config.test_on:
             # a cascade is scored on annotated boxes, too: the accuracy of its pose model without the detector
             for regions in (None,) if model.for_regions("annotated") is model else (None, "annotated"):
@@ -97,7 +119,7 @@ def train(config: DictConfig) -> Run | None:
                     scoring.evaluate_run(run, split, predictions=predictions, labels=labels)
         run.close("finished")
     except KeyboardInterrupt:
-        run.close("stopped", "stopped by Ctrl-C")
+        run.close("stopped", cut="stopped by Ctrl-C")
         raise KeyboardInterrupt(how_to_resume(run)) from None
     except BaseException as error:
         if callbacks.is_disk_full(error) and not isinstance(error, OSError):
@@ -151,14 +173,19 @@ def weights_of(config: DictConfig) -> dict[str, str] | None:
     return config.weights and {"file": str(config.weights), "sha256": file_sha256(Path(config.weights))}
 
 
+def manifest_of(config: DictConfig) -> Path | None:
+    """The manifest of a dataset's split; None without a split."""
+    plan = config.dataset.get("split")
+    return None if plan is None else Path(plan.manifest)
+
+
 def split_of(config: DictConfig) -> dict[str, Any] | None:
     """Options of the split and the hash of its manifest, for the record; None without a split."""
-    plan = config.dataset.get("split")
-    if plan is None:
+    manifest = manifest_of(config)
+    if manifest is None:
         return None
-    manifest = Path(plan.manifest)
     return {
-        **configs.plain(plan),
+        **configs.plain(config.dataset.split),
         "sha256": file_sha256(manifest) if manifest.is_file() else None,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from kplab.data import split as splitting
 from kplab.data.check import check_labels
 from kplab.data.regions import Regions, detected_regions, make_regions
 from kplab.errors import ConfigError, DataError, RunError
+from kplab.runs.provenance import file_sha256
 from kplab.runs.records import read_record
 from kplab.runs.run import Run
 from kplab.structures.labels import Labels
@@ -123,6 +125,17 @@ def regions_for(config: DictConfig, labels: Labels, split: str, kind: str | None
         raise ConfigError(f"regions is '{kind}'. Use image, annotated or detected.")
     if kind != "detected":
         return make_regions(labels, kind, config.padding)
+    path = detections_file(config, split)
+    read_record(path)
+    return detected_regions(labels, Predictions.read(path, labels.skeleton).poses, config.padding)
+
+
+def detections_file(config: DictConfig, split: str) -> Path:
+    """The predictions of a split by the run that ``detector_run`` names.
+
+    Raises:
+        RunError: it has not predicted this split.
+    """
     if config.get("detector_run") is None:
         raise ConfigError("regions=detected wants detector_run=RUN, the run whose predicted boxes are to be read.")
     run = Run.find(str(config.detector_run), Path(config.runs_dir))
@@ -130,8 +143,15 @@ def regions_for(config: DictConfig, labels: Labels, split: str, kind: str | None
     path = run.folder / "predictions" / f"{name}.json"
     if not path.is_file():
         raise RunError(f"{path}: not predicted yet. Run: kplab predict run={run.name} split={split}")
-    read_record(path)
-    return detected_regions(labels, Predictions.read(path, labels.skeleton).poses, config.padding)
+    return path
+
+
+def detections_of(config: DictConfig, splits: Iterable[str]) -> dict[str, str] | None:
+    """SHA-256 of the detections that a training validates and is scored on, by split; None unless it reads detections."""
+    if config.regions != "detected":
+        return None
+    read = [split for split in splits if split in ("val", *config.test_on)]
+    return {split: file_sha256(detections_file(config, split)) for split in read}
 
 
 @dataclass

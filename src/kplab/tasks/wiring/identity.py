@@ -104,7 +104,10 @@ def changed_on_resume(parent: Run, config: DictConfig) -> list[str]:
 
 
 def find_run(config: DictConfig) -> Run | None:
-    """The newest finished run of the same identity in ``runs_dir``; else the newest that ended early; else None."""
+    """The newest finished run of the same identity in ``runs_dir``; else the newest that ended early; else None.
+
+    Reproductions are left out.
+    """
     wanted, early = identity_hash(config), None
     for folder in sorted(Path(config.runs_dir).glob("*_*"), key=lambda p: p.name, reverse=True):
         try:
@@ -112,6 +115,8 @@ def find_run(config: DictConfig) -> Run | None:
             # a run that was extended had another schedule before than its config describes
             if run.status == "running" or run.record.get("changed_on_resume"):
                 continue
+            if run.record.get("reproduces"):
+                continue  # the run that it reproduces stands for this training
             if identity_hash(load_config(run)) != wanted:
                 continue
         except RunError:

@@ -24,6 +24,7 @@ export function runView(el, args) {
         h("span", { class: "grow" }), set && !report ? h("a", { class: "button", href: link("images", { runs: name, set: set.name }) }, "images") : null),
       run.error ? h("p", { class: "error" }, run.error) : null,
       run.cut ? h("p", { class: "faint" }, run.cut) : null,
+      run.reproduces ? h("p", {}, run.reproduces) : null,
       run.faults.map((fault) => h("p", { class: "error" }, fault)),
       state,
       set ? scores(set) : h("p", { class: "faint" }, "no scores yet"),
