@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,9 +20,7 @@ CONTENTS = (
     b"", b"null", b"[]", b"{}", b"3", b'"text"', b"{", b"\xff\xfe\x00", b"[" * 100_000, b"a: &a [*a]", b"- - -\n\t",
     b'{"a": NaN, "b": 1e999}', b"epoch,loss\n0,1\n" * 3, b"*x", b"a: !!python/object/apply:os.system [true]",
 )  # fmt: skip
-VALUES = (
-    None, [], {}, "", "x", -1, 1.5, True, float("nan"), float("inf"), 10**400, "\ud800", "<b>", ["a", 1], {"a": {"b": []}},
-)  # fmt: skip
+VALUES = (None, [], "x", -1, float("nan"), 10**400, "\ud800", {"a": {"b": []}})
 PATHS = ("runs", "run", "curves", "compare", "keys", "groups")
 
 
@@ -37,11 +35,11 @@ def copied(made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tes
     service.close()
 
 
-def ask(client: TestClient, run: Path, other: str, what: str) -> None:
+def ask(client: TestClient, run: Path, other: str, what: str, paths: Sequence[str] = PATHS) -> None:
     """Every address answers, and the other run is as before."""
     args = {"name": run.name, "runs": f"{run.name},{other}", "by": "experiment", "columns": "AP,head.sigma"}
     client.app.state.service.watcher.check(force=True)  # type: ignore[attr-defined]
-    for path in PATHS:
+    for path in paths:
         answer = client.get(f"/api/{path}", params=args)
         assert answer.status_code in (200, 400), (what, path, answer.text[:300])
         json.loads(answer.content)
@@ -79,6 +77,6 @@ def test_entries_of_anything(copied: tuple[TestClient, Path, Path], made, file: 
         for key in entries:
             for value in VALUES:
                 (run / file).write_text(json.dumps({**entries, key: value}))
-                ask(client, run, made.b, f"{file}: {key} = {value!r}"[:200])
+                ask(client, run, made.b, f"{file}: {key} = {value!r}"[:200], ("run", "compare"))
     finally:
         restore(run, whole)

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from kplab.errors import KplabError, RunError
+from kplab.errors import KplabError, RunError, printable
 from kplab.runs import notes
 from kplab.runs.provenance import sha256
 from kplab.runs.run import Run
@@ -40,10 +40,15 @@ OWN = (
 #: Keys in which runs of one training may differ, and the start of those below them.
 _EXEMPT = (*IRRELEVANT, "seed")
 _BELOW = tuple(f"{key}." for key in _EXEMPT)
+#: Characters of a config that are read.
+LARGEST = 2_000_000
+#: Numbers beyond it are texts.
+LIMIT = 1e300
 #: Longest text of a config that can be filtered by.
 LONGEST = 200
 #: A line that starts an entry of a mapping, and what forbids to take its entries apart: anchors, aliases, other styles.
 _ENTRY = re.compile(r"^[A-Za-z_]\w*:(?=[ \n])", re.MULTILINE)
+_NESTED = re.compile(r"(?:[-?:][ \t]+){20}")
 _NO_BLOCKS = re.compile(r"^[^A-Za-z_ \n-]|[&*]|^---|\t", re.MULTILINE)
 SCHEMA = """
 CREATE TABLE run (name TEXT PRIMARY KEY, stamp TEXT, running INTEGER);
@@ -150,8 +155,9 @@ class Index:
             cursor = self.connection.execute("INSERT INTO row (run, shown) VALUES (?, ?)", (name, json.dumps(shown)))
             row = int(cursor.lastrowid or 0)
             for key, value in {**config, **shown}.items():
-                number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-                text = None if number is not None else str(value)[:LONGEST]
+                is_number = isinstance(value, int | float) and not isinstance(value, bool) and -LIMIT < value < LIMIT
+                number = float(value) if is_number else None
+                text = None if is_number else printable(str(value)[:LONGEST])
                 kind = "own" if key in OWN else "config" if key in config else "metric"
                 values.append((self._key(key, kind), row, number, text))
         self.connection.executemany("INSERT OR REPLACE INTO value VALUES (?, ?, ?, ?)", values)
@@ -181,7 +187,9 @@ def stamps(runs_dir: Path) -> Iterator[tuple[str, str]]:
         if entry.is_dir():
             yield (
                 entry.name,
-                "-".join(_changed(f"{entry.path}/{name}") for name in ("run.json", "notes.json", "scores", "predictions")),
+                "-".join(
+                    _changed(f"{entry.path}/{name}") for name in ("run.json", "notes.json", "scores", "predictions")
+                ),
             )
 
 
@@ -231,7 +239,8 @@ def read_rows(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 def read_config(folder: Path) -> tuple[dict[str, Any], str | None]:
     """The leaves of a run's config, as dotted key to value, without resolving anything; and why it can't be read."""
     try:
-        text = (folder / "config.yaml").read_text()
+        with (folder / "config.yaml").open() as stream:
+            text = stream.read(LARGEST)
         return {key: value for block in blocks(text) for key, value in parsed(block)}, None
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         return {}, f"config.yaml can't be read ({str(error).splitlines()[0]})"
@@ -253,8 +262,17 @@ def blocks(text: str) -> list[str]:
 
 @lru_cache(maxsize=2000)
 def parsed(block: str) -> tuple[tuple[str, Any], ...]:
-    """The leaves of a mapping in YAML."""
-    content = yaml.load(block, Loader=yaml.CSafeLoader)
+    """The leaves of a mapping in YAML.
+
+    Raises:
+        ValueError: it has aliases, of which few lines can make any amount of data.
+    """
+    # the loader in C has no limit of its own for nested collections, and overflows the stack
+    shallow = len(block) < 100_000 and block.count("[") + block.count("{") < 200 and not _NESTED.search(block)
+    loader: Any = yaml.CSafeLoader if shallow else yaml.SafeLoader
+    if "*" in block and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(block, Loader=loader)):
+        raise ValueError("it has aliases, which no config of kplab has")
+    content = yaml.load(block, Loader=loader)
     return tuple(leaves("", content)) if isinstance(content, dict) else ()
 
 

@@ -47,7 +47,23 @@ class Json(Response):
 
     def render(self, content: Any) -> bytes:
         """The bytes of the body."""
-        return msgspec.json.encode(content)
+        try:
+            return msgspec.json.encode(content)
+        except (UnicodeEncodeError, OverflowError):
+            return json.dumps(encodable(content)).encode()
+
+
+def encodable(value: Any) -> Any:
+    """Content of a file as every reader of JSON takes it: half characters as escapes, numbers without end as null."""
+    if isinstance(value, dict):
+        return {encodable(str(key)): encodable(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [encodable(v) for v in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value if -1e300 < value < 1e300 else None
+    return value
 
 
 class Service:
