@@ -10,6 +10,7 @@ from typing import Any
 
 import anywidget
 import ipywidgets
+import msgspec
 import traitlets
 
 from kplab import config as configs
@@ -94,7 +95,9 @@ class Shown(ipywidgets.VBox):
         self.caption.value = f"{item['file']}   {'   '.join(errors)}"
         with self.view.hold_sync():
             self.view.size = [int(v) for v in self.pictures.size[place]]
-            self.view.layers, self.view.keypoint, self.view.names = layers, self.keypoint.value, self.names.value
+            # a point that is not labelled is null: messages of a kernel can't hold NaN
+            self.view.layers = msgspec.json.decode(msgspec.json.encode(layers))
+            self.view.keypoint, self.view.names = self.keypoint.value, self.names.value
             if (image := f"data:image/jpeg;base64,{pixels}") != self.view.image:
                 self.view.image, self.view.zoom, self.view.centre = image, 1.0, None
 

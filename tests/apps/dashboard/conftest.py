@@ -61,8 +61,9 @@ def make_images(folder: Path, images: int = 90, size: tuple[int, int] = (96, 72)
             for (x, y), colour in zip(xy, colours, strict=True):
                 cv2.circle(picture, (round(x), round(y)), 3, colour, -1)
             visible = np.where(rng.random(4) < 0.2, 1, 2)
+            visible[3] = 0 if i % 8 == 5 else visible[3]
             low, high = xy.min(0) - 4, xy.max(0) + 4
-            points = np.concatenate([xy - 0.5, visible[:, None]], axis=1).ravel()
+            points = (np.concatenate([xy - 0.5, visible[:, None]], axis=1) * (visible > 0)[:, None]).ravel()
             annotations.append(
                 {
                     "id": 2 * i + subject, "image_id": i, "category_id": 1, "iscrowd": 0, "num_keypoints": 4,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 
 import pytest
@@ -41,6 +42,12 @@ def test_images_of_two_runs(made) -> None:
     shown.keypoint.value = 2
     assert view.keypoint == 2
     assert "px" in shown.caption.value
+    nulls = 0
+    for number in range(shown.number.max + 1):
+        shown.number.value = number
+        nulls += None in view.layers[0]["poses"][0]["xy"]
+        json.dumps(view.get_state(), default=str, allow_nan=False)
+    assert nulls
 
 
 def test_what_cannot_be_shown(made) -> None:
