@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,8 @@ def probe(family: str, kills: int, rng: random.Random) -> bool:
             killed = run_to_kill(args, runs, rng.uniform(0, seconds))
             if killed is None or not (killed.folder / "checkpoints" / "last.ckpt").is_file():
                 early += 1
+                if killed is not None:
+                    shutil.rmtree(killed.folder)  # may hold a part of its first checkpoint, which no resuming removes
                 continue
             different += unequal(wanted, outcome(run_to_end([*args, f"resume={killed.folder}"], runs)))
             left = [p.name for f in runs.iterdir() for p in (f / "checkpoints").glob("*.part")]
