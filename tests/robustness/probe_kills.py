@@ -1,6 +1,6 @@
 """Kill trainings of every family by SIGKILL at random moments, resume them, and compare them with one never killed.
 
-    python tests/robustness/probe_kills.py [FAMILY…] [kills=5] [seed=0]
+    python -m tests.robustness.probe_kills [FAMILY…] [kills=5] [seed=0]
 
 Prints a line for each family and exits with status 1 if any differs. A run that is killed before its first checkpoint can't
 be resumed and counts as "too early"; such a kill is repeated at another moment.
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -69,7 +71,8 @@ def run_to_kill(args: list[str], runs: Path, seconds: float) -> Run | None:
     while process.poll() is None and not set(runs.glob("*_*")) - before:
         time.sleep(0.01)
     time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     new = set(runs.glob("*_*")) - before
     run = Run.open(new.pop()) if new else None
@@ -89,6 +92,8 @@ def probe(family: str, kills: int, rng: random.Random) -> bool:
             killed = run_to_kill(args, runs, rng.uniform(0, seconds))
             if killed is None or not (killed.folder / "checkpoints" / "last.ckpt").is_file():
                 early += 1
+                if killed is not None:
+                    shutil.rmtree(killed.folder)  # may hold a part of its first checkpoint, which no resuming removes
                 continue
             different += unequal(wanted, outcome(run_to_end([*args, f"resume={killed.folder}"], runs)))
             left = [p.name for f in runs.iterdir() for p in (f / "checkpoints").glob("*.part")]

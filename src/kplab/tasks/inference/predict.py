@@ -11,6 +11,7 @@ from kplab import config as configs
 from kplab.data.images import find_images
 from kplab.data.sources.files import UprightFiles, check_files
 from kplab.errors import ConfigError, printable
+from kplab.runs.files import replacing_text
 from kplab.runs.records import check_inside, make_folder, record_path, write_record
 from kplab.runs.run import Run
 from kplab.structures.labels import Labels
@@ -26,7 +27,6 @@ from kplab.tasks.inference.writers import (
     ResultsFile,
     check_no_links,
     remove_overlays,
-    replacing,
 )
 from kplab.tasks.wiring.datasets import check_regions, read_split, regions_for, skeleton_of
 from kplab.tasks.wiring.nodes import load_config
@@ -143,7 +143,7 @@ def predict_images(
     pictures = Overlays(out / "overlays", source, loaded.skeleton, overlays)
     with (
         ResultsFile(path, loaded.skeleton) as results,
-        replacing(out / "keypoints.csv", newline="") as file,
+        replacing_text(out / "keypoints.csv", newline="") as file,
     ):
         table = KeypointTable(file, loaded.skeleton)
 
