@@ -99,7 +99,7 @@ def test_the_end_of_a_loader_process_is_recognised_behind_other_exceptions() -> 
 
     with pytest.raises(RunError, match="loads images has ended unexpectedly"), report_lost_workers():
         run()
-    with pytest.raises(TypeError, match="^other$"), report_lost_workers():
+    with pytest.raises(TypeError, match=r"^other$"), report_lost_workers():
         raise TypeError("other")
 
 
