@@ -96,7 +96,7 @@ def cores() -> int:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores(), memory and accelerators of this machine."""
+    """Processor, cores, memory and accelerators of this machine."""
     out: dict[str, Any] = {
         "host": platform.node(),
         "platform": platform.platform(),
