@@ -86,12 +86,22 @@ fmt: $(READY) ## format the code, strip the notebooks
 
 # ---------------------------------------------------------------- work
 
-.PHONY: demo bench benchmark runs reproduce notebooks clean
+# further arguments of a target's command
+ARGS ?=
+
+.PHONY: demo dashboard report bench benchmark runs reproduce notebooks clean
 demo: $(READY) ## generate data, train two models, evaluate and compare them, in a few minutes
 	$(BIN)/kplab demo
 
 runs: $(READY) ## list the runs
 	$(BIN)/kplab runs
+
+# options of the verb: make dashboard ARGS="port=8800 open=true"
+dashboard: $(READY) ## show runs, comparisons and images in a browser; prints the address
+	$(BIN)/kplab dashboard $(ARGS)
+
+report: $(READY) ## write report.html, one file with a comparison of runs: RUNS=A,B (default: the newest two with equal scores)
+	$(BIN)/kplab report $(if $(RUNS),runs=[$(RUNS)]) $(ARGS)
 
 bench: $(READY) ## measure speed: all of bench/bench_*.py
 	for file in $(wildcard bench/bench_*.py); do $(BIN)/python $$file; done
@@ -105,7 +115,6 @@ reproduce: $(READY) ## train a run again from its folder and compare both: RUN=N
 	$(BIN)/kplab reproduce run=$(RUN)
 
 # of JupyterLab, which refuses to start as root without being asked to
-ARGS ?=
 notebooks: $(READY) ## open the notebooks in JupyterLab: make notebooks ARGS="--no-browser --port 8899"
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from kplab.data.reading import some
 from kplab.errors import DataError
+from kplab.runs.files import check_may_write
 from kplab.structures.labels import Labels
 
 BY = ("group", "image", "time")
@@ -105,6 +106,7 @@ def split(
                 "manifest file."
             )
     else:
+        check_may_write(path)
         parts = make_split(labels, fractions, by, seed, folds, gap)
         found = write_manifest(path, labels, parts, fractions, by, seed, folds, gap)
     index = {str(f): i for i, f in enumerate(labels.names)}

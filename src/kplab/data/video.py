@@ -12,6 +12,7 @@ import numpy as np
 
 from kplab.data.reading import some
 from kplab.errors import DataError
+from kplab.runs.files import check_may_write
 
 
 def frame_name(number: int) -> str:
@@ -40,6 +41,7 @@ def write_frames(video: Path, numbers: Iterable[int], folder: Path) -> Path:
     missing = sorted({int(n) for n in numbers if not (into / frame_name(int(n))).is_file()})
     if not missing:
         return into
+    check_may_write(into / frame_name(missing[0]))
     into.mkdir(parents=True, exist_ok=True)
     for number, frame in _decoded(video, missing):
         beside = into / f".{os.getpid()}-{frame_name(number)}"

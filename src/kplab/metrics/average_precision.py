@@ -75,6 +75,12 @@ def average_precision(matches: Matches, weight: np.ndarray) -> float:
     return float("nan") if curve is None else float(np.mean(curve[0]))
 
 
+def precision_curves(matches: Matches) -> np.ndarray | None:
+    """(10, 101) precision at ``RECALLS`` by OKS threshold .50 .. .95, all sizes; None where there is nothing to find."""
+    curve = _curve(matches, 0, np.ones(len(matches.image_id), dtype=np.int64))
+    return None if curve is None else curve[0]
+
+
 def _curve(matches: Matches, area: int, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Precision (10, 101) at the 101 recalls and final recall (10,), by OKS threshold; None without positives."""
     positives = int(weight @ matches.positives[area])

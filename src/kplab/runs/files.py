@@ -5,11 +5,38 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
+from kplab.errors import DataError
+
 #: Suffix of a file that is being written.
 PART = ".part"
+
+_READING_ONLY = ContextVar("reading_only", default=False)
+
+
+@contextmanager
+def reading_only() -> Iterator[None]:
+    """Within the block, opening a dataset neither generates data nor writes frames or splits; see ``check_may_write``."""
+    token = _READING_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _READING_ONLY.reset(token)
+
+
+def check_may_write(path: Path) -> None:
+    """Refuse to write a part of a dataset inside a block of ``reading_only``.
+
+    Raises:
+        DataError: names the path.
+    """
+    if _READING_ONLY.get():
+        raise DataError(
+            f"{path}: is missing, and is not made here. Open the dataset once with: kplab data dataset=NAME."
+        )
 
 
 @contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kplab.errors import RunError, describe
 from kplab.runs.provenance import file_sha256
-from kplab.runs.records import list_artefacts, plain_file, read_record
+from kplab.runs.records import list_artefacts, plain_file, read_record, record_path
 from kplab.runs.run import Run
 
 
@@ -45,8 +46,11 @@ def row(folder: Path) -> dict[str, Any]:
     }
 
 
-def scores(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str], list[str]]:
+def scores(folder: Path, check: bool = True) -> tuple[dict[str, dict[str, Any]], list[str], list[str]]:
     """Summaries of the scores of a run.
+
+    Args:
+        check: the hashes of their files, too; else those that records state are trusted.
 
     Returns:
         name of each score file to its summary; why others can't be read; and which are outdated.
@@ -56,8 +60,8 @@ def scores(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str], list[str
     try:
         for path in list_artefacts(folder / "scores"):
             try:
-                record = read_record(path)
-                if is_outdated(folder, record):
+                record = read_record(path) if check else read_json(record_path(path))
+                if is_outdated(folder, record, check):
                     notes.append(f"scores {path.stem} are outdated: {outdated_text(folder, record)}")
                 else:
                     found[path.stem] = summary(path)
@@ -68,21 +72,45 @@ def scores(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str], list[str
     return found, faults, notes
 
 
-def is_outdated(folder: Path, record: dict[str, Any]) -> bool:
+def is_outdated(folder: Path, record: dict[str, Any], check: bool = True) -> bool:
     """Whether the predictions that scores were made from have been replaced since.
 
     Args:
         folder: of the run.
         record: of the scores. Scores whose predictions are no longer there are not outdated.
+        check: hash the predictions; else the hash that their own record states is taken.
     """
-    source = record["made_from"].get("predictions")
+    made_from = record.get("made_from")
+    source = made_from.get("predictions") if isinstance(made_from, dict) else None
     if not isinstance(source, dict) or "file" not in source:
         return False
     try:
         path = plain_file(folder / "predictions" / "x", source["file"])
     except ValueError:
         return False  # of a file elsewhere
-    return path.is_file() and file_sha256(path) != source.get("sha256")
+    if not path.is_file():
+        return False
+    if check:
+        return file_sha256(path) != source.get("sha256")
+    try:
+        return bool(read_json(record_path(path))["sha256"][path.name] != source.get("sha256"))
+    except (RunError, KeyError, TypeError):
+        return False
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The entries of a JSON file.
+
+    Raises:
+        RunError: it can't be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, OSError, RecursionError) as error:
+        raise RunError(f"{path}: can't be read ({error!r}). Restore it, or make it again.") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: holds no entries. Restore it, or make it again.")
+    return content
 
 
 def outdated_text(folder: Path, record: dict[str, Any]) -> str:
@@ -127,3 +155,9 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def labels_of(runs: Sequence[Run]) -> list[str]:
+    """Short names: the runs' experiments if they differ, else the names of their folders."""
+    short = [str(run.record.get("experiment", run.name)) for run in runs]
+    return short if len(set(short)) == len(short) else [run.name for run in runs]

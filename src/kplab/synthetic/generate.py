@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from kplab.errors import ConfigError, DataError
+from kplab.runs.files import check_may_write
 from kplab.synthetic.scene import find_subject, render
 
 VERSION = 1
@@ -66,6 +67,7 @@ def generate(
     }  # fmt: skip
     if _holds(folder, card):
         return folder
+    check_may_write(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder.parent)
     with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{_this_process()}-", dir=folder.parent) as scratch:

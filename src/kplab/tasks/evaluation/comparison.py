@@ -10,6 +10,7 @@ from kplab.errors import RunError, printable
 from kplab.metrics.compare import Comparison, compare
 from kplab.runs.records import check_inside, make_folder, write_record
 from kplab.runs.run import Run
+from kplab.runs.table import labels_of
 from kplab.tasks.evaluation.files import check_current, read_scores, score_files
 from kplab.viz import compare as figures
 
@@ -87,9 +88,3 @@ def compare_runs(
     write_record(path, configs.workspace(), paths, beside, runs=[run.name for run in runs], scores=name)
     print(printable(result.text() + f"\ncomparison: {out}"), flush=True)
     return result, out
-
-
-def labels_of(runs: list[Run]) -> list[str]:
-    """Short names: the runs' experiments if they differ, else the names of their folders."""
-    short = [str(run.record.get("experiment", run.name)) for run in runs]
-    return short if len(set(short)) == len(short) else [run.name for run in runs]
