@@ -87,7 +87,7 @@ class Offline:
                     self.summary |= entries(record.summary.update)
                 case "metric":
                     kinds = [kind for kind in ("min", "max") if getattr(record.metric.summary, kind)]
-                    self.best |= {record.metric.name: kind for kind in kinds}
+                    self.best |= dict.fromkeys([record.metric.name] if kinds else [], *kinds)
                 case "artifact":
                     self.stored |= {c.path: Path(c.local_path) for c in record.artifact.manifest.contents}
                 case "exit":
