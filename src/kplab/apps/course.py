@@ -280,7 +280,7 @@ def inside(
     maps = np.where(maps < least, 0.0, maps)
     chosen = maps if keypoint is None else maps[[keypoint]]
     title = "the highest of all keypoints" if keypoint is None else model.skeleton.keypoints[keypoint]
-    return fields.heatmaps(view, chosen.max(0)[None], [title], model.heatmap_stride, columns=1), name
+    return fields.heatmap(view, chosen.max(0), title, model.heatmap_stride), name
 
 
 def best_poses(found: Sequence[Poses]) -> np.ndarray:
