@@ -283,8 +283,22 @@ def inside(
     return fields.heatmap(view, chosen.max(0), title, model.heatmap_stride), name
 
 
-def best_poses(found: Sequence[Poses]) -> np.ndarray:
-    """(T, K, 2) keypoints of the pose with the highest score of each image; NaN where an image has none."""
-    keypoints = found[0].xy.shape[1]
-    empty = np.full((keypoints, 2), np.nan)
-    return np.stack([poses.xy[int(poses.score.argmax())] if len(poses) else empty for poses in found])
+def best_poses(found: Sequence[Poses], near: np.ndarray | None = None) -> np.ndarray:
+    """One pose of each image: the one with the highest score, or the one that is nearest to a given pose.
+
+    Args:
+        found: poses of T images.
+        near: (T, K, 2) given poses, pixels of the images; None takes the highest score.
+
+    Returns:
+        (T, K, 2) keypoints; NaN where an image has no pose.
+    """
+    chosen = np.full((len(found), *found[0].xy.shape[1:]), np.nan)
+    for t, poses in enumerate(found):
+        if not len(poses):
+            continue
+        worth = poses.score
+        if near is not None:
+            worth = -np.nan_to_num(np.linalg.norm(poses.xy - near[t], axis=-1)).mean(-1)
+        chosen[t] = poses.xy[int(worth.argmax())]
+    return chosen
