@@ -76,8 +76,11 @@ test-quick: $(READY) ## the tests without the slow ones and the notebooks, up to
 
 # files of each target of the probe
 N ?= 20000
-probe: $(READY) ## try to break the readers with N mutated files each (N=20000 by default); docs/robustness.md
+probe: $(READY) ## try to break kplab, for about an hour: N mutated files a reader (N=20000), kills, full disks; docs/robustness.md
 	$(BIN)/python -m tests.robustness.fuzz --count $(N)
+	$(BIN)/python -m tests.robustness.probe_kills
+	$(BIN)/python -m tests.robustness.probe_places
+	$(BIN)/python -m tests.robustness.probe_reproduce
 
 fmt: $(READY) ## format the code, strip the notebooks
 	$(BIN)/ruff check --quiet --fix .

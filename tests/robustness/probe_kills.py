@@ -1,6 +1,6 @@
 """Kill trainings of every family by SIGKILL at random moments, resume them, and compare them with one never killed.
 
-    python tests/robustness/probe_kills.py [FAMILY…] [kills=5] [seed=0]
+    python -m tests.robustness.probe_kills [FAMILY…] [kills=5] [seed=0]
 
 Prints a line for each family and exits with status 1 if any differs. A run that is killed before its first checkpoint can't
 be resumed and counts as "too early"; such a kill is repeated at another moment.
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -70,7 +71,8 @@ def run_to_kill(args: list[str], runs: Path, seconds: float) -> Run | None:
     while process.poll() is None and not set(runs.glob("*_*")) - before:
         time.sleep(0.01)
     time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     new = set(runs.glob("*_*")) - before
     run = Run.open(new.pop()) if new else None

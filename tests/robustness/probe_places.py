@@ -46,12 +46,18 @@ def start(args: list[str]) -> subprocess.Popen[str]:
 
 def short(folder: Path) -> list[str]:
     """A training of three epochs on the data in a folder."""
-    return [*(o for o in tiny(folder) if not o.startswith("trainer.max_epochs")), "trainer.max_epochs=3", "head=heatmap"]
+    return [
+        *(o for o in tiny(folder) if not o.startswith("trainer.max_epochs")),
+        "trainer.max_epochs=3",
+        "head=heatmap",
+    ]
 
 
 def whole(folder: Path) -> list[str]:
     """What is half-written below a folder."""
-    bad = [str(p.relative_to(folder)) for p in folder.rglob("*") if p.suffix == ".part" or p.name.startswith(".generating")]
+    bad = [
+        str(p.relative_to(folder)) for p in folder.rglob("*") if p.suffix == ".part" or p.name.startswith(".generating")
+    ]
     for path in folder.rglob("*.json"):
         try:
             json.loads(path.read_text())
@@ -96,7 +102,9 @@ def fill(verb: str, tries: int, rng: random.Random) -> list[str]:
                 process = start(commands[verb])
                 time.sleep(rng.uniform(8, 14))
                 used = sum(p.stat().st_blocks * 512 for p in place.rglob("*") if p.exists())
-                subprocess.run(["mount", "-o", f"remount,size={used + room}", str(place)], capture_output=True, check=False)
+                subprocess.run(
+                    ["mount", "-o", f"remount,size={used + room}", str(place)], capture_output=True, check=False
+                )
             else:
                 mount(place, used + room, "remount,")
                 process = start(commands[verb])
@@ -166,12 +174,23 @@ def main(args: list[str]) -> int:
     named = [a for a in args if "=" not in a] or ["full", "together"]
     found = together(int(options.get("processes", 4))) if "together" in named else []
     if "full" in named and INSIDE not in os.environ:
-        command = ["unshare", "-m", *(["-r"] if os.getuid() else []), sys.executable, "-m", "tests.robustness.probe_places"]
+        command = [
+            "unshare",
+            "-m",
+            *(["-r"] if os.getuid() else []),
+            sys.executable,
+            "-m",
+            "tests.robustness.probe_places",
+        ]
         done = subprocess.run([*command, "full", *(a for a in args if "=" in a)], env={**os.environ, INSIDE: "1"})
         return done.returncode or bool(found)
     if "full" in named:
         rng = random.Random(int(options.get("seed", 0)))
-        found += [f for verb in ("data", "train", "predict", "evaluate") for f in fill(verb, int(options.get("tries", 20)), rng)]
+        found += [
+            f
+            for verb in ("data", "train", "predict", "evaluate")
+            for f in fill(verb, int(options.get("tries", 20)), rng)
+        ]
     return bool(found)
 
 

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
 from kplab.cli import main
+from kplab.data.datamodule import report_lost_workers
 from kplab.errors import RunError
 from kplab.models.weights import read_checkpoint
 from kplab.runs import table
@@ -85,6 +86,21 @@ def test_a_loader_process_that_is_killed_ends_in_one_message(
     assert "workers=0" in error
     assert "Traceback" not in error
     assert only(config()).status == "failed"
+
+
+def test_the_end_of_a_loader_process_is_recognised_behind_other_exceptions() -> None:
+    """torch raises its error from a signal handler, in code that may catch it."""
+
+    def run() -> None:
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        except RuntimeError as error:
+            raise TypeError("unsupported callable") from error
+
+    with pytest.raises(RunError, match="loads images has ended unexpectedly"), report_lost_workers():
+        run()
+    with pytest.raises(TypeError, match=r"^other$"), report_lost_workers():
+        raise TypeError("other")
 
 
 def test_ctrl_c_is_stopped_and_says_how_to_go_on(

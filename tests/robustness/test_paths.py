@@ -20,6 +20,7 @@ from kplab.data.formats import _slp_tables, coco, dlc, sleap
 from kplab.data.sources.files import FileSource
 from kplab.errors import DataError, KplabError, RunError, printable
 from kplab.runs import provenance
+from kplab.runs.files import replacing
 from kplab.runs.records import check_inside, list_artefacts, read_record, record_path
 from kplab.runs.run import Run
 from kplab.structures.skeleton import Skeleton
@@ -106,15 +107,15 @@ def test_predictions_are_not_written_through_links(
     assert victim.read_text() == "mine" if victim.is_file() else not list(victim.iterdir())
 
 
-def test_a_scratch_file_that_is_a_link_is_not_followed(run: Run, tmp_path: Path) -> None:
-    folder = run.folder / "predictions"
+def test_a_temporary_file_that_is_a_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name can't be foreseen; if it could, a link of that name would be refused."""
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    for name in ("dots-test.json.part", "dots-test.record.tmp"):
-        (folder / name).symlink_to(victim)
-    assert main(["predict", f"run={run.folder}", "split=test"]) == 0
+    monkeypatch.setattr("secrets.token_hex", lambda size: "0" * 2 * size)
+    (tmp_path / "p.json.00000000.part").symlink_to(victim)
+    with pytest.raises(FileExistsError), replacing(tmp_path / "p.json") as stream:
+        stream.write(b"theirs")
     assert victim.read_text() == "mine"
-    read_record(folder / "dots-test.json")
 
 
 def test_a_link_in_a_run_is_not_followed(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

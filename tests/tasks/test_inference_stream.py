@@ -24,6 +24,7 @@ from kplab.data.regions import Regions, image_regions
 from kplab.data.sources.arrays import ArraySource
 from kplab.data.sources.files import FileSource, check_files
 from kplab.errors import ConfigError, DataError
+from kplab.runs.files import replacing_text
 from kplab.structures.image_source import ImageSource
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
@@ -33,7 +34,7 @@ from kplab.structures.skeleton import Skeleton
 from kplab.tasks.inference.assembly import Assembly
 from kplab.tasks.inference.progress import WIDTH, bar, track_images, working
 from kplab.tasks.inference.stream import stream_poses, write_behind
-from kplab.tasks.inference.writers import KeypointTable, ResultsFile, replacing
+from kplab.tasks.inference.writers import KeypointTable, ResultsFile
 from kplab.tasks.training.one_pass import fit_one_pass
 from kplab.tasks.wiring.datasets import read_split, training_data
 from kplab.tasks.wiring.models import build_model
@@ -211,7 +212,7 @@ def test_a_prediction_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
     table.write_text("earlier")
 
     def fail() -> None:
-        with ResultsFile(path, SKELETON) as parts, replacing(table) as file:
+        with ResultsFile(path, SKELETON) as parts, replacing_text(table) as file:
             parts.add(1, results(5)[1])
             file.write("half")
             raise DataError("damaged")

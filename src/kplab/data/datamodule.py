@@ -214,11 +214,16 @@ def report_lost_workers() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if LOST_WORKER.search(str(error)) is None:
+    except Exception as error:
+        # torch raises it from a signal handler, in whatever code is running, which may turn it into another exception
+        chain: list[BaseException] = [error]
+        while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+            chain.append(cause)
+        lost = next((str(e) for e in chain if LOST_WORKER.search(str(e))), None)
+        if lost is None:
             raise
         raise RunError(
-            f"a process that loads images has ended unexpectedly ({str(error).split('. ')[0]}), often for lack of memory. "
+            f"a process that loads images has ended unexpectedly ({lost.split('. ')[0]}), often for lack of memory. "
             "Use fewer of them; workers=0 loads images in the main process."
         ) from None
 

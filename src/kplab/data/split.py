@@ -20,7 +20,7 @@ import numpy as np
 
 from kplab.data.reading import some
 from kplab.errors import DataError
-from kplab.runs.files import check_may_write
+from kplab.runs.files import check_may_write, replacing_text
 from kplab.structures.labels import Labels
 
 BY = ("group", "image", "time")
@@ -323,7 +323,8 @@ def write_manifest(
     _check(manifest, path, labels)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**asdict(manifest), "sha256": manifest.sha256()}, indent=1) + "\n")
+        with replacing_text(path) as stream:
+            stream.write(json.dumps({**asdict(manifest), "sha256": manifest.sha256()}, indent=1) + "\n")
     except OSError as error:
         raise DataError(f"{path}: the split cannot be written ({error}). Name another manifest file.") from error
     return manifest

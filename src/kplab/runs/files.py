@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import glob
+import io
 import os
+import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from kplab.errors import DataError
 
 #: Suffix of a file that is being written.
 PART = ".part"
+#: Seconds after which such a file is one that a killed process has left.
+STALE = 3600
 
 _READING_ONLY = ContextVar("reading_only", default=False)
 
@@ -44,14 +50,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a file to write to; it replaces ``path`` when the block ends.
 
     The content is written beside ``path`` and synchronised with the disk before it is renamed, so that ``path`` holds the
-    earlier content or the new one whatever happens in between. A block that fails leaves nothing behind.
+    earlier content or the new one whatever happens in between, and if several processes write it at once. A block that fails
+    leaves nothing behind; what a killed process has left is removed by a later one.
 
     Raises:
         OSError: the file can't be written.
     """
-    part = path.with_name(path.name + PART)
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}")
     try:
-        with part.open("wb") as stream:
+        with part.open("xb") as stream:  # a new file: a link of that name is not followed
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -59,9 +66,22 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*{PART}"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.lstat().st_mtime > STALE:
+                left.unlink()
     # the rename itself is durable once the folder is
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def replacing_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """As ``replacing``, with a text file in UTF-8; ``newline`` as of ``open``."""
+    with replacing(path) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8", newline=newline)
+        yield text
+        text.detach()  # flushes, and leaves the stream open

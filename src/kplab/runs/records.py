@@ -17,6 +17,7 @@ from typing import Any
 
 from kplab.errors import ConfigError, RunError
 from kplab.runs import provenance
+from kplab.runs.files import replacing
 
 SCHEMA = 1
 SUFFIX = ".record.json"
@@ -69,10 +70,8 @@ def write_record(
         **entries,
     }
     path = record_path(artefact)
-    scratch = path.with_suffix(".tmp")
-    scratch.unlink(missing_ok=True)  # a link there would be followed
-    scratch.write_text(json.dumps(record, indent=1))
-    scratch.replace(path)
+    with replacing(path) as stream:
+        stream.write(json.dumps(record, indent=1).encode())
     return path
 
 

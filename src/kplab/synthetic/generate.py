@@ -165,7 +165,7 @@ def _draw(
     """Write image i, and return its annotations without their ids."""
     image, poses, polygons = render(subject, np.random.default_rng([seed, i]), size, max_subjects)
     path = folder / f"{i + 1:06d}.jpg"
-    path.write_bytes(cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1])
+    path.write_bytes(cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
     rows = []
     for n in range(len(poses)):
         triplets = np.column_stack([np.nan_to_num(poses.xy[n] - 0.5), poses.visible[n]])

@@ -12,6 +12,7 @@ from kplab.data.images import find_images
 from kplab.data.sources.files import UprightFiles, check_files
 from kplab.data.sources.video import VideoSource, is_video
 from kplab.errors import ConfigError, printable
+from kplab.runs.files import replacing_text
 from kplab.runs.provenance import file_sha256
 from kplab.runs.records import check_inside, make_folder, record_path, write_record
 from kplab.runs.run import Run
@@ -29,7 +30,6 @@ from kplab.tasks.inference.writers import (
     ResultsFile,
     check_no_links,
     remove_overlays,
-    replacing,
 )
 from kplab.tasks.wiring.datasets import check_regions, read_split, regions_for, skeleton_of
 from kplab.tasks.wiring.nodes import load_config
@@ -142,7 +142,7 @@ def predict_images(
     pictures = Overlays(out / "overlays", source, loaded.skeleton, overlays)
     with (
         ResultsFile(path, loaded.skeleton) as results,
-        replacing(out / "keypoints.csv", newline="") as file,
+        replacing_text(out / "keypoints.csv", newline="") as file,
     ):
         table = KeypointTable(file, loaded.skeleton, timed=video is not None)
 

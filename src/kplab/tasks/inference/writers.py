@@ -6,13 +6,14 @@ import csv
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, Self
 
 from kplab.errors import RunError
+from kplab.runs.files import replacing_text
 from kplab.structures.image_source import ImageSource
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import card_path, pixel_indices, result_rows, write_card
@@ -20,24 +21,6 @@ from kplab.structures.skeleton import Skeleton
 from kplab.viz import poses as drawing
 
 COLUMNS = ("file", "instance", "keypoint", "x_pixel_index", "y_pixel_index", "keypoint_score", "instance_score")
-
-
-@contextmanager
-def replacing(path: Path, **options: Any) -> Iterator[IO[Any]]:
-    """A temporary text file beside ``path`` that takes its place when the block ends, and is removed if it fails.
-
-    Args:
-        options: of ``open``.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.part")
-    scratch.unlink(missing_ok=True)  # a link there would be followed
-    try:
-        with scratch.open("w", **options) as file:
-            yield file
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 class ResultsFile:
@@ -72,7 +55,7 @@ class ResultsFile:
             card: how the predictions were made.
             files: image id to file name.
         """
-        with replacing(self.path) as file:
+        with replacing_text(self.path) as file:
             file.write("[")
             separator = ""
             for image_id in sorted(self.places):

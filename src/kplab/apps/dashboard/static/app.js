@@ -98,6 +98,11 @@ addEventListener("keydown", (event) => {
   }
 });
 
+/** A menu is closed by a click elsewhere. */
+addEventListener("click", (event) => {
+  for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+});
+
 // ---------------------------------------------------------------- live
 
 function listen() {

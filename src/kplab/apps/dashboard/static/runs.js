@@ -110,8 +110,14 @@ export function runsView(el, first) {
       h("tbody", {}, found.groups.map((g) => h("tr", {},
         g.by.map((value) => h("td", { class: typeof value === "number" ? "number" : null }, value === null ? "–" : number(value))),
         h("td", { class: "number" }, String(g.count)),
-        numbers.map((c) => h("td", { class: "number" }, g.means[c] ? [figure(g.means[c][0]), g.means[c][1] === null ? "" : h("span", { class: "faint" }, ` ± ${figure(g.means[c][1])}`)] : "–")),
+        numbers.map((c) => h("td", { class: "number" }, spread(g.means[c], TIMES.has(c) ? clock : figure))),
         h("td", {}, g.runs.length > 1 ? h("a", { href: link("compare", { runs: g.runs.slice(0, 8).join(",") }) }, `compare ${Math.min(8, g.runs.length)}`) : h("a", { href: link("run", { name: g.runs[0] }) }, short(g.runs[0]))))))); 
+  }
+
+  /** Mean and standard deviation; of a single value the value alone. */
+  function spread(moments, text) {
+    if (!moments) return "–";
+    return [text(moments[0]), moments[1] === null ? "" : h("span", { class: "faint" }, ` ± ${text(moments[1])}`)];
   }
 
   // ------------------------------------------------------------ parts
@@ -157,11 +163,6 @@ export function runsView(el, first) {
   menu(columns, "columns", shownColumns, 40, (next) => change({ columns: next.join(",") }, true));
   menu(group, "groups", () => list(args.by), 3, (next) => change({ by: next.join(","), sort: "", page: "" }, true));
 
-  function outside(event) {
-    for (const box of [columns, group]) if (box.open && !box.contains(event.target)) box.open = false;
-  }
-  document.addEventListener("click", outside);
-
   function bar(run) {
     const share = run.epochs > 0 ? run.epoch / run.epochs : 0;
     return h("a", { class: "progress", href: link("run", { name: run.run }) },
@@ -182,9 +183,6 @@ export function runsView(el, first) {
       running.replaceChildren(...content.running.map(bar));
       if (version !== null && content.version !== version) load();
       version = content.version;
-    },
-    close() {
-      document.removeEventListener("click", outside);
     },
   };
 }
