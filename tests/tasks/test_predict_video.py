@@ -12,6 +12,7 @@ import pytest
 
 import kplab
 from kplab.data.sources.files import FileSource
+from kplab.errors import DataError
 from kplab.runs.records import read_record
 from kplab.runs.run import Run
 from kplab.structures.predictions import Predictions
@@ -38,6 +39,11 @@ def test_a_video_is_predicted_frame_by_frame(finished: Callable[..., Run], tmp_p
     assert card["video"]["frames"] == len(pictures)
     assert card["video"]["seconds"] == pytest.approx((len(pictures) - 1) / 20)
     read_record(out / "predictions.json")
+    (tmp_path / "clips").mkdir()
+    clip.rename(tmp_path / "clips" / "clip.mp4")
+    with pytest.raises(DataError, match=r"holds 1 videos and no images: clip.mp4. Predict one at a time"):
+        main([f"run={run.folder}", f"images={tmp_path / 'clips'}"])
+    clip = tmp_path / "clips" / "clip.mp4"
 
     trained = kplab.load(run)
     found = Predictions.read(out / "predictions.json", trained.skeleton).poses

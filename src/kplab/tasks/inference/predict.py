@@ -9,9 +9,10 @@ from omegaconf import DictConfig
 
 from kplab import config as configs
 from kplab.data.images import find_images
+from kplab.data.reading import some
 from kplab.data.sources.files import UprightFiles, check_files
 from kplab.data.sources.video import VideoSource, is_video
-from kplab.errors import ConfigError, printable
+from kplab.errors import ConfigError, DataError, printable
 from kplab.runs.files import replacing_text
 from kplab.runs.provenance import file_sha256
 from kplab.runs.records import check_inside, make_folder, record_path, write_record
@@ -176,7 +177,16 @@ def new_images(images: str) -> ImageSource:
     """
     if is_video(images) and not Path(images).is_dir():
         return VideoSource(images)
-    files, others = find_images(images)
+    videos = [p.name for p in sorted(Path(images).rglob("*")) if is_video(p)] if Path(images).is_dir() else []
+    try:
+        files, others = find_images(images)
+    except DataError:
+        if not videos:
+            raise
+        raise DataError(
+            f"{images}: holds {len(videos)} videos and no images: {some(videos)}. Predict one at a time, e.g. "
+            f"images={Path(images) / videos[0]}"
+        ) from None
     if others:
         kinds = ", ".join(sorted({p.suffix.lower() or "without suffix" for p in others}))
         print(printable(f"{len(others)} files are no images of a known kind and are left out ({kinds})"))
