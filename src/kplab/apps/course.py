@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -212,19 +211,15 @@ def _thumbnail(image: np.ndarray, side: int) -> np.ndarray:
     return grey / max(1e-9, float(np.linalg.norm(grey)))
 
 
-def copy_pictures(labels: Labels, folder: Path) -> list[str]:
-    """Copy the images of a dataset into a folder, as somebody's pictures; returns their names.
+def write_pictures(pictures: Sequence[np.ndarray], folder: Path) -> list[str]:
+    """Write pictures as PNG files of a folder; returns their names, which sort as the pictures do.
 
-    Files that are there already are kept.
+    Args:
+        pictures: (H, W, 3) uint8 RGB each.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    names = []
-    for i in range(len(labels)):
-        source = labels.path(i)
-        assert source is not None, "the images are files"
-        names.append(f"picture{i:03d}{source.suffix}")
-        if not (folder / names[-1]).is_file():
-            shutil.copy(source, folder / names[-1])
+    names = [f"picture{i:03d}.png" for i in range(len(pictures))]
+    for name, picture in zip(names, pictures, strict=True):
+        drawing.write_png(folder / name, picture)
     return names
 
 

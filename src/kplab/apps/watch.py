@@ -19,6 +19,11 @@ from kplab.tasks.evaluation.curves import curves_by_epoch
 from kplab.viz import curves, look
 
 
+def curves_of(run: Run) -> pd.DataFrame:
+    """The curves of a run by epoch, which may be written at this time; rows of one epoch are averaged."""
+    return pd.DataFrame(curves_by_epoch(run)).rename_axis("epoch").sort_index().reset_index()
+
+
 class Curves(ipywidgets.VBox):
     """The curves of a run, and its status.
 
@@ -36,7 +41,7 @@ class Curves(ipywidgets.VBox):
 
     def update(self, run: Run) -> None:
         """Read the curves of a run, which may be written at this time, and draw them if there is more than before."""
-        table = pd.DataFrame(curves_by_epoch(run)).rename_axis("epoch").sort_index().reset_index()
+        table = curves_of(run)
         epoch = "" if table.empty else f", epoch {table['epoch'].iloc[-1]:.0f}"
         self.caption.value = f"{run.name}: {run.status}{epoch}"
         if table.empty or table.shape[1] < 2 or len(table) == self.rows:
