@@ -143,7 +143,7 @@ def other_run(run: Run, split: str, name: str | None, overrides: Sequence[str]) 
         return Run.find(name, runs_dir())
     return next(
         (other for other in newest() if other.name != run.name and comparable(run, other, split)), None
-    ) or new_run(with_data_of(run, overrides))
+    ) or new_run(with_data_of(load_config(run), overrides))
 
 
 def comparable(run: Run, other: Run, split: str) -> bool:
