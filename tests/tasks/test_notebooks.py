@@ -92,7 +92,7 @@ def test_predictions_of_a_named_run_of_any_family(
     names = execute(root / "notebooks" / "04_see_predictions.ipynb", folder, until="## How keypoints become")
     shown = names["shown"]
     shown.controls["keypoint"].value = 1
-    assert shown.picture.value.startswith(b"\x89PNG")
+    assert bytes(shown.picture.value).startswith(b"\x89PNG")
     assert "can't" not in shown.caption.value
     assert sorted(folder.parent.iterdir()) == before
 
@@ -198,11 +198,11 @@ def test_a_picture_follows_its_controls() -> None:
 
     shown = explore(draw, number=range(4), wide=False)
     assert calls == [(0, False)]
-    first = shown.picture.value
+    first = bytes(shown.picture.value)
     shown.controls["wide"].value = True
     shown.controls["number"].value = 1
     assert calls[1:] == [(0, True), (1, True)]
-    assert shown.picture.value != first
+    assert bytes(shown.picture.value) != first
     assert shown.caption.value == "number 1"
     shown.controls["number"].value = 2
     assert shown.caption.value == "ValueError: no picture 2"

@@ -94,7 +94,7 @@ def chain(run: Run) -> list[tuple[str, str, str]]:
         for name in score_files(run):
             path = run.folder / folder / f"{name}.json"
             record = read_record(path)
-            made_from = (f"{what} {str(value)[:12]}" for what, value in record["made_from"].items())
+            made_from = (f"{what} {str(source['sha256'])[:12]}" for what, source in record["made_from"].items())
             found.append((f"{folder}/{path.name}", str(record["sha256"][path.name]), ", ".join(made_from)))
     return found
 
