@@ -82,7 +82,9 @@ def new_run(config: DictConfig, train: Callable[[DictConfig], Run | None] | None
         ConfigError: this process is a further one of a distributed training.
     """
     if train is None:
-        from kplab.tasks.training.train import train
+        from kplab.tasks.training.train import train as train_here
+
+        train = train_here
     run = train(config)
     if run is None:
         raise ConfigError("this is a further process of a distributed training. Use a trainer without ddp.")

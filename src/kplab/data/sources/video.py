@@ -135,7 +135,7 @@ def _decoded(path: Path) -> Iterator[av.VideoFrame]:
         raise DataError(f"{path}: no such video. Check the path.") from None
     except av.error.FFmpegError as error:
         if number:
-            raise DataError(_damaged(path, number, error.strerror)) from None
+            raise DataError(_damaged(path, number, str(error.strerror))) from None
         raise DataError(
             f"{path}: FFmpeg can't decode it ({error.strerror}): it is truncated, not a video, or of an unknown codec. Fetch "
             "it again, or convert it, e.g. ffmpeg -i IN -c:v libx264 -qp 0 OUT.mp4, which keeps every frame."

@@ -121,7 +121,7 @@ def count_from_one(logger: Logger) -> None:
 
 
 def _log_counted(
-    log: Callable[[Mapping[str, float], int | None], None], metrics: Mapping[str, float], step: int | None = None
+    log: Callable[[dict[str, float], int | None], None], metrics: Mapping[str, float], step: int | None = None
 ) -> None:
     counted = {"epoch": metrics["epoch"] + COUNTED_FROM} if "epoch" in metrics else {}
     log({**metrics, **counted}, step)
