@@ -60,15 +60,17 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 # processes that share the tests; each takes one core and about 2 GB
 WORKERS ?= 2
 
-.PHONY: check test test-quick probe fmt
-check: $(READY) ## style, notebooks without outputs, layers and types
+.PHONY: style check test test-quick probe fmt
+style: $(READY) ## style, notebooks without outputs, and layers
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify $(NOTEBOOKS))
 	$(BIN)/lint-imports --no-logo
+
+check: style ## style, and types
 	$(BIN)/mypy
 
-test: check ## check, then every test, doctest and notebook (KPLAB_DATA=folder adds tests on real images; WORKERS=4)
+test: style ## check, every test, doctest and notebook; types beside them (KPLAB_DATA=folder adds real images; WORKERS=4)
 	$(BIN)/pytest -p no:cacheprovider -n $(WORKERS) --no-loadscope-reorder --nbmake tests src $(wildcard notebooks)
 
 test-quick: $(READY) ## the tests without the slow ones and the notebooks, up to the first failure

@@ -40,12 +40,12 @@ def test_test_runs_every_check_in_a_ready_environment(root: Path, tmp_path: Path
     (tmp_path / ".ready-auto").touch()
     commands = make(root, "-n", "test", f"VENV={tmp_path}")
     assert "requirements.lock" not in commands
+    assert "/mypy" in make(root, "-n", "check", f"VENV={tmp_path}")  # test_types.py runs it beside the other tests
     for part in (
         "ruff check",
         "ruff format --check",
         "nbstripout --verify",
         "lint-imports",
-        "mypy",
         "pytest",
         "--nbmake",
     ):

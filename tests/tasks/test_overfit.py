@@ -40,7 +40,7 @@ WHOLE = "regions=image size=[128,128]"
 SINGLE = "regions=annotated size=[96,128]"
 CASCADE = f"{WHOLE} model=cascade detector.size=[128,128] model.crop=[96,128] model.shift=0.02 model.scale=0.05"
 #: Of a head whose settings state nothing else.
-USUAL = "optimizer.lr=3e-3 trainer.max_epochs=12"
+USUAL = "optimizer.lr=3e-3 trainer.max_epochs=8"
 
 
 def copied(folder: Path, to: Path) -> Path:

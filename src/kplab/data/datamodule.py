@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from kplab.data.mosaic import TILES, Tile, mosaic
 from kplab.data.regions import Regions
 from kplab.errors import DataError, RunError
 from kplab.ops import affine
+from kplab.runs.provenance import cores
 from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
 from kplab.structures.sample import Batch, Sample
@@ -230,8 +230,7 @@ def report_lost_workers() -> Iterator[None]:
 
 def usual_workers() -> int:
     """Half the cores that this process may use, at least one and at most eight; training uses the rest."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, max(1, cores // 2))
+    return min(8, max(1, cores() // 2))
 
 
 class PoseDataModule(pl.LightningDataModule):

@@ -90,10 +90,19 @@ def packages() -> dict[str, str]:
     return out
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def hardware() -> dict[str, Any]:
-    """Processor, cores, memory and accelerators of this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    out: dict[str, Any] = {"host": platform.node(), "platform": platform.platform(), "cores": cores, "cpu": cpu_name()}
+    """Processor, cores(), memory and accelerators of this machine."""
+    out: dict[str, Any] = {
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "cores": cores(),
+        "cpu": cpu_name(),
+    }
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         out["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     torch = sys.modules.get("torch")

@@ -30,17 +30,32 @@ def main(args: list[str]) -> None:
     from kplab.runs.table import clock
     from kplab.tasks.evaluation.comparison import compare_runs
     from kplab.tasks.evaluation.pictures import see_predictions
+    from kplab.tasks.training.together import train_together
     from kplab.tasks.training.train import trained
+    from kplab.tasks.wiring.datasets import read_splits
+    from kplab.tasks.wiring.identity import find_run
 
     begun = time.perf_counter()
     options = compose("demo", args)
     more = [*map(str, options.overrides), f"runs_dir={options.runs_dir}"]
-    runs: dict[str, Run] = {}
-    for choice in CHOICES:
-        name = f"demo_{DIFFERENCE}-{choice}"
-        config = compose("train", ["experiment=heatmap_demo", f"{DIFFERENCE}={choice}", f"name={name}", *more])
-        print(f"\n=== {len(runs) + 1}/{len(CHOICES)}: {DIFFERENCE}={choice}", flush=True)
-        runs[name] = trained(config)
+    trainings = {
+        f"{DIFFERENCE}={choice}": [
+            "experiment=heatmap_demo", f"{DIFFERENCE}={choice}", f"name=demo_{DIFFERENCE}-{choice}", *more
+        ]
+        for choice in CHOICES
+    }  # fmt: skip
+    configs = {label: compose("train", overrides) for label, overrides in trainings.items()}
+    print("=== data", flush=True)
+    config = next(iter(configs.values()))
+    read_splits(config.dataset)  # made here, and not by each process
+    missing = {
+        label: trainings[label]
+        for label, c in configs.items()
+        if (run := find_run(c)) is None or run.status != "finished"
+    }
+    print(f"\n=== {len(missing)} trainings side by side", flush=True)
+    train_together(missing)
+    runs: dict[str, Run] = {c.name: trained(c) for c in configs.values()}
     pictures = Path(config.runs_dir).parent / "demo"
     for name, run in runs.items():
         see_predictions(run, config.test_on[0], pictures, label=name)
