@@ -13,6 +13,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # one thread per process: the same bits on every machine, and one worker of pytest-xdist per core
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# the notebooks show and train runs in a folder of their own, whatever runs the workspace has
+os.environ.setdefault("KPLAB_COURSE_RUNS", str(Path(__file__).resolve().parents[1] / "outputs" / "course" / "runs"))
 
 from hypothesis import settings
 from xdist.remote import Producer

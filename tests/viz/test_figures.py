@@ -224,3 +224,30 @@ def test_drawing_leaves_pyplot_alone() -> None:
 
     compare.per_keypoint(["nose"], {"a": np.array([1.0])})
     assert not _pylab_helpers.Gcf.figs
+
+
+def test_the_path_of_a_keypoint_is_drawn_over_time_and_in_the_image() -> None:
+    """Both axes by time, the truth beside them; gaps stay gaps, and y points down as in the image."""
+    times = np.arange(5) / 10
+    xy, true = np.stack([times * 10, 5 - times], axis=1), np.full((5, 2), 3.0)
+    xy[2] = np.nan
+    plot = curves.path(times, xy, true, "snout")
+    x, y, image = plot.axes
+    for panel, axis in ((x, 0), (y, 1)):
+        truth, found = panel.lines
+        assert np.array_equal(found.get_xydata(), np.stack([times, xy[:, axis]], axis=1), equal_nan=True)
+        assert np.array_equal(truth.get_ydata(), true[:, axis])
+    assert np.array_equal(image.lines[1].get_xydata(), xy, equal_nan=True)
+    assert image.yaxis_inverted()
+    assert x.get_title(loc="left") == "snout x"
+    assert len(curves.path(times, xy).axes[0].lines) == 1
+
+
+def test_one_heatmap_covers_the_image_and_states_its_peak() -> None:
+    values = np.zeros((4, 6))
+    values[1, 2] = 0.5
+    plot = fields.heatmap(np.zeros((16, 24, 3), dtype=np.uint8), values, "nose", 4)
+    (panel,) = plot.axes
+    assert panel.get_title(loc="left") == "nose 0.50"
+    assert tuple(panel.images[1].get_extent()) == (0, 24, 16, 0)
+    assert panel.images[1].get_array()[1, 2] == 0.5  # a low peak is not drawn as a sure one

@@ -81,3 +81,29 @@ def pck(
     panel.set_xlim(left=0)
     look.legend(panel)
     return plot
+
+
+def path(times: np.ndarray, xy: np.ndarray, true: np.ndarray | None = None, title: str = "") -> Figure:
+    """The path of a keypoint over time: x and y by time, and its way in the image.
+
+    Args:
+        times: (T,) seconds.
+        xy: (T, 2) predicted positions, pixels; NaN where there is none.
+        true: (T, 2) true positions, if they are known.
+        title: of the figure.
+    """
+    plot, panels = look.figure(1, 3, size=(9.5, 2.8))
+    for axis, (panel, name) in enumerate(zip(panels, ("x", "y"), strict=False)):
+        if true is not None:
+            panel.plot(times, true[:, axis], color=look.GREY, lw=3, alpha=0.4, label="truth")
+        panel.plot(times, xy[:, axis], color=look.BLUE, lw=1.4, marker="o", ms=2, label="prediction")
+        look.label(panel, title=f"{title} {name}".strip(), x="seconds", y="pixels", grid="y")
+        look.legend(panel)
+    panel = panels[2]
+    if true is not None:
+        panel.plot(*true.T, color=look.GREY, lw=3, alpha=0.4)
+    panel.plot(*xy.T, color=look.BLUE, lw=1.0, marker="o", ms=2)
+    look.label(panel, title="in the image", x="x, pixels", y="y, pixels", grid="both")
+    panel.set_aspect("equal", adjustable="datalim")
+    panel.invert_yaxis()
+    return plot

@@ -48,6 +48,23 @@ def heatmaps(
     return plot
 
 
+def heatmap(image: np.ndarray, values: np.ndarray, title: str, stride: float, *, width: float = 4.0) -> Figure:
+    """One heatmap over the image, large, with the peak's value in the title.
+
+    Args:
+        image: (H, W, 3) uint8 RGB input of the network.
+        values: (h, w); negative ones are drawn as 0, and 1 or the maximum, if it is larger, is drawn opaque.
+        title: such as the keypoint.
+        stride: image pixels per map pixel.
+        width: of the figure, inches.
+    """
+    plot, (panel,) = _panels(image, [title], 1, width)
+    strength = np.clip(values / max(1.0, float(values.max())), 0, 1)
+    _lay(panel, image, strength, stride, cmap="inferno", vmin=0, vmax=1, alpha=np.sqrt(strength) * 0.85)
+    panel.set_title(f"{title} {values.max():.2f}", fontsize=9, loc="left", color=look.INK, pad=2)
+    return plot
+
+
 def vectors(image: np.ndarray, maps: np.ndarray, titles: Sequence[str], stride: float, *, columns: int = 4) -> Figure:
     """Vector fields over the image, one panel each: the hue is the direction, the opacity the length.
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from kplab.data.images import find_images
 from kplab.data.sources.files import UprightFiles
+from kplab.data.sources.video import VideoSource, is_video
 from kplab.errors import DataError
 from kplab.structures.image_source import ImageSource
 
@@ -49,11 +50,11 @@ class ArraySource:
 def open_source(images: Any) -> tuple[ImageSource, bool]:
     """The source of whatever names images, and whether it names one image only.
 
-    Files are turned upright as their EXIF orientation states.
+    Files are turned upright as their EXIF orientation or a video's rotation states.
 
     Args:
-        images: an array, an image of PIL or the path of a file; or many: a folder, a glob, a list of arrays, of images of
-            PIL or of paths, or an ImageSource.
+        images: an array, an image of PIL or the path of a file; or many: a folder, a glob, a video, a list of arrays, of
+            images of PIL or of paths, or an ImageSource.
 
     Raises:
         DataError: there is no image, or an array has another shape or type.
@@ -61,6 +62,8 @@ def open_source(images: Any) -> tuple[ImageSource, bool]:
     if isinstance(images, np.ndarray | Image.Image):
         return ArraySource([as_array(images)]), True
     if isinstance(images, str | Path):
+        if is_video(images) and not Path(images).is_dir():
+            return VideoSource(images), False
         return UprightFiles.of(find_images(str(images))[0]), Path(images).is_file()
     if isinstance(images, ImageSource):
         return images, False

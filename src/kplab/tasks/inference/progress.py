@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -59,7 +60,8 @@ def working(what: str, console: Console | None = None) -> Iterator[None]:
 
 def terminal() -> Console:
     """The standard output, at most ``WIDTH`` columns wide on a terminal; lines elsewhere are not wrapped."""
-    console = Console(soft_wrap=True, force_jupyter=False)
+    # Jupyter's kernels claim to be a terminal, but keep every state of a bar
+    console = Console(soft_wrap=True, force_jupyter=False, force_terminal=False if "ipykernel" in sys.modules else None)
     if console.is_terminal:
         console.width = min(WIDTH, console.width)
     return console

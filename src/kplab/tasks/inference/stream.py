@@ -81,7 +81,9 @@ def stream_poses(
     check_flip_test(model, flip_test)
     views = Views(source, regions, model.size, len(model.skeleton))
     assembly = assembly or Assembly(regions is None or regions.kind == "image")
-    workers = usual_workers() if workers is None else workers
+    if workers is None:
+        # each process would decode a video from its start
+        workers = min(usual_workers(), 1) if getattr(source, "in_order", False) else usual_workers()
     # starting processes takes longer than a batch
     batches = loader(views, batch_size, workers if len(views) > batch_size else 0, EpochSampler(len(views), False))
     parts = (

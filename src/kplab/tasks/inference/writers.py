@@ -85,19 +85,25 @@ class KeypointTable:
     Args:
         file: an open text file.
         skeleton: names of the keypoints.
+        timed: whether there is a last column ``time_s``, for frames of a video.
     """
 
-    def __init__(self, file: IO[str], skeleton: Skeleton) -> None:
-        self.skeleton, self.writer = skeleton, csv.writer(file, lineterminator="\n")
-        self.writer.writerow(COLUMNS)
+    def __init__(self, file: IO[str], skeleton: Skeleton, timed: bool = False) -> None:
+        self.skeleton, self.writer, self.timed = skeleton, csv.writer(file, lineterminator="\n"), timed
+        self.writer.writerow((*COLUMNS, "time_s") if timed else COLUMNS)
 
-    def add(self, name: str, poses: Poses) -> None:
-        """Write the rows of one image; what is not a number stays empty."""
+    def add(self, name: str, poses: Poses, time: float = 0.0) -> None:
+        """Write the rows of one image; what is not a number stays empty.
+
+        Args:
+            time: of the frame, seconds.
+        """
+        more = (round(time, 6),) if self.timed else ()
         for n, score in enumerate(poses.score.tolist()):
             index = pixel_indices(poses.xy[n])
             for k, keypoint in enumerate(self.skeleton.keypoints):
                 numbers = (*index[k].tolist(), float(poses.keypoint_score[n, k]), score)
-                self.writer.writerow((name, n, keypoint, *("" if v != v else v for v in numbers)))
+                self.writer.writerow((name, n, keypoint, *("" if v != v else v for v in numbers), *more))
 
 
 class Overlays:

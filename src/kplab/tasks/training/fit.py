@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from kplab.tasks.training.checkpoints import LAST, AtomicIO, Checkpoints, copy_c
 from kplab.tasks.training.curves import curve_logger, draw_curves
 from kplab.tasks.training.pose_module import PoseModule
 from kplab.tasks.wiring.datasets import TrainingData
-from kplab.tasks.wiring.training import build_loggers, build_trainer, optimizer_factory
+from kplab.tasks.wiring.training import build_trainer, optimizer_factory
 
 
 def fit(
@@ -36,6 +37,7 @@ def fit(
     run: Run | None,
     resumed: Path | None,
     stop_after: int | None = None,
+    loggers: Sequence[Any] = (),
 ) -> None:
     """Train a model; writes checkpoints, ``curves.csv`` and ``curves.png``.
 
@@ -47,6 +49,7 @@ def fit(
         run: the run to record precision, device and speed in; None in the further processes of a distributed training.
         resumed: the checkpoint to go on from.
         stop_after: number of epochs after which to stop; None: as the config states.
+        loggers: of the curves, besides ``curves.csv``; the caller closes them.
     """
     settings = scoring.settings_of(config.dataset)
     val = data.splits.get("val") if data.val is not None else None
@@ -56,14 +59,14 @@ def fit(
         data.datamodule.first_epoch = state_of(read_checkpoint(resumed, mapped=True))["epochs"]
     if resumed is not None and run is not None:
         copy_checkpoints(resumed.parent, checkpoints)
-    loggers: list[Any] = []
+    writing: list[Any] = []
     watching = watchers(config, checkpoints, validated=val is not None)
     if stop_after is not None:
         watching.append(callbacks.StopAfter(stop_after))
     if run is not None:
-        loggers = [curve_logger(folder), *build_loggers(config, folder, run.name)]
+        writing = [curve_logger(folder), *loggers]
         watching.append(LearningRateMonitor("step"))
-    trainer = build_trainer(config, folder, watching, loggers, [AtomicIO()])
+    trainer = build_trainer(config, folder, watching, writing, [AtomicIO()])
     if run is not None:
         run.update(
             precision=str(trainer.precision),
@@ -90,8 +93,7 @@ def fit(
         epochs = next(c.epochs for c in watching if isinstance(c, Checkpoints))
         cut = cut_by_time(trainer, epochs) if stop_after is None else f"stopped after {epochs} epochs, as planned"
         run.update(epochs=epochs, steps=trainer.global_step, cut=cut, **speed)
-        for logger in loggers:
-            logger.finalize("success")
+        writing[0].finalize("success")
         draw_curves(run)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -23,11 +25,13 @@ def fit_one_pass(
     run: Run | None,
     resumed: Path | None,
     stop_after: int | None = None,
+    loggers: Sequence[Any] = (),
 ) -> None:
     """Fit a gradient-free model in one pass over the training views, in order; writes a checkpoint and an empty
     ``curves.csv``.
 
     A resumed run is fitted again, which gives the same memory. Only the first process of a distributed training works.
+    There are no curves to log.
     """
     if run is None:
         return

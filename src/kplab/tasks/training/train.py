@@ -23,7 +23,7 @@ from kplab.runs.provenance import file_sha256, sha256
 from kplab.runs.run import Run
 from kplab.tasks.evaluation import scoring
 from kplab.tasks.inference.predict import predict_split
-from kplab.tasks.training import callbacks
+from kplab.tasks.training import callbacks, loggers
 from kplab.tasks.training.checkpoints import LAST, check_disk, hashes_of, state_of
 from kplab.tasks.training.curves import COUNTED_FROM
 from kplab.tasks.training.fit import fit
@@ -33,7 +33,7 @@ from kplab.tasks.wiring.data_hashes import DataHashes
 from kplab.tasks.wiring.datasets import TrainingData, detections_of, training_data
 from kplab.tasks.wiring.identity import changed_on_resume, find_run
 from kplab.tasks.wiring.models import build_model, check_flip_test
-from kplab.tasks.wiring.training import global_rank, optimizer_factory, resolve_precision
+from kplab.tasks.wiring.training import build_loggers, global_rank, optimizer_factory, resolve_precision
 
 #: Environment variable with the run's folder, for the further processes of a distributed training.
 FOLDER_VARIABLE = "KPLAB_RUN_FOLDER"
@@ -104,11 +104,14 @@ def train(
         **entries,
     )
     os.environ[FOLDER_VARIABLE] = str(run.folder)
+    writing: list[Any] = []
     try:
+        writing = build_loggers(config, run.folder, run.name)
+        loggers.begin(writing, run, config)
         hashes.write(run.folder)
         print_summary(run, config, data, model)
         check_disk(run.folder / "checkpoints", model)
-        learn(config, model, data, run.folder, run, checkpoint, stop_after)
+        learn(config, model, data, run.folder, run, checkpoint, stop_after, writing)
         run.update(checkpoints=hashes_of(run.folder / "checkpoints"))
         for split in config.test_on:
             # a cascade is scored on annotated boxes, too: the accuracy of its pose model without the detector
@@ -117,6 +120,7 @@ def train(
                     labels = data.splits[split]
                     predictions = predict_split(run, split, labels=labels, regions=regions)
                     scoring.evaluate_run(run, split, predictions=predictions, labels=labels)
+        loggers.end(writing, run, data.splits)
         run.close("finished")
     except KeyboardInterrupt:
         run.close("stopped", cut="stopped by Ctrl-C")
@@ -128,6 +132,7 @@ def train(
         raise error from None
     finally:
         os.environ.pop(FOLDER_VARIABLE, None)
+        loggers.close(writing, failed=run.record["status"] != "finished")
     print(f"run: {run.folder}")
     return run
 

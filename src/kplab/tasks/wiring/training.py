@@ -81,11 +81,25 @@ def optimizer_factory(config: DictConfig, model: nn.Module) -> Callable[..., Any
 
 
 def build_loggers(config: DictConfig, run_folder: Path, run_name: str) -> list[Any]:
-    """The loggers of ``conf/logger`` besides the CSV file, which is always written; wandb is silent unless it fails."""
+    """The loggers of ``conf/logger`` besides the CSV file, which is always written; wandb is silent unless it fails.
+
+    Runs of one name form a group in wandb, e.g. the seeds of an experiment.
+    """
     os.environ.setdefault("WANDB_SILENT", "true")
-    if not config.logger.get("_target_"):
+    target = str(config.logger.get("_target_") or "").rsplit(".", 1)[-1]
+    if not target:
         return []
-    logger = build_node(config.logger, "logger", save_dir=str(run_folder), name=run_name)
+    more: dict[str, Any] = {"name": run_name}
+    if target == "TensorBoardLogger":
+        more = {"name": "tensorboard", "version": ""}  # the folder tensorboard/ of the run
+    if target == "WandbLogger":
+        about = {
+            "group": config.get("name"),
+            "job_type": "train",
+            "tags": [str((config.get("dataset") or {}).get("name"))],
+        }
+        more |= {key: value for key, value in about.items() if value and key not in config.logger}
+    logger = build_node(config.logger, "logger", save_dir=str(run_folder), **more)
     # Lightning passes an argument on whose only effect is a warning
     getattr(logger, "_wandb_init", {}).pop("anonymous", None)
     return [logger]
