@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import lightning.pytorch as pl
 import pytest
 import torch
 from omegaconf import DictConfig
 
+from kplab.errors import DataError
 from kplab.models.weights import read_checkpoint
 from kplab.runs.run import Run
 from kplab.tasks.inference.predict import predict_split
@@ -168,3 +170,17 @@ def test_a_training_stopped_in_its_first_epoch_starts_from_the_beginning(
     assert resumed is not None
     assert whole is not None
     assert unequal(outcome(whole), outcome(resumed)) == []
+
+
+def test_a_training_is_not_resumed_on_other_data(
+    config: Config, dotted: Path, finished: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that has changed under its name is named, and nothing is trained."""
+    run = finished("trainer.max_epochs=1", "test_on=[]")
+    image = dotted / "images" / "003.png"
+    picture = cv2.imread(str(image))
+    picture[5, 5] = 255 - picture[5, 5]
+    cv2.imwrite(str(image), picture)
+    with pytest.raises(DataError, match=r"(?s)other data.*003\.png: another image.*train anew without resume"):
+        train(config("trainer.max_epochs=2", "test_on=[]", f"resume={run.name}"))
+    assert [p.name for p in run.folder.parent.iterdir()] == [run.name]

@@ -32,7 +32,7 @@ from kplab.tasks.inference.loading import check_checkpoint, checkpoint_hashes
 from kplab.tasks.training.checkpoints import BEST, LAST
 from kplab.tasks.training.resume import with_missing_keys
 from kplab.tasks.training.train import manifest_of, train
-from kplab.tasks.wiring.data_hashes import DataHashes, changed_digests, changes, read_hashes
+from kplab.tasks.wiring.data_hashes import DataHashes, changed_since, read_hashes
 from kplab.tasks.wiring.datasets import TrainingData, detections_of, skeleton_of
 from kplab.tasks.wiring.nodes import load_config
 from kplab.tasks.wiring.training import global_rank, resolve_precision
@@ -243,8 +243,8 @@ def check_data(run: Run, config: DictConfig, data: TrainingData, now: DataHashes
     Raises:
         DataError: names the files that have changed.
     """
-    then, manifest = read_hashes(run), manifest_of(config)
-    lines = changed_digests(run, data.splits) if then is None else changes(then, now, data.splits, manifest)
+    then = read_hashes(run)
+    lines = changed_since(run, data.splits, manifest_of(config), now)
     weights = run.record.get("weights")
     if isinstance(weights, dict) and provenance.file_sha256(Path(str(config.weights))) != weights.get("sha256"):
         lines.append(f"{config.weights}: other weights than the training started from")

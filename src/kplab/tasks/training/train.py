@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from kplab import config as configs
-from kplab.errors import ConfigError, describe, printable
+from kplab.errors import ConfigError, DataError, describe, printable
 from kplab.metrics.metric import metrics_of
 from kplab.metrics.settings import ScoreSettings
 from kplab.models.weights import read_checkpoint
@@ -29,7 +29,7 @@ from kplab.tasks.training.curves import COUNTED_FROM
 from kplab.tasks.training.fit import fit
 from kplab.tasks.training.one_pass import fit_one_pass
 from kplab.tasks.training.resume import resume_from
-from kplab.tasks.wiring.data_hashes import DataHashes
+from kplab.tasks.wiring.data_hashes import DataHashes, changed_since
 from kplab.tasks.wiring.datasets import TrainingData, detections_of, training_data
 from kplab.tasks.wiring.identity import changed_on_resume, find_run
 from kplab.tasks.wiring.models import build_model, check_flip_test
@@ -84,6 +84,12 @@ def train(
     hashes = DataHashes.of(data.splits, manifest_of(config))
     if check_data is not None:
         check_data(data, hashes)
+    if parent is not None and (changed := changed_since(parent, data.splits, manifest_of(config), hashes)):
+        raise DataError(
+            f"resume={parent.name}: that training began on other data than the files hold now:\n"
+            + "\n".join(f"  {line}" for line in changed)
+            + "\nRestore them, or train anew without resume."
+        )
     run = Run.create(
         Path(config.runs_dir),
         str(config.name),

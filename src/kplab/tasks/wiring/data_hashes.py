@@ -160,6 +160,12 @@ def changes(then: DataHashes, now: DataHashes, splits: Mapping[str, Labels], man
     return lines
 
 
+def changed_since(run: Run, splits: Mapping[str, Labels], manifest: Path | None, now: DataHashes) -> list[str]:
+    """What of the data has changed since a run, a line for each file; see ``changes``, which has the other arguments."""
+    then = read_hashes(run)
+    return changed_digests(run, splits) if then is None else changes(then, now, splits, manifest)
+
+
 def images_of(names: list[str]) -> str:
     """Their number in words."""
     return f"{len(names)} image{'' if len(names) == 1 else 's'}"
