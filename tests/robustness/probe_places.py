@@ -97,10 +97,12 @@ def fill(verb: str, tries: int, rng: random.Random) -> list[str]:
             if verb in ("predict", "evaluate"):
                 shutil.copytree(ready, place / "runs")
             used = sum(p.stat().st_blocks * 512 for p in place.rglob("*"))
-            room = int(rng.uniform(0, {"train": 9, "data": 1}.get(verb, 0.02)) * MB)
+            room = int(rng.uniform(0, {"train": 6, "data": 1}.get(verb, 0.02)) * MB)
             if verb == "train":  # it starts on a large disk, since it refuses a small one
                 process = start(commands[verb])
-                time.sleep(rng.uniform(8, 14))
+                while process.poll() is None and not list(place.glob("runs/*_*/checkpoints")):
+                    time.sleep(0.01)
+                time.sleep(rng.uniform(0, 2))
                 used = sum(p.stat().st_blocks * 512 for p in place.rglob("*") if p.exists())
                 subprocess.run(
                     ["mount", "-o", f"remount,size={used + room}", str(place)], capture_output=True, check=False
