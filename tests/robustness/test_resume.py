@@ -84,18 +84,25 @@ def unequal(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_killed_training_resumes_exactly(family: str, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = [*FAMILIES[family], *COMMON, "trainer.max_epochs=3"]
+def check_resumes_exactly(
+    config: Config, monkeypatch: pytest.MonkeyPatch, family: list[str], loading: list[str]
+) -> None:
+    """Compare a training that is killed and resumed, loading its images in some way, with one that is neither."""
+    options = [*family, *COMMON, "trainer.max_epochs=3"]
     whole = train(config(*options))
-    first = killed(config(*options), monkeypatch)
+    first = killed(config(*options, *loading), monkeypatch)
     # whatever was drawn before in this process makes no difference
     torch.manual_seed(99)
-    resumed = train(config(*options, f"resume={first.name}"))
+    resumed = train(config(*options, *loading, f"resume={first.name}"))
     assert whole is not None
     assert resumed is not None
     assert unequal(outcome(whole), outcome(resumed)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_killed_training_resumes_exactly(family: str, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_resumes_exactly(config, monkeypatch, FAMILIES[family], [])
 
 
 @pytest.mark.slow
@@ -103,13 +110,7 @@ def test_a_killed_training_resumes_exactly_with_loader_processes(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They load batches ahead, before Lightning sets the epoch."""
-    options = [*COMMON, "trainer.max_epochs=3"]
-    whole = train(config(*options))
-    first = killed(config(*options, "workers=1"), monkeypatch)
-    resumed = train(config(*options, "workers=1", f"resume={first.name}"))
-    assert whole is not None
-    assert resumed is not None
-    assert unequal(outcome(whole), outcome(resumed)) == []
+    check_resumes_exactly(config, monkeypatch, [], ["workers=1"])
 
 
 @pytest.mark.slow

@@ -8,7 +8,9 @@ import pytest
 
 from kplab.cli import main
 from kplab.config import plain
+from kplab.errors import RunError
 from kplab.tasks import compose, demo
+from kplab.tasks.training.together import train_together
 
 
 def test_the_two_trainings_differ_in_one_option() -> None:
@@ -36,3 +38,10 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = sorted((tmp_path / "runs").iterdir())
     assert main(command) == 0
     assert sorted((tmp_path / "runs").iterdir()) == runs
+
+
+@pytest.mark.slow
+def test_a_training_that_fails_is_named_after_its_message(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RunError, match=r"trainings failed.*: b \(exit status 2\)\.$"):
+        train_together({"b": ["experiment=none_of_them"]})
+    assert "b | kplab train: " in capsys.readouterr().out

@@ -53,8 +53,9 @@ def main(args: list[str]) -> None:
         for label, c in configs.items()
         if (run := find_run(c)) is None or run.status != "finished"
     }
-    print(f"\n=== {len(missing)} trainings side by side", flush=True)
-    train_together(missing)
+    if missing:
+        print(f"\n=== {len(missing)} trainings side by side", flush=True)
+        train_together(missing)
     runs: dict[str, Run] = {c.name: trained(c) for c in configs.values()}
     pictures = Path(config.runs_dir).parent / "demo"
     for name, run in runs.items():

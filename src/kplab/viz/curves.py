@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kplab.viz import look
+from kplab.viz.plot import CURVE_KINDS, curve_kind
 
 
 def training(frame: pd.DataFrame) -> Figure:
@@ -30,8 +30,8 @@ def training(frame: pd.DataFrame) -> Figure:
         raise ValueError("curves count epochs from 0, as an older kplab did. Read them by kplab.load(run).curves().")
     numbers = frame.select_dtypes("number").dropna(axis=1, how="all")
     table = numbers.groupby("epoch").mean().drop(columns=["step", "seconds"], errors="ignore")
-    kinds = {column: _kind(str(column)) for column in table.columns}
-    present = [kind for kind in ("loss", "metric", "error", "learning rate") if kind in kinds.values()]
+    kinds = {column: curve_kind(str(column)) for column in table.columns}
+    present = [kind for kind in CURVE_KINDS if kind in kinds.values()]
     if not present:
         raise ValueError("curves contain no numbers besides the epoch. Was anything logged?")
     plot, panels = look.figure(1, len(present), size=(4.0 * len(present), 3.0))
@@ -51,16 +51,6 @@ def training(frame: pd.DataFrame) -> Figure:
             panel.set_ylim(bottom=min(0.0, float(table[columns].min().min())))
         look.legend(panel)
     return plot
-
-
-def _kind(column: str) -> str:
-    """The kind of a column, by its name; kinds differ in scale, so each has its own panel."""
-    name = column.rsplit("/", 1)[-1].lower()
-    if column.startswith("train/") or "loss" in name:
-        return "loss"
-    if column.lower().startswith("lr") or name.startswith("lr"):
-        return "learning rate"
-    return "error" if re.search(r"px|pixel|error|nme|rmse", name) else "metric"
 
 
 def pck(

@@ -6,6 +6,7 @@ This module imports no drawing library, because the dashboard's server describes
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 
 KINDS = ("line", "dot", "bar", "scatter")
+#: Kinds of learning curves, which differ in scale and so have a chart each.
+CURVE_KINDS = ("loss", "metric", "error", "learning rate")
 #: Points of a curve at most: more can't be seen.
 MOST = 400
 
@@ -100,3 +103,13 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST) -> tuple[np.ndarray,
         return x, y
     kept = np.unique(np.linspace(0, len(x) - 1, most).round().astype(int))
     return x[kept], y[kept]
+
+
+def curve_kind(column: str) -> str:
+    """Which of ``CURVE_KINDS`` a column of ``curves.csv`` is, by its name."""
+    name = column.rsplit("/", 1)[-1].lower()
+    if column.startswith("train/") or "loss" in name:
+        return "loss"
+    if column.lower().startswith("lr") or name.startswith("lr"):
+        return "learning rate"
+    return "error" if re.search(r"px|pixel|error|nme|rmse", name) else "metric"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from kplab.apps.dashboard.index import Index, Watcher
 from kplab.apps.dashboard.security import find_run
 from kplab.apps.dashboard.worker import Worker
 from kplab.errors import ConfigError, KplabError, RunError
+from kplab.runs.files import PART, replacing_text
 from kplab.runs.provenance import sha256
 from kplab.runs.run import Run
 from kplab.runs.table import labels_of
@@ -58,7 +60,7 @@ class Results:
         total = 0
         for path in files:
             total += path.stat().st_size
-            if total > LARGEST or path.suffix == ".tmp":
+            if total > LARGEST or path.suffix == PART:
                 path.unlink(missing_ok=True)
 
     # ------------------------------------------------------------ runs
@@ -108,9 +110,8 @@ class Results:
                 return dict(found)
             except (OSError, ValueError):
                 found = make()
-                scratch = path.with_suffix(".tmp")
-                scratch.write_text(json.dumps(found))
-                scratch.replace(path)
+                with replacing_text(path) as stream:
+                    stream.write(json.dumps(found))
                 return found
 
     def run(self, args: dict[str, str]) -> dict[str, Any]:
@@ -171,7 +172,7 @@ class Results:
         path = self.cache / f"images-{stamp[:32]}.npz"
 
         def make() -> dict[str, Any]:
-            scratch = path.with_suffix(".tmp")
+            scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}")
             made = self.analyst.call("image_table", folder=str(run.folder), name=name, out=str(scratch))
             scratch.replace(path)
             return made

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kplab.runs.run import Run
-from kplab.viz.plot import Plot, Series, numbers
+from kplab.viz.plot import CURVE_KINDS, Plot, Series, curve_kind, numbers
 
 #: Most rows of a table of curves that are read, the last ones: hours of a training logged each step.
 MOST_ROWS = 200_000
@@ -54,16 +53,6 @@ def as_number(text: Any) -> float | None:
         return None
 
 
-def kind_of(column: str) -> str:
-    """The chart that a column of curves belongs to: losses, metrics, errors and learning rates differ in scale."""
-    name = column.rsplit("/", 1)[-1].lower()
-    if column.startswith("train/") or "loss" in name:
-        return "loss"
-    if column.lower().startswith("lr") or name.startswith("lr"):
-        return "learning rate"
-    return "error" if re.search(r"px|pixel|error|nme|rmse", name) else "metric"
-
-
 def curve_plots(curves: Mapping[str, Mapping[str, Mapping[int, float]]]) -> list[Plot]:
     """Learning curves: of one run all columns in one chart per kind, of several runs one chart per column.
 
@@ -71,11 +60,11 @@ def curve_plots(curves: Mapping[str, Mapping[str, Mapping[int, float]]]) -> list
         curves: name of a run to its ``curves_by_epoch``, in the order of their colours.
     """
     if len(curves) == 1:
-        columns: dict[str, list[str]] = {kind: [] for kind in ("loss", "metric", "error", "learning rate")}
+        columns: dict[str, list[str]] = {kind: [] for kind in CURVE_KINDS}
         (own,) = curves.values()
         for column in own:
             if not column.endswith("_step"):
-                columns[kind_of(column)].append(column)
+                columns[curve_kind(column)].append(column)
         return [
             Plot(
                 f"curves-{kind.replace(' ', '_')}", kind, "line", "epoch", "",
@@ -85,7 +74,7 @@ def curve_plots(curves: Mapping[str, Mapping[str, Mapping[int, float]]]) -> list
             for kind, names in columns.items()
             if names
         ]  # fmt: skip
-    every = [c for own in curves.values() for c in own if not c.endswith("_step") and kind_of(c) != "learning rate"]
+    every = [c for own in curves.values() for c in own if not c.endswith("_step") and curve_kind(c) != "learning rate"]
     found = []
     for column in (c for c in dict.fromkeys(every) if every.count(c) > 1):
         series = [
@@ -94,7 +83,7 @@ def curve_plots(curves: Mapping[str, Mapping[str, Mapping[int, float]]]) -> list
             if column in own
         ]
         values = [v for own in curves.values() for v in own.get(column, {}).values()]
-        log = kind_of(column) == "loss" and _spreads(values)
+        log = curve_kind(column) == "loss" and _spreads(values)
         found.append(Plot(f"curves-{column.replace('/', '_')}", column, "line", "epoch", "", series, log_y=log))
     return found
 
