@@ -52,7 +52,7 @@ endif
 
 lock: | $(filter .tools/bin/uv,$(UV)) ## resolve pyproject.toml into requirements.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	  --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+	  --python-version 3.11 --all-extras pyproject.toml -o requirements.lock
 
 # ---------------------------------------------------------------- tests and checks
 
