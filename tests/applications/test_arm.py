@@ -7,13 +7,10 @@ import pytest
 from scipy.optimize import least_squares
 
 from kplab.applications.arm import Arm, Monitor, seen_angles, sigmas, uncovered
+from kplab.apps.films import moving_arm
 from kplab.errors import ConfigError, DataError
-from kplab.synthetic.figure import turn
-from kplab.synthetic.film import Film, film
 
-JOINTS = ("turret", "shoulder", "elbow", "wrist")
-AXES = np.array([[0.0, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0]])
-VIEW = {"yaw": 55.0, "pitch": 15.0, "roll": 0.0}
+VIEW = (55.0, 15.0, 0.0)
 
 
 def program(t: np.ndarray) -> np.ndarray:
@@ -21,25 +18,12 @@ def program(t: np.ndarray) -> np.ndarray:
     return np.stack([25 * np.sin(t), 20 * np.sin(1.3 * t) - 20, 70 + 25 * np.cos(t), 30 * np.sin(2 * t)], axis=-1)
 
 
-def moving(angles: np.ndarray, view: dict[str, float] | None = None) -> Film:
-    """A film of the arm at these angles."""
-    rows = [dict(zip(JOINTS, row.tolist(), strict=True)) for row in angles]
-    return film("arm", [{"view": view or VIEW, "joints": {**row, "grip": 0.0, "jaw": -20.0}} for row in rows], seed=3)
-
-
-def calibrated(clip: Film, angles: np.ndarray, view: dict[str, float] | None = None) -> Arm:
-    """The geometry of the arm, from its first frame."""
-    angle = view or VIEW
-    base = turn(z=angle["roll"]) @ turn(x=angle["pitch"]) @ turn(y=angle["yaw"])
-    return Arm.calibrated(JOINTS, AXES, clip.points[0, :5], angles[0], base, clip.projection(0))
-
-
 @pytest.fixture(scope="module")
 def scene() -> tuple[Arm, np.ndarray, np.ndarray]:
     """An arm calibrated in one position, 60 commanded positions and their exact keypoints."""
     angles = program(np.linspace(0, 6, 60))
-    clip = moving(angles)
-    return calibrated(clip, angles), angles, clip.xy[:, :5]
+    clip, arm = moving_arm(angles, VIEW)
+    return arm, angles, clip.xy[:, :5]
 
 
 def test_the_chain_is_the_arm_that_is_rendered(scene: tuple[Arm, np.ndarray, np.ndarray]) -> None:
@@ -102,9 +86,7 @@ def test_an_angle_that_the_camera_hardly_sees_is_uncertain() -> None:
     """From the side the turret moves the arm towards the camera only, which changes the image little."""
     angles, spread = np.tile([[0.0, -30, 70, 10]], (2, 1)), {}
     for name, yaw in (("side", 90.0), ("along", 2.0)):
-        view = {"yaw": yaw, "pitch": 0.0, "roll": 0.0}
-        clip = moving(angles, view)
-        arm = calibrated(clip, angles, view)
+        clip, arm = moving_arm(angles, (yaw, 0.0, 0.0))
         spread[name] = sigmas(seen_angles(arm, clip.xy[:, :5], 1.0, angles)[1])[0, 0]
     assert spread["side"] > 3 * spread["along"]
 

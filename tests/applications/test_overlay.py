@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from kplab.applications import overlay
+from kplab.apps.films import turning_head
 from kplab.errors import DataError
 from kplab.synthetic.figure import turn
-from kplab.synthetic.film import Film, film
+from kplab.synthetic.film import Film
 
 #: A homography with strong perspective.
 TILTED = np.array([[0.9, 0.2, 40.0], [-0.1, 1.1, 25.0], [0.0008, 0.0005, 1.0]])
@@ -22,11 +23,9 @@ AXES = np.diag([1.0, -1.0, -1.0])
 @pytest.fixture(scope="module")
 def head() -> tuple[Film, np.ndarray, list[np.ndarray]]:
     """A head that turns, its landmarks in its own axes, and its exact rotations."""
-    angles = [(25 * np.sin(a), 12 * np.cos(a), 8 * np.sin(2 * a)) for a in np.linspace(0, 6, 12)]
-    poses = [{"view": {"yaw": y, "pitch": p, "roll": r}} for y, p, r in angles]
-    clip = film("face", poses, seed=4)
-    turns = [turn(z=r) @ turn(x=p) @ turn(y=y) for y, p, r in angles]
-    return clip, clip.points[0] @ turns[0], turns
+    a = np.linspace(0, 6, 12)
+    angles = np.stack([25 * np.sin(a), 12 * np.cos(a), 8 * np.sin(2 * a)], axis=-1)
+    return *turning_head(angles), [turn(z=r) @ turn(x=p) @ turn(y=y) for y, p, r in angles.tolist()]
 
 
 def test_the_projection_of_a_film_is_its_camera(head: tuple[Film, np.ndarray, list[np.ndarray]]) -> None:
@@ -133,10 +132,8 @@ def one_euro(times: np.ndarray, xy: np.ndarray, cutoff: float = 2.0, beta: float
 def test_smoothing_of_keypoints_lowers_the_jitter_of_the_overlay() -> None:
     """A head that turns slowly, with 1 px errors: jitter falls to a half at least, and the error does not grow."""
     t = np.arange(0, 4, 0.04)
-    poses = [{"view": {"yaw": 20 * np.sin(a), "pitch": 5 * np.cos(a), "roll": 0}} for a in t]
-    clip = film("face", poses, seed=4)
-    first = turn(x=5)
-    model, camera = clip.points[0] @ first, clip.camera_matrix(0)
+    clip, model = turning_head(np.stack([20 * np.sin(t), 5 * np.cos(t), 0 * t], axis=-1))
+    camera = clip.camera_matrix(0)
     noisy = clip.xy + np.random.default_rng(0).standard_normal(clip.xy.shape)
     corners, _ = overlay.box_corners(model.min(0), model.max(0))
     found = {}

@@ -78,7 +78,9 @@ def count(
         raise ConfigError(
             f"{times.shape} times and {degrees.shape} angles: give one angle for each time, and increasing times."
         )
-    complete, partial, interrupted = [], [], 0
+    complete: list[Repetition] = []
+    partial: list[Repetition] = []
+    interrupted = 0
     seen = np.isfinite(degrees)
     times, degrees = times[seen], degrees[seen]
     for part in np.split(np.arange(len(times)), np.flatnonzero(np.diff(times) > max_gap) + 1):

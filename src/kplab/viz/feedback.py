@@ -85,6 +85,7 @@ def captioned(picture: np.ndarray, lines: Sequence[tuple[str, RGB]], size: int =
 def signal(
     times: np.ndarray, series: Mapping[str, tuple[np.ndarray, np.ndarray | None]], *, true: np.ndarray | None = None,
     lines: Sequence[float] = (), spans: Sequence[tuple[float, float]] = (), title: str = "", y: str = "degrees",
+    reference: str = "truth",
 ) -> Figure:  # fmt: skip
     """Signals over time with a band of two standard deviations.
 
@@ -96,12 +97,13 @@ def signal(
         spans: (start, end) of stretches to shade, such as repetitions or alarms, seconds.
         title: of the figure.
         y: label of the y axis.
+        reference: what the true values are called.
     """
     plot, (panel,) = look.figure(size=(8.0, 2.8))
     for start, end in spans:
         panel.axvspan(start, end, color=look.SKY, alpha=0.25, lw=0)
     if true is not None:
-        panel.plot(times, true, color=look.GREY, lw=3, alpha=0.5, label="truth")
+        panel.plot(times, true, color=look.GREY, lw=3, alpha=0.5, label=reference)
     for (name, (values, sigma)), colour in zip(series.items(), look.colours(len(series)), strict=True):
         panel.plot(times, values, color=colour, lw=1.2, label=name)
         if sigma is not None:
