@@ -13,6 +13,8 @@ import numpy as np
 
 from kplab.errors import DataError
 
+#: Share of the keypoints that must fit one map or pose, and five of them at least. Of 90 random matches 8 % fit by chance.
+MIN_SHARE = 0.25
 _TO_INDEX = np.array([[1.0, 0.0, -0.5], [0.0, 1.0, -0.5], [0.0, 0.0, 1.0]])
 
 
@@ -60,15 +62,16 @@ def homography(plane: np.ndarray, xy: np.ndarray, tolerance: float = 3.0) -> np.
         tolerance: distance, pixels, beyond which a keypoint is an outlier (RANSAC).
 
     Returns:
-        (3, 3) map; NaN where fewer than four keypoints were seen or no map fits four.
+        (3, 3) map; NaN where fewer than four keypoints were seen or too few fit one map, see ``MIN_SHARE``. Four keypoints
+        always fit: then nothing tells whether one of them is wrong.
 
     Raises:
         DataError: the two have other numbers of keypoints.
     """
     plane, xy = _pairs(plane, xy, 2)
     if len(xy) >= 4:
-        matrix, _ = cv2.findHomography(plane, xy, cv2.RANSAC, tolerance)
-        if matrix is not None:
+        matrix, fits = cv2.findHomography(plane, xy, cv2.RANSAC, tolerance)
+        if matrix is not None and _enough(xy, fits.ravel() > 0, tolerance):
             return matrix
     return np.full((3, 3), np.nan)
 
@@ -91,7 +94,7 @@ def camera_pose(
         tolerance: distance, pixels, beyond which a keypoint is an outlier (RANSAC); None: there are none.
 
     Returns:
-        The pose; None where fewer than four keypoints were seen, or no pose was found.
+        The pose; None where fewer than four keypoints were seen, or with ``tolerance`` too few fit one, see ``MIN_SHARE``.
 
     Raises:
         DataError: the two have other numbers of keypoints.
@@ -104,7 +107,7 @@ def camera_pose(
         found, *_, inliers = cv2.solvePnPRansac(
             points, xy, camera, None, reprojectionError=tolerance, flags=cv2.SOLVEPNP_EPNP
         )
-        if not found or inliers is None or len(inliers) < 4:
+        if not found or inliers is None or not _enough(xy, np.isin(chosen, inliers), tolerance):
             return None
         chosen = inliers.ravel()
     found, turn, shift = cv2.solvePnP(points[chosen], xy[chosen], camera, None, flags=cv2.SOLVEPNP_SQPNP)
@@ -114,6 +117,12 @@ def camera_pose(
     pose = CameraPose(cv2.Rodrigues(turn)[0], shift.ravel(), camera, 0.0)
     residual = pose.project(points[chosen]) - xy[chosen]
     return CameraPose(pose.rotation, pose.translation, camera, float(np.sqrt((residual**2).sum(-1).mean())))
+
+
+def _enough(xy: np.ndarray, fits: np.ndarray, tolerance: float) -> bool:
+    """Whether keypoints (K, 2) that fit (K,) are too many for chance; those at one place count once."""
+    places = len(np.unique(np.rint(xy[fits] / tolerance), axis=0))
+    return places >= (4 if len(xy) == 4 else max(5.0, MIN_SHARE * len(xy)))
 
 
 def _pairs(first: np.ndarray, xy: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
