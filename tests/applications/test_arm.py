@@ -119,16 +119,36 @@ def test_false_alarms_of_seen_angles_and_the_detection_of_faults(scene: tuple[Ar
     assert (alarms & outside).sum() <= 2
 
 
-def test_calibration_removes_offset_and_scale() -> None:
-    """A camera that is 2 degrees off in one joint, and errors of twice the stated size: no alarms, and faults are found."""
-    rng, sigma = np.random.default_rng(4), np.ones((4000, 2))
-    deviation = np.array([2.0, 0.0]) + 2.0 * rng.standard_normal((4000, 2))
-    assert Monitor(1e-3, 1).alarms(deviation, sigma).mean() > 0.05
-    monitor = Monitor(1e-3, 1).fitted(deviation[:2000], sigma[:2000])
-    np.testing.assert_allclose(monitor.offset, [2, 0], atol=0.2)
-    np.testing.assert_allclose(monitor.factor, [2, 2], rtol=0.08)
-    assert monitor.alarms(deviation[2000:], sigma[2000:]).mean() < 3e-3
-    assert monitor.alarms(deviation[2000:] + 12, sigma[2000:]).mean() > 0.95
+@pytest.mark.parametrize("hold", [1, 3])
+def test_a_recording_of_the_healthy_arm_sets_the_limit(hold: int) -> None:
+    """A camera that is 2 degrees off, and errors of twice the stated size that stay for 10 frames, as a network's do.
+
+    The normal limit raises many false alarms. That of the recording keeps the rate, on average over recordings: their number
+    varies by a third, because only each tenth of the 50 frames beyond the limit is independent of the others.
+    """
+    rng, sigma = np.random.default_rng(4), np.ones((5000, 2))
+
+    def recording() -> np.ndarray:
+        steps = rng.standard_normal((5000 + 200, 2)) * 2 * np.sqrt(1 - 0.9**2)
+        for i in range(1, len(steps)):
+            steps[i] += 0.9 * steps[i - 1]
+        return steps[200:] + np.array([2.0, 0.0])
+
+    assert Monitor(1e-2, hold).alarms(recording(), sigma).mean() > 0.05
+    rates, found = [], []
+    for _ in range(8):
+        monitor = Monitor(1e-2, hold).fitted(recording(), sigma)
+        np.testing.assert_allclose(monitor.offset, [2, 0], atol=0.5)
+        rates.append(monitor.alarms(recording(), sigma).mean())
+        found.append(monitor.alarms(recording() + 12, sigma).mean())
+    assert np.mean(rates) == pytest.approx(1e-2, rel=0.3)
+    assert np.mean(found) > 0.95
+
+
+def test_a_joint_that_is_not_seen_ends_a_series() -> None:
+    z = np.array([5.0, 5, np.nan, 5, 5, 5, -5, -5, -5])[:, None]
+    alarms = Monitor(1e-2, 3).alarms(z, np.ones_like(z))[:, 0]
+    np.testing.assert_array_equal(np.flatnonzero(alarms), [5, 8])
 
 
 def test_wrong_input() -> None:
@@ -136,8 +156,8 @@ def test_wrong_input() -> None:
         Monitor(hold=0)
     with pytest.raises(ConfigError, match=r"needs axes of shape \(2, 3\)"):
         Arm.calibrated(("a", "b"), np.eye(3), np.zeros((3, 3)), np.zeros(2), np.eye(3), np.zeros((3, 4)))
-    with pytest.raises(DataError, match="Record longer"):
-        Monitor().fitted(np.full((30, 2), np.nan), np.ones((30, 2)))
+    with pytest.raises(DataError, match=r"has 30 frames, but a rate of 0\.01 needs 99"):
+        Monitor(0.01).fitted(np.zeros((30, 2)), np.ones((30, 2)))
     arm = Arm(("a",), np.eye(3)[:1], np.eye(3)[:1], np.eye(3), np.zeros(3), np.eye(3, 4))
     with pytest.raises(DataError, match=r"needs \(T, 2, 2\)"):
         seen_angles(arm, np.zeros((5, 3, 2)), 1.0, np.zeros((5, 1)))

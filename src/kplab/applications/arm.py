@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.spatial.transform import Rotation
 from scipy.stats import norm
 
@@ -164,17 +165,20 @@ def sigmas(covariance: np.ndarray) -> np.ndarray:
 class Monitor:
     """Raises an alarm where seen angles deviate from commanded ones by more than their uncertainty.
 
+    Without a recording of the healthy arm the limit assumes that errors are normal and independent from frame to frame. Those
+    of a network are not: they depend on the position, and stay for many frames. ``fitted`` assumes neither.
+
     Args:
-        rate: false alarms per joint and frame, where the errors of frames are independent and normal.
+        rate: false alarms per joint and frame.
         hold: number of consecutive frames that must deviate in the same direction.
         offset: (J,) deviation without a fault, degrees: what calibration left.
-        factor: (J,) by which errors are larger than the stated standard deviations.
+        limit: (J,) standard deviations that each of ``hold`` frames must exceed; None: 2 P(z > limit)^hold = rate.
     """
 
     rate: float = 1e-4
     hold: int = 3
     offset: np.ndarray | float = 0.0
-    factor: np.ndarray | float = 1.0
+    limit: np.ndarray | float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1 or self.hold < 1:
@@ -182,47 +186,46 @@ class Monitor:
                 f"rate={self.rate} and hold={self.hold}: a rate between 0 and 1 and hold >= 1 are needed."
             )
 
-    @property
-    def threshold(self) -> float:
-        """Deviation, in standard deviations, that each of ``hold`` frames must exceed: 2 P(z > threshold)^hold = rate."""
-        return float(norm.isf((self.rate / 2) ** (1 / self.hold)))
-
     def fitted(self, deviation: np.ndarray, sigma: np.ndarray) -> Monitor:
-        """The monitor with offset and factor of a recording without a fault, by medians.
+        """The monitor with offset and limit of a recording of the healthy arm, which makes the motions that it will make.
+
+        The limit is the smallest that the rate allows in this recording, counted as if one more frame had exceeded it (split
+        conformal prediction).
 
         Args:
             deviation: (T, J) seen minus commanded angles, degrees; NaN where not seen.
             sigma: (T, J) their standard deviations.
 
         Raises:
-            DataError: a joint was seen in fewer than 20 frames.
+            DataError: the recording is too short for the rate.
         """
-        seen = (np.isfinite(deviation) & np.isfinite(sigma)).sum(0)
-        if (seen < 20).any():
-            raise DataError(
-                f"the recording without a fault has {int(seen.min())} frames of a joint, but 20 are needed. Record longer."
-            )
         offset = np.nanmedian(deviation, axis=0)
-        factor = np.nanmedian(np.abs((deviation - offset) / sigma), axis=0) / norm.isf(0.25)
-        return Monitor(self.rate, self.hold, offset, factor)
+        held = np.sort(Monitor(self.rate, self.hold, offset).held(deviation, sigma), axis=0)
+        wanted = int(np.ceil((len(held) + 1) * (1 - self.rate)))
+        if wanted > len(held):
+            raise DataError(
+                f"the recording without a fault has {len(held)} frames, but a rate of {self.rate:g} needs "
+                f"{int(np.ceil(1 / self.rate)) - 1}. Record longer, or allow more false alarms."
+            )
+        return Monitor(self.rate, self.hold, offset, held[wanted - 1])
 
-    def scores(self, deviation: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-        """(T, J) deviations in standard deviations; NaN where not seen."""
-        return (deviation - self.offset) / (sigma * self.factor)
+    def held(self, deviation: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+        """(T, J) deviation, in standard deviations, that this frame and the ``hold`` - 1 before it have in one direction.
+
+        0 where they have different directions, where the joint was not seen in one of them, and in the first frames.
+        """
+        z = (deviation - self.offset) / sigma
+        out = np.zeros(z.shape)
+        if len(z) >= self.hold:
+            windows = sliding_window_view(z, self.hold, axis=0)
+            both = np.maximum(windows.min(-1), -windows.max(-1))
+            out[self.hold - 1 :] = np.where(both > 0, both, 0.0)
+        return out
 
     def alarms(self, deviation: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-        """(T, J) bool: this frame and the ``hold`` - 1 before it exceed the threshold in one direction.
-
-        A frame in which the joint was not seen ends such a series: what is not seen raises no alarm.
-        """
-        z = self.scores(deviation, sigma)
-        out = np.zeros(z.shape, dtype=bool)
-        for beyond in (z > self.threshold, z < -self.threshold):
-            series = np.zeros(z.shape[1], dtype=np.int64)
-            for t in range(len(z)):
-                series = np.where(beyond[t], series + 1, 0)
-                out[t] |= series >= self.hold
-        return out
+        """(T, J) bool: alarms. A joint that is not seen raises none, see ``uncovered``."""
+        normal = norm.isf((self.rate / 2) ** (1 / self.hold))
+        return self.held(deviation, sigma) > (normal if self.limit is None else self.limit)
 
 
 def uncovered(sigma: np.ndarray, limit: float) -> np.ndarray:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 import kplab
 from kplab import config as configs
@@ -57,16 +57,13 @@ def skeleton(name: str) -> Skeleton:
     return Skeleton.from_config(configs.plain(OmegaConf.load(configs.conf_dir() / "skeleton" / f"{name}.yaml")))
 
 
-def find_run(
-    name: str | None, of: Skeleton, fits: Callable[[DictConfig], bool] = lambda config: True
-) -> TrainedRun | None:
+def find_run(name: str | None, of: Skeleton) -> TrainedRun | None:
     """The run whose predictions an application shows; nothing is trained.
 
     Args:
-        name: latest: the newest finished run with these keypoints, None if there is none; the name of a run or a part of it;
-            or None: no run.
+        name: latest: the newest finished run of a network with these keypoints, None if there is none; the name of a run or a
+            part of it; or None: no run.
         of: its keypoints.
-        fits: from the config of a run to whether it is suitable as latest.
 
     Raises:
         ConfigError: the run that is named has other keypoints.
@@ -77,7 +74,7 @@ def find_run(
     if name == "latest":
         for record in course.newest():
             config = load_config(record)
-            if tuple(config.dataset.skeleton.keypoints) == of.keypoints and fits(config):
+            if tuple(config.dataset.skeleton.keypoints) == of.keypoints and config.get("head") is not None:
                 return kplab.load(record, device="cpu")
         return None
     run = kplab.load(Run.find(name, course.runs_dir()), device="cpu")
