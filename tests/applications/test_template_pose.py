@@ -95,6 +95,9 @@ def test_no_advice_beyond_the_uncertainty_and_of_what_was_not_seen(skeleton: Nam
     template, xy = film("person", [motions.warrior(), motions.warrior(50)], seed=2).xy
     assert compare(xy, template, coco, joints, sigma=1.0).advice()
     assert not compare(xy, template, coco, joints, sigma=8.0).advice()
+    assert compare(xy, template, coco, joints).comparable()
+    sitting = film("person", [motions.squat(1.0)], seed=2).xy[0]
+    assert not compare(sitting[::-1], template, coco, joints).comparable()
     xy[coco.index("left_knee")] = np.nan
     assert not compare(xy, template, coco, joints, sigma=1.0).advice()
     with pytest.raises(DataError, match="0 keypoints in common"):

@@ -38,6 +38,10 @@ class Comparison:
         """Mean of the distances."""
         return float(np.nanmean(self.distance))
 
+    def comparable(self, limit: float = 0.5) -> bool:
+        """Whether the pose resembles the template enough for advice: the mean distance is at most this share of its size."""
+        return self.mean_distance <= limit
+
     def wrong(self, tolerance: float = 10.0, confidence: float = 2.0) -> np.ndarray:
         """(J,) bool: the angle differs by more than a tolerance, also after ``confidence`` standard deviations.
 

@@ -76,6 +76,8 @@ def beside_template(
     rows = np.array([joint.rows(skeleton) for joint in found.joints])[wrong]
     labels = [f"{d:+.0f}°" for d in found.difference[wrong]]
     drawn = feedback.arcs(drawn, xy[rows] * scale, labels, [feedback.WRONG] * len(labels), 11 * scale)
+    if not found.comparable():
+        return feedback.captioned(drawn, [("another pose than the template", feedback.NEUTRAL)])
     advice = [(text, feedback.WRONG) for text in found.advice(tolerance)] or [("as in the template", feedback.RIGHT)]
     return feedback.captioned(drawn, advice)
 
