@@ -129,9 +129,10 @@ def test_groups_never_average_different_scores_of_a_run(made, tmp_path: Path) ->
     shutil.copytree(made.runs_dir / made.a, folder)
     for kind in ("scores", "predictions"):
         for path in list((folder / kind).glob("dots-test.*")):
-            text = path.read_text()
-            text = text.replace("dots-test", "dots-test-annotated") if ".record" in path.name else text
-            path.with_name(path.name.replace("dots-test", "dots-test-annotated")).write_text(text)
+            content = path.read_bytes()
+            if ".record" in path.name:
+                content = content.replace(b"dots-test", b"dots-test-annotated")
+            path.with_name(path.name.replace("dots-test", "dots-test-annotated")).write_bytes(content)
     index = Index(tmp_path / "runs", tmp_path / "index.sqlite")
     index.update()
     found = query.groups(index, Query(columns=["mean_px"]), ["training"])
