@@ -300,7 +300,8 @@ export function imagesView(el, first) {
       if (single?.model !== model) return;
       model.set("heatmap", URL.createObjectURL(pixels));
       button.setAttribute("aria-pressed", "true");
-      heat.textContent = `heatmaps of ${found.labels[0]}, ${keypoint() === null ? "all keypoints" : found.skeleton.keypoints[keypoint()]}`;
+      const boxes = response.headers.get("X-Regions") === "annotated" ? ", on annotated boxes" : "";
+      heat.textContent = `heatmaps of ${found.labels[0]}, ${keypoint() === null ? "all keypoints" : found.skeleton.keypoints[keypoint()]}${boxes}`;
     }).catch((error) => { heat.textContent = error.message; });
   }
 
