@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from omegaconf import OmegaConf
 
-import kplab
 from kplab import config as configs
 from kplab.applications.arm import Arm
 from kplab.applications.joint_angles import sigma_of_errors
@@ -22,10 +20,11 @@ from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
 from kplab.synthetic.figure import turn
 from kplab.synthetic.film import VIEW, Film, film
+from kplab.tasks.evaluation.files import read_scores
+from kplab.tasks.inference.assembly import set_name
+from kplab.tasks.inference.loading import LoadedRun
+from kplab.tasks.wiring.datasets import skeleton_of
 from kplab.tasks.wiring.nodes import load_config
-
-if TYPE_CHECKING:
-    from kplab.api import TrainedRun
 
 #: Joints of a rendered arm that its keypoints show, and the axis of each in the frame of the link before it.
 ARM_JOINTS = ("turret", "shoulder", "elbow", "wrist")
@@ -57,7 +56,7 @@ def skeleton(name: str) -> Skeleton:
     return Skeleton.from_config(configs.plain(OmegaConf.load(configs.conf_dir() / "skeleton" / f"{name}.yaml")))
 
 
-def find_run(name: str | None, of: Skeleton) -> TrainedRun | None:
+def find_run(name: str | None, of: Skeleton) -> Run | None:
     """The run whose predictions an application shows; nothing is trained.
 
     Args:
@@ -72,22 +71,23 @@ def find_run(name: str | None, of: Skeleton) -> TrainedRun | None:
     if name is None:
         return None
     if name == "latest":
-        for record in course.newest():
-            config = load_config(record)
-            if tuple(config.dataset.skeleton.keypoints) == of.keypoints and config.get("head") is not None:
-                return kplab.load(record, device="cpu")
+        for run in course.newest():
+            config = load_config(run)
+            if skeleton_of(config.dataset).keypoints == of.keypoints and config.get("head") is not None:
+                return run
         return None
-    run = kplab.load(Run.find(name, course.runs_dir()), device="cpu")
-    if run.skeleton.keypoints != of.keypoints:
+    run = Run.find(name, course.runs_dir())
+    own = skeleton_of(load_config(run).dataset)
+    if own.keypoints != of.keypoints:
         raise ConfigError(
-            f"run {run.name} predicts keypoints of '{run.skeleton.name}', but this application needs '{of.name}': "
+            f"run {run.name} predicts keypoints of '{own.name}', but this application needs '{of.name}': "
             f"{', '.join(of.keypoints)}. Name another run, or None."
         )
     return run
 
 
 def detect(
-    clip: Film, of: Skeleton, run: TrainedRun | None = None, sigma: float = 1.5, missing: float = 0.0, seed: int = 0
+    clip: Film, of: Skeleton, run: Run | None = None, sigma: float = 1.5, missing: float = 0.0, seed: int = 0
 ) -> Detected:
     """Predictions on a film: those of a run, or the exact keypoints with normal errors.
 
@@ -110,9 +110,11 @@ def detect(
         poses = {i: Poses.empty(len(of)) if lost[i] else Poses.make(noisy[i : i + 1]) for i in files}
         card = {"made": f"exact keypoints with normal errors of {sigma} px"}
         return Detected(Predictions(of, poses, card, files), np.full(len(of), sigma), card["made"])
-    found = Predictions(of, dict(enumerate(poses for _, poses in run.predict(clip))), {"run": run.name}, files)
+    loaded = LoadedRun.load(run, device="cpu")
+    found = Predictions(of, dict(loaded.stream(clip, loaded.new_regions(clip))), {"run": run.name}, files)
     try:
-        measured = sigma_of_errors(run.scores(run.config.test_on[0]).per_keypoint, of)
+        name = set_name(loaded.config, loaded.config.dataset, loaded.config.test_on[0])
+        measured = sigma_of_errors(read_scores(run.folder / "scores" / f"{name}.json").per_keypoint, of)
     except KplabError:
         measured = np.full(len(of), sigma)
     return Detected(found, measured, f"predictions of run {run.name}")
