@@ -127,7 +127,7 @@ def seen_angles(
         # large steps leave the range in which the image depends linearly on the angles
         change *= np.minimum(1.0, 15.0 / np.maximum(np.abs(change).max(-1, keepdims=True), 1e-12))
         angles += np.where(known, change, 0.0)
-        if np.abs(change[known]).max(initial=0.0) < 1e-7:
+        if np.abs(change[known]).max(initial=0.0) < 1e-5:
             break
     slope = _jacobian(arm, angles)
     covariance, known = _inverse(np.einsum("tpa,tp,tpb->tab", slope, weight, slope))

@@ -33,13 +33,6 @@ def squat(depth: float, yaw: float = 65.0) -> Pose:
     return _person(yaw, lean, arm, arm, leg, leg)
 
 
-def curl(depth: float, yaw: float = 30.0) -> Pose:
-    """A curl of the left arm: the elbow is bent by 10 to 140 degrees."""
-    still = {"swing": 0.0, "lift": 12.0, "roll": 0.0, "bend": 10.0}
-    leg = {"swing": 0.0, "lift": 6.0, "roll": 0.0, "bend": 3.0}
-    return _person(yaw, 2.0, {**still, "bend": 10 + 130 * depth}, still, leg, leg)
-
-
 def warrior(knee: float = 85.0, arms: float = 90.0) -> Pose:
     """The pose "warrior II" of yoga, from the front: one knee bent, arms spread, trunk upright.
 
