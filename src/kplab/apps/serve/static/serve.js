@@ -101,7 +101,7 @@ function show(index) {
     shownLeast.textContent = options.least.toFixed(2);
     values.set("layers", [layer(image)]);
   } });
-  const shownLeast = h("output", {}, options.least.toFixed(2));
+  const shownLeast = h("span", {}, options.least.toFixed(2));
   const names = h("input", { type: "checkbox", checked: options.names, onchange: () => {
     options.names = names.checked;
     values.set("names", names.checked);
