@@ -133,24 +133,23 @@ def test_answers_are_those_of_kplab_predict(
     predict_images(run, str(images), tmp_path / "out", batch_size=1, overlays=0)
     with (tmp_path / "out" / "keypoints.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len({(r["file"], r["instance"]) for r in rows}) >= 3
+    assert len({(r["file"], r["instance"]) for r in rows}) >= 2
     assert len({(r["x_pixel_index"], r["y_pixel_index"]) for r in rows}) > len(rows) / 10, "the points differ"
     loaded = LoadedRun.load(run)
     with served(loaded, batch_size=1) as client:
         for path in sorted(images.iterdir()):
             (found,) = client.post(path.read_bytes()).json["images"]
-            own = [r for r in rows if r["file"] == path.name]
-            instances = sorted({(-float(r["instance_score"]), int(r["instance"])) for r in own})
-            assert len(found["poses"]) == len(instances)
-            for pose, (score, n) in zip(found["poses"], instances, strict=True):
-                assert pose["score"] == pytest.approx(-score, abs=1e-9)
-                wanted = [
-                    [float(r["x_pixel_index"]), float(r["y_pixel_index"]), float(r["keypoint_score"])]
-                    for r in own
-                    if int(r["instance"]) == n
-                ]
-                given = [[k["x"], k["y"], k["score"]] for k in pose["keypoints"]]
-                np.testing.assert_allclose(given, wanted, rtol=0, atol=1e-6)
+            wanted: dict[str, list[list[float]]] = {}
+            for r in rows:
+                if r["file"] == path.name:
+                    point = [
+                        float(r[c]) for c in ("x_pixel_index", "y_pixel_index", "keypoint_score", "instance_score")
+                    ]
+                    wanted.setdefault(r["instance"], []).append(point)
+            given = [[[k["x"], k["y"], k["score"], p["score"]] for k in p["keypoints"]] for p in found["poses"]]
+            assert len(given) == len(wanted)
+            for pose, points in zip(given, wanted.values(), strict=True):
+                np.testing.assert_allclose(pose, points, rtol=0, atol=1e-6)
         # and in batches: sums of 32-bit floats in another order
         client.service.batcher.batch_size = 8
         alone = [client.post(p.read_bytes()).json["images"][0] for p in sorted(images.iterdir())]

@@ -40,12 +40,12 @@ class Pose(BaseModel):
 
 
 class ImageAnswer(BaseModel):
-    """The subjects of an image, by falling score."""
+    """The subjects of an image."""
 
     name: str = Field(description="as the client calls the file")
     width: int = Field(description="of the upright image, pixels")
     height: int = Field(description="of the upright image, pixels")
-    poses: list[Pose]
+    poses: list[Pose] = Field(description="one for each given box, in their order; else as the model finds them")
 
 
 class Answer(BaseModel):
@@ -149,9 +149,9 @@ BODY: dict[str, Any] = {
 def image_answer(result: Result, skeleton: Skeleton) -> ImageAnswer:
     """The JSON of one image."""
     poses = result.poses
-    index, order = pixel_indices(poses.xy), np.argsort(-poses.score, kind="stable")
+    index = pixel_indices(poses.xy)
     found = []
-    for n in order:
+    for n in range(len(poses)):
         keypoints = [
             Keypoint(
                 name=name,

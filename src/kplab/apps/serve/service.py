@@ -217,10 +217,9 @@ class Service:
             self.decoders, self.read, step, upload, regions
         )
         found = await asyncio.gather(*map(asyncio.wrap_future, self.batcher.submit(step, samples)))
-        skeleton = self.loaded.skeleton
-        poses = (
-            step.assembly.suppressed(Poses.concat(found), skeleton) if found else Poses.empty(len(step.model.skeleton))
-        )
+        poses = Poses.concat(found) if found else Poses.empty(len(step.model.skeleton))
+        if upload.boxes is None:  # a pose in a given box is returned whatever the others are
+            poses = step.assembly.suppressed(poses, step.model.skeleton)
         return Result(upload.name, size, poses)
 
     def read(self, step: Step, upload: Upload, regions: Regions | None) -> tuple[tuple[int, int], list[Sample]]:
