@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -101,6 +102,30 @@ def test_dropped_files_are_listed(page: Page) -> None:
     page.wait_for_function(
         f"point => JSON.stringify(({DRAWN})(point)) === '{str(ORANGE).replace(' ', '')}'", arg=(50.5, 10.5)
     )
+
+
+def test_a_box_is_drawn_around_a_subject(page: Page, tmp_path: Path) -> None:
+    """Two subjects side by side; boxes around them, one after the other, give a pose each."""
+    path = tmp_path / "two.png"
+    path.write_bytes(encoded(np.concatenate([dots((20, 30), (40, 20)), dots((30, 44), (14, 34))], axis=1)))
+    page.get_by_label("images").set_input_files(path)
+    expect(page.get_by_role("heading", name="two.png: 1 pose")).to_be_visible()
+    for count, x in ((1, 4), (2, 68)):
+        page.get_by_role("button", name="draw a box").click()
+        found = page.locator("img.pixels").first.bounding_box()
+        assert found is not None
+        scale = found["width"] / 128
+        page.mouse.move(found["x"] + x * scale, found["y"] + 4 * scale)
+        page.mouse.down()
+        page.mouse.move(found["x"] + (x + 56) * scale, found["y"] + 60 * scale)
+        page.mouse.up()
+        expect(page.get_by_role("heading", name="two.png: ")).to_contain_text(f"{count} pose")
+        expect(page.locator("table.data")).to_have_count(count)
+    rows = [row.split("\t") for row in page.locator("tbody tr").all_inner_texts()]
+    points = [[float(x), float(y)] for _, x, y, _ in rows]
+    np.testing.assert_allclose(points, [(20, 30), (40, 20), (94, 44), (78, 34)], atol=0.2)
+    page.get_by_role("button", name="remove the boxes").click()
+    expect(page.locator("table.data")).to_have_count(1)
 
 
 def test_a_file_that_is_no_image_is_explained(page: Page, tmp_path: Path) -> None:

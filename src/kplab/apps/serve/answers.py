@@ -86,6 +86,10 @@ class ModelAnswer(BaseModel):
     flip_test: bool
     size: tuple[int, int] = Field(description="width and height of the views that the network is given, pixels")
     skeleton: SkeletonAnswer
+    regions: str = Field(
+        description="what the run is trained on: image (whole images), annotated (boxes of subjects), detected (boxes of "
+        "another run, which finds them here too)"
+    )
     takes_boxes: bool = Field(description="whether a request may give boxes of subjects")
     max_bytes: int
     max_pixels: int
@@ -186,6 +190,7 @@ def model_answer(service: Service) -> ModelAnswer:
         flip_test=loaded.flip_test,
         size=loaded.model.size,
         skeleton=skeleton,
+        regions=str(loaded.config.regions),
         takes_boxes=service.boxed is not None,
         max_bytes=limits.bytes,
         max_pixels=limits.pixels,
