@@ -123,7 +123,7 @@ def test_other_sites_may_not_ask(client: Client) -> None:
 
 
 def test_every_answer_has_a_strict_policy(client: Client) -> None:
-    for path in ("/", "/health", "/openapi.json", "/nothing", "/docs", "/static/serve.js", "/shared/pose_view.js"):
+    for path in ("/", "/health", "/openapi.json", "/nothing", "/docs", "/static/serve.js", "/common/pose_view.js"):
         answer = client.get(path)
         assert answer.status == (404 if path in ("/nothing", "/docs") else 200), path
         assert "default-src 'none'" in answer.headers["content-security-policy"]

@@ -41,7 +41,7 @@ from kplab.tasks.inference.loading import LoadedRun
 
 STATIC = Path(__file__).with_name("static")
 #: Modules and styles that the pages of both servers use.
-SHARED = Path(dashboard.__file__).with_name("static")
+COMMON = Path(dashboard.__file__).with_name("static")
 PATHS = frozenset({"/", "/predict", "/health", "/model", "/metrics", "/openapi.json"})
 #: Seconds after which a client may try again.
 RETRY = {"Retry-After": "1"}
@@ -149,7 +149,7 @@ def application(service: Service, host: str = "127.0.0.1", token: str | None = N
         return JSONResponse({"error": text}, 500)
 
     app.mount("/static", Static(directory=STATIC))
-    app.mount("/shared", Static(directory=SHARED))
+    app.mount("/common", Static(directory=COMMON))
     # around the whole of it, so that answers to a failure of the server are counted and have the headers, too
     return Measure(Guard(app, "serve", host, token, programs=True), service.metrics, PATHS)
 

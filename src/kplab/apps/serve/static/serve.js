@@ -1,7 +1,7 @@
 // The page: files are sent to POST /predict, and the poses are drawn over them.
 
-import { copy, get, h, number, themeButton } from "../shared/dom.js";
-import { Model, renderPoseView } from "../shared/pose_view.js";
+import { copy, get, h, number, themeButton } from "../common/dom.js";
+import { Model, renderPoseView } from "../common/pose_view.js";
 
 const COLOUR = "#E69F00";
 
