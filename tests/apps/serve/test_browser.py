@@ -119,6 +119,7 @@ def test_a_box_is_drawn_around_a_subject(page: Page, tmp_path: Path) -> None:
         page.mouse.down()
         page.mouse.move(found["x"] + (x + 56) * scale, found["y"] + 60 * scale)
         page.mouse.up()
+        expect(page.locator("main[aria-busy]")).to_have_count(0)
         expect(page.get_by_role("heading", name="two.png: ")).to_contain_text(f"{count} pose")
         expect(page.locator("table.data")).to_have_count(count)
     rows = [row.split("\t") for row in page.locator("tbody tr").all_inner_texts()]
