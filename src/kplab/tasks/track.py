@@ -36,6 +36,7 @@ def main(args: list[str]) -> None:
     from kplab.runs.records import make_folder
     from kplab.structures.skeleton import Skeleton
     from kplab.tasks.evaluation.tracks import (
+        read_truth,
         read_video_poses,
         score_tracks,
         skeleton_name,
@@ -55,6 +56,7 @@ def main(args: list[str]) -> None:
     if config.skeleton is None:
         config = compose("track", [*args, f"skeleton={skeleton_name(path)}"])
     skeleton = Skeleton.from_config(configs.plain(config.skeleton))
+    truth = None if config.truth is None else read_truth(Path(config.truth), skeleton)
     video = read_video_poses(path, skeleton, config.rate)
     out = make_folder(Path(config.out)) if config.out else path.parent
     frames = track_frames(video, skeleton, config)
@@ -65,6 +67,6 @@ def main(args: list[str]) -> None:
     print(
         printable(f"{len(frames)} frames, {poses} poses, {len(tracks)} tracks, {without} poses without one: {written}")
     )
-    if config.truth is not None:
-        text, scores = score_tracks(written, frames, Path(config.truth), skeleton, config)
+    if truth is not None:
+        text, scores = score_tracks(written, frames, truth, skeleton, config)
         print(printable(f"{text}\nscores: {scores}"))

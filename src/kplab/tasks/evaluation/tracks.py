@@ -167,14 +167,14 @@ def read_truth(path: Path, skeleton: Skeleton) -> dict[int, Poses]:
 
 
 def score_tracks(
-    tracked: Path, frames: Sequence[Frame], truth: Path, skeleton: Skeleton, config: DictConfig
+    tracked: Path, frames: Sequence[Frame], truth: Mapping[int, Poses], skeleton: Skeleton, config: DictConfig
 ) -> tuple[str, Path]:
     """Score tracks and write ``<stem>.scores.json`` with its record.
 
     Args:
         tracked: the file that they were written to.
         truth: see ``read_truth``.
-        config: with ``min_oks`` and ``sigma_factor``.
+        config: with ``truth``, ``min_oks`` and ``sigma_factor``.
 
     Returns:
         the scores as text, and the path of the file.
@@ -183,15 +183,9 @@ def score_tracks(
         DataError: the tracks can't be scored against this truth.
     """
     try:
-        scores = track_scores(
-            read_truth(truth, skeleton),
-            {f.index: f.poses for f in frames},
-            skeleton,
-            config.min_oks,
-            config.sigma_factor,
-        )
+        scores = track_scores(truth, {f.index: f.poses for f in frames}, skeleton, config.min_oks, config.sigma_factor)
     except ScoreError as error:
-        raise DataError(f"{truth}: {error}") from error
+        raise DataError(f"{config.truth}: {error}") from error
     path = tracked.with_name(f"{tracked.stem}.scores.json")
     check_inside(tracked.parent, path, record_path(path))
     content = {
@@ -202,7 +196,7 @@ def score_tracks(
     }
     with replacing_text(path) as file:
         json.dump(content, file, indent=1)
-    write_record(path, configs.workspace(), {"tracks": tracked, "truth": truth})
+    write_record(path, configs.workspace(), {"tracks": tracked, "truth": Path(config.truth)})
     return scores_text(scores.summary, scores.switches, scores.settings), path
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import replace
 
 import numpy as np
-from scipy.interpolate import CubicHermiteSpline
+from scipy.interpolate import KroghInterpolator
 
 from kplab.errors import ConfigError
 from kplab.structures.frames import Frame
@@ -26,7 +26,7 @@ class GapFilling:
 
     Args:
         max_gap: largest number of consecutive frames that are filled.
-        method: linear, or cubic: with the velocities of the keypoint in the two frames before and after the gap.
+        method: linear; or cubic, the polynomial through the keypoint in the two frames before and the two after the gap.
         min_score: keypoints of lower score are missing too, and are replaced.
 
     Raises:
@@ -87,10 +87,12 @@ class GapFilling:
             before, after = seen[seen < at], seen[seen > at]
             if not len(before) or not len(after) or after[0] - before[-1] - 1 > self.max_gap:
                 continue
-            near = [i for i in (before[-1] - 1, before[-1], after[0], after[0] + 1) if i in seen]
-            times = np.array([window[i].time for i in near])
-            points = np.array([window[i].poses.xy[rows[i][0], k] for i in near])
-            xy[k] = interpolated(times, points, near.index(before[-1]), window[at].time, self.method)
+            ends = [before[-1], after[0]]
+            if self.method == "cubic":
+                ends = [i for i in (ends[0] - 1, *ends, ends[1] + 1) if i in seen]
+            points = np.array([window[i].poses.xy[rows[i][0], k] for i in ends])
+            # the polynomial through two, three or four samples
+            xy[k] = KroghInterpolator([window[i].time for i in ends], points)(window[at].time)
         return xy
 
     def _new_pose(self, window: list[Frame], rows: list[np.ndarray], at: int, track: int, xy: np.ndarray) -> Poses:
@@ -115,23 +117,3 @@ def with_filled(poses: Poses, row: int, xy: np.ndarray) -> Poses:
     out = replace(poses, xy=poses.xy.copy(), visible=poses.visible.copy(), keypoint_score=poses.keypoint_score.copy())
     out.xy[row, new], out.visible[row, new], out.keypoint_score[row, new] = xy[new], 1, 0.0
     return out
-
-
-def interpolated(times: np.ndarray, points: np.ndarray, before: int, time: float, method: str) -> np.ndarray:
-    """(2,) position at a time in the gap between the samples ``before`` and ``before + 1``.
-
-    Args:
-        times: (S,) of the samples, ascending, seconds.
-        points: (S, 2) pixels.
-        before: index of the last sample before the gap.
-        method: linear; or cubic, a Hermite polynomial whose slope at an end of the gap is that to the next sample
-            outside the gap, or that across the gap where there is none.
-    """
-    ends = slice(before, before + 2)
-    across = np.diff(points[ends], axis=0)[0] / np.diff(times[ends])[0]
-    if method == "linear":
-        return np.asarray(points[before] + across * (time - times[before]))
-    slopes = np.diff(points, axis=0) / np.diff(times)[:, None]
-    entering = slopes[before - 1] if before > 0 else across
-    leaving = slopes[before + 1] if before + 2 < len(times) else across
-    return np.asarray(CubicHermiteSpline(times[ends], points[ends], np.stack([entering, leaving]))(time))

@@ -53,8 +53,8 @@ class OneEuro:
 
     def __init__(
         self,
-        min_cutoff: float = 2.0,
-        beta: float = 0.1,
+        min_cutoff: float = 1.0,
+        beta: float = 0.5,
         derivative_cutoff: float = 1.0,
         min_score: float = 0.0,
         max_gap: float = 0.25,
