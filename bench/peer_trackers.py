@@ -60,13 +60,23 @@ def norfair_step(rate: float, min_score: float) -> Step:
     return step
 
 
-def box_step(name: str, rate: float) -> Step:
-    """ByteTrack, SORT or OC-SORT of the package trackers on the boxes of the poses, with its default settings."""
+def box_step(name: str, rate: float, min_score: float) -> Step:
+    """ByteTrack, SORT or OC-SORT of the package trackers on the boxes of the poses.
+
+    Scores from which a pose is a sure one are set to ``min_score``, since scores of poses are lower than those of boxes;
+    identities are kept for 2 seconds; all other settings are the defaults.
+    """
     import supervision
     import trackers
 
     kinds = {"bytetrack": "ByteTrackTracker", "sort": "SORTTracker", "ocsort": "OCSORTTracker"}
-    tracker = getattr(trackers, kinds[name])(frame_rate=rate, lost_track_buffer=60)
+    scores = {
+        "bytetrack": {"high_conf_det_threshold": min_score, "track_activation_threshold": min_score},
+        "sort": {"track_activation_threshold": min_score},
+        "ocsort": {"high_conf_det_threshold": min_score},
+    }
+    # the buffer is counted in frames of a video of 30 frames per second
+    tracker = getattr(trackers, kinds[name])(frame_rate=rate, lost_track_buffer=60, **scores[name])
 
     def step(rows: Rows) -> list[int]:
         boxes = np.array([row["bbox"] for row in rows], dtype=float).reshape(-1, 4)
@@ -92,10 +102,12 @@ def main() -> None:
     parser.add_argument("predictions", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--rate", type=float, required=True, help="frames per second")
-    parser.add_argument("--min-score", type=float, default=0.1, help="norfair: poses of lower score are left out")
+    parser.add_argument("--min-score", type=float, default=0.3, help="of poses that start tracks")
     given = parser.parse_args()
     norfair = given.tracker == "norfair"
-    step = norfair_step(given.rate, given.min_score) if norfair else box_step(given.tracker, given.rate)
+    step = (
+        norfair_step(given.rate, given.min_score) if norfair else box_step(given.tracker, given.rate, given.min_score)
+    )
     rows: Rows = json.loads(given.predictions.read_text())
     ids = [row["image_id"] for row in rows]
     for image in range(min(ids), max(ids) + 1):

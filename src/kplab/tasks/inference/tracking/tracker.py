@@ -19,10 +19,10 @@ MEMORY = 0.9
 """Share of a track's former appearance and size in the new one, per frame."""
 
 COVERED = 0.5
-"""Similarity with a subject's track above which a further pose in the same frame is a second pose of that subject."""
+"""OKS or box IoU with a subject's track above which a further pose in the frame is a second pose of that subject."""
 
 Embed = Callable[[Frame], np.ndarray]
-"""A frame to (N, D) descriptors of the appearance of its poses, of length 1."""
+"""A frame to (N, D) descriptors of the appearance of its poses."""
 
 
 @dataclass(eq=False)
@@ -118,7 +118,7 @@ class Tracker:
         self,
         skeleton: Skeleton,
         subjects: int | None = None,
-        high_score: float = 0.5,
+        high_score: float = 0.3,
         low_score: float = 0.1,
         min_similarity: float = 0.2,
         box_weight: float = 0.5,
@@ -257,8 +257,7 @@ class Tracker:
     def _extend(self, track: Track, row: int, found: Found, owners: list[Track | None]) -> None:
         """Add a pose to a track, whose motion is up to date."""
         track.size = MEMORY * track.size + (1 - MEMORY) * float(found.size[row])
-        look = MEMORY * track.look + (1 - MEMORY) * found.look[row]
-        track.look = look / max(float(np.linalg.norm(look)), 1e-12)
+        track.look = MEMORY * track.look + (1 - MEMORY) * found.look[row]
         track.time, track.row, track.hits = self.now, row, track.hits + 1
         owners[row] = track
 
@@ -266,20 +265,31 @@ class Tracker:
         """(T, n) similarity of tracks with the poses ``rows``."""
         if not tracks or not rows:
             return np.zeros((len(tracks), len(rows)))
+        keypoints, boxes = self._overlap(tracks, found, rows)
+        total = keypoints + self.box_weight * boxes
+        if self.appearance_weight > 0:
+            total = total + self.appearance_weight * self._alikeness(tracks, found.look[rows])
+        return total / (1 + self.box_weight + self.appearance_weight)
+
+    def _overlap(self, tracks: list[Track], found: Found, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """(T, n) similarity of keypoints, and (T, n) IoU of boxes, of tracks with the poses ``rows``; at least one each."""
         xy = np.stack([t.motion.xy for t in tracks])
         size = np.array([t.size for t in tracks])
         variance = np.stack([t.motion.variance[:, 0] for t in tracks]) + (self.noise * size[:, None]) ** 2
         area = (size[:, None] ** 2 + found.size[None, rows] ** 2) / 2
         points = found.points[rows]
-        total = keypoint_similarity(xy[:, :-2], variance[:, :-2], points[:, :-2], area, self.sigmas)
-        total = total + self.box_weight * box_iou(xy[:, -2:].reshape(-1, 4), points[:, -2:].reshape(-1, 4))
-        if self.appearance_weight > 0:
-            total = total + self.appearance_weight * self._alikeness(tracks, found.look[rows])
-        return total / (1 + self.box_weight + self.appearance_weight)
+        keypoints = keypoint_similarity(xy[:, :-2], variance[:, :-2], points[:, :-2], area, self.sigmas)
+        return keypoints, box_iou(xy[:, -2:].reshape(-1, 4), points[:, -2:].reshape(-1, 4))
 
     def _alikeness(self, tracks: list[Track], look: np.ndarray) -> np.ndarray:
-        """(T, n) cosine of descriptors; 0 where it is negative."""
-        return np.maximum(np.stack([t.look for t in tracks]) @ look.T, 0.0)
+        """(T, n) cosine of the differences of descriptors from the mean of all subjects; 0 where it is negative."""
+        known = [t.look for t in self.tracks if t.identity >= 0]
+        mean = np.mean(known, axis=0) if known else np.zeros(look.shape[1])
+        units = []
+        for rows in (np.stack([t.look for t in tracks]), look):
+            away = rows - mean
+            units.append(away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-12))
+        return np.maximum(units[0] @ units[1].T, 0.0)
 
     def _bear(self, followed: list[Track], high: np.ndarray, found: Found, owners: list[Track | None]) -> None:
         """Start a tentative track at each pose without an owner that covers no subject that has a pose already.
@@ -288,7 +298,7 @@ class Tracker:
             followed: tracks that were updated in this frame.
         """
         for row in self._left([], high, owners)[1]:
-            if not (self._similarity(followed, found, [row]) > COVERED).any():
+            if not followed or np.maximum(*self._overlap(followed, found, [row])).max() <= COVERED:
                 track = Track(self._started(found, row), float(found.size[row]), self.now, found.look[row], row)
                 self.tracks.append(track)
                 owners[row] = track
