@@ -19,12 +19,18 @@ from hypothesis import strategies as st
 
 from kplab.config import conf_dir
 from kplab.data.formats import sleap
-from kplab.errors import ConfigError, DataError
+from kplab.errors import ConfigError, DataError, ModelError
 from kplab.metrics.tracking import track_scores
+from kplab.models.backbone import Backbone
+from kplab.models.heads.base import HeadInputs
+from kplab.models.heads.heatmap import HeatmapHead
+from kplab.models.necks import FPN
+from kplab.models.pose_model import PoseModel
 from kplab.ops.oks import oks
 from kplab.structures.frames import Frame, Stage, process
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
+from kplab.tasks.inference.tracking.appearance import BackboneFeatures
 from kplab.tasks.inference.tracking.association import assign, box_iou, keypoint_similarity
 from kplab.tasks.inference.tracking.kalman import Motion
 from kplab.tasks.inference.tracking.tracker import Tracker
@@ -121,7 +127,7 @@ def test_unsure_poses_continue_tracks_but_start_none() -> None:
     low = [at((3.0 * i, 0.0), score=0.2 if 5 <= i < 15 else 0.9) for i in range(20)]
     assert tracks(low, max_lost=0.2) == [[0]] * 20
     assert tracks(low, max_lost=0.2, low_score=0.3)[-1] == [1]
-    assert tracks([at((0.0, 0.0), score=0.4)] * 5) == [[-1]] * 5
+    assert tracks([at((0.0, 0.0), score=0.25)] * 5) == [[-1]] * 5
 
 
 def test_identities_end_and_a_known_number_of_subjects_does_not() -> None:
@@ -135,7 +141,7 @@ def test_identities_end_and_a_known_number_of_subjects_does_not() -> None:
 
 def test_a_second_pose_of_a_subject_gets_no_identity() -> None:
     """Also where it is a known subject's turn to be found again."""
-    poses = [at((0.0, 0.0), (100.0, 0.0))] * 5 + [at((0.0, 0.0), (1.0, 1.0))] * 20
+    poses = [at((0.0, 0.0), (100.0, 0.0))] * 5 + [at((0.0, 0.0), (1.0, 1.0))] * 60
     assert tracks(poses, subjects=2)[-1] == [0, -1]
 
 
@@ -160,6 +166,51 @@ def test_appearance_decides_where_motion_cannot() -> None:
     assert tracks(poses, subjects=2, appearance_weight=2.0, embed=embed)[-1] == [1, 0]
     with pytest.raises(ConfigError, match="needs the features of a network"):
         Tracker(SKELETON, appearance_weight=1.0)
+
+
+@pytest.fixture(scope="module")
+def network() -> PoseModel:
+    """A small network of random weights, for views of 128 x 64 pixels."""
+    torch.manual_seed(0)
+    backbone = Backbone("resnet10t", False, [1, 2, 3, 4])
+    neck = FPN(backbone.channels, backbone.strides, 16)
+    head = HeatmapHead(HeadInputs(neck.channels, neck.strides, (128, 64), SKELETON))
+    return PoseModel(backbone, neck, head, (128, 64)).eval()
+
+
+def test_descriptors_are_those_of_the_keypoints(network: PoseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a backbone that returns the pixels: the colour at the keypoints, in a frame that is scaled and padded."""
+    image = np.zeros((100, 256, 3), np.uint8)  # the view has half its size, and margins
+    image[..., 2] = 60
+    image[20:60, 20:60, 0] = 200
+    image[20:60, 100:140, 1] = 200
+    poses = at((30.0, 30.0), (110.0, 30.0), (200.0, 30.0))
+    poses.xy[0, 1:], poses.visible[0, 1:] = np.nan, 0
+    monkeypatch.setattr(network.backbone, "forward", lambda x: [x * network.std + network.mean])
+    found = BackboneFeatures(network)(Frame(0, "#0", 0.0, poses, image))
+    assert found == pytest.approx(
+        np.array([[200, 0, 60], [0, 200, 60], [0, 0, 60]]) / [[208.8], [208.8], [60]], abs=1e-3
+    )
+
+
+def test_features_of_a_network_tell_subjects_apart(network: PoseModel) -> None:
+    """Two textures exchange places while they are not found; all that is random is seeded."""
+    rng = np.random.default_rng(0)
+    looks = [np.full((24, 24, 3), 230), rng.integers(0, 255, (24, 24, 3))]
+
+    def shown(i: int) -> Frame:
+        image = np.full((64, 128, 3), 90) + rng.integers(-8, 8, (64, 128, 3))
+        for look, x in zip(looks, (28, 58) if i < 10 else (58, 28), strict=True):
+            image[18:42, x : x + 24] = look
+        poses = at() if 10 <= i < 20 else at((30.0, 20.0), (60.0, 20.0))
+        return Frame(i, f"#{i}", i / 25, poses, image.astype(np.uint8))
+
+    frames = [shown(i) for i in range(30)]
+    for weight, expected in ((0.0, [0, 1]), (2.0, [1, 0])):
+        stage = Tracker(SKELETON, subjects=2, appearance_weight=weight, embed=BackboneFeatures(network))
+        assert list(process(frames, [stage]))[-1].poses.track.tolist() == expected
+    with pytest.raises(ModelError, match="has no backbone"):
+        BackboneFeatures(object())  # type: ignore[arg-type]
 
 
 @st.composite
@@ -231,3 +282,27 @@ def test_true_poses_of_two_flies_are_tracked_without_a_switch(
     scores = track_scores({i: truth[i] for i in out}, out, skeleton).summary
     assert (scores["switches"], scores["n_tracks"], scores["IDF1"], scores["HOTA"]) == (0, 2, 1.0, 1.0)
     assert scores["n_frames"] > 1000 * kept
+
+
+@pytest.mark.parametrize("hidden_above", [1.0, 0.5])
+def test_flies_that_walk_over_one_another_keep_their_identities(
+    flies: tuple[dict[int, Poses], Skeleton], hidden_above: float
+) -> None:
+    """Their recorded walks, overlaid so that they cross; where boxes overlap by more than half, one of them is not found."""
+    recorded, skeleton = flies
+    rng = np.random.default_rng(0)
+    truth, frames, hidden = {}, [], 0
+    for i in range(200):
+        one, other = recorded[1000 + i], recorded[1199 - i]
+        poses = Poses.concat([one[one.track == 0], other[other.track == 1]])
+        truth[i] = poses
+        kept = rng.permutation(2)
+        if box_iou(poses.box[:1], poses.box[1:])[0, 0] > hidden_above:
+            kept, hidden = kept[:1], hidden + 1
+        frames.append(Frame(i, f"#{i}", i / 25, replace(poses[kept], track=np.full(len(kept), -1))))
+    assert (hidden > 0) == (hidden_above < 1)
+    crossed = [np.sign(np.diff(np.nanmean(truth[i].xy[..., 0], axis=1))[0]) for i in (0, 199)]
+    assert crossed[0] == -crossed[1]
+    out = {f.index: f.poses for f in process(frames, [Tracker(skeleton, subjects=2)])}
+    scores = track_scores(truth, out, skeleton).summary
+    assert (scores["switches"], scores["n_tracks"], scores["n_missed"]) == (0, 2, hidden)
