@@ -129,6 +129,21 @@ def test_mistakes_are_told() -> None:
         OneEuro(min_cutoff=0)
 
 
+def test_noise_on_a_made_up_walk_is_smoothed_without_moving_it() -> None:
+    """Rest, then steps to and fro, 200 seconds in all, with noise of 2 px: the mean stays within three standard errors."""
+    rng = np.random.default_rng(0)
+    times = np.arange(5000) / 25
+    true = np.where(times < 100, 0.0, 80 * np.sin(times - 100))
+    noisy = true + rng.normal(0, 2, len(true))
+    smooth = np.array(values(OneEuro(), frames(list(noisy), rate=25)))
+    second = [np.sqrt(np.mean(np.diff(x, 2) ** 2)) for x in (smooth, noisy)]
+    assert second[0] < 0.75 * second[1]
+    assert np.sqrt(np.mean((smooth - true) ** 2)) < 0.9 * np.sqrt(np.mean((noisy - true) ** 2))
+    shift = (smooth - noisy).reshape(-1, 125).mean(1)
+    assert abs(shift.mean()) < 3 * shift.std() / np.sqrt(len(shift))
+    assert abs(shift.mean()) < 0.03
+
+
 def test_noise_on_two_flies_is_smoothed_without_moving_them(real_data: Path) -> None:
     """Noise of 2 px on true poses: less jitter and less error of each fly, and the same mean position."""
     skeleton = Skeleton.from_config(yaml.safe_load((conf_dir() / "skeleton" / "fly13.yaml").read_text()))
