@@ -68,7 +68,8 @@ def compose(
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             if base is not None:
                 ConfigStore.instance().store("stored", base)
-            config = hydra_compose(verb if base is None else "stored", overrides=overrides, return_hydra_config=True)
+            given = [without_group(override) for override in overrides]
+            config = hydra_compose(verb if base is None else "stored", overrides=given, return_hydra_config=True)
             check_choices(config.hydra.runtime)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(verb, str(error), overrides, known_keys(schema))) from None
@@ -81,6 +82,12 @@ def compose(
     OmegaConf.set_struct(config, True)
     check_config(verb, config, schema, check)
     return config
+
+
+def without_group(override: str) -> str:
+    """The override ``GROUP=null`` as Hydra writes it, ``~GROUP``; every other override as it is."""
+    key, _, value = override.partition("=")
+    return f"~{key}" if value == "null" and (conf_dir() / key).is_dir() else override
 
 
 def check_choices(runtime: DictConfig) -> None:
