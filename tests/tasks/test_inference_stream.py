@@ -25,6 +25,7 @@ from kplab.data.sources.arrays import ArraySource
 from kplab.data.sources.files import FileSource, check_files
 from kplab.errors import ConfigError, DataError
 from kplab.runs.files import replacing_text
+from kplab.structures.frames import Frame
 from kplab.structures.image_source import ImageSource
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
@@ -34,7 +35,8 @@ from kplab.structures.skeleton import Skeleton
 from kplab.tasks.inference.assembly import Assembly
 from kplab.tasks.inference.progress import WIDTH, bar, track_images, working
 from kplab.tasks.inference.stream import stream_poses, write_behind
-from kplab.tasks.inference.writers import KeypointTable, ResultsFile
+from kplab.tasks.inference.writers.coco import ResultsFile
+from kplab.tasks.inference.writers.tables import KeypointTable
 from kplab.tasks.training.one_pass import fit_one_pass
 from kplab.tasks.wiring.datasets import read_split, training_data
 from kplab.tasks.wiring.models import build_model
@@ -196,14 +198,14 @@ def test_results_written_one_by_one_are_those_written_at_once(tmp_path: Path) ->
     whole = Predictions(SKELETON, every, {"run": "r"}, files).write(tmp_path / "whole" / "p.json")
     with ResultsFile(tmp_path / "parts" / "p.json", SKELETON) as parts:
         for image_id, poses in every.items():
-            parts.add(image_id, poses)
-        assert parts.finish({"run": "r"}, files).read_bytes() == whole.read_bytes()
+            parts.add(image_id, poses, files[image_id])
+        assert parts.finish({"run": "r"}).read_bytes() == whole.read_bytes()
     assert parts.poses == sum(map(len, every.values()))
     names = {p.name for p in (tmp_path / "parts").iterdir()}
     assert names == {"p.json", "p.card.json"}
     assert (tmp_path / "parts" / "p.card.json").read_bytes() == whole.with_suffix(".card.json").read_bytes()
     with ResultsFile(tmp_path / "none.json", SKELETON) as none:
-        assert json.loads(none.finish({}, {}).read_text()) == []
+        assert json.loads(none.finish({}).read_text()) == []
 
 
 def test_a_prediction_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
@@ -229,10 +231,10 @@ def test_the_table_is_the_one_that_pandas_writes() -> None:
     table = KeypointTable(text, SKELETON)
     for i, p in every.items():
         name = f"{i}, a.png"
-        table.add(name, p)
+        table.add(Frame(i, name, 0.25 * i, p))
         for n in range(len(p)):
             for k, keypoint in enumerate(SKELETON.keypoints):
-                rows.append((name, n, keypoint, *(p.xy[n, k] - 0.5).round(6), p.keypoint_score[n, k], p.score[n]))
+                rows.append((name, n, keypoint, *(p.xy[n, k] - 0.5).round(6), p.keypoint_score[n, k], p.score[n], None, i, 0.25 * i))
     frame = pd.DataFrame(rows, columns=next(csv.reader([text.getvalue().splitlines()[0]])))
     assert frame["x_pixel_index"].isna().any()
     assert text.getvalue() == frame.to_csv(index=False)

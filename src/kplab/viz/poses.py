@@ -64,7 +64,8 @@ def draw(
         skeleton: names, sides and edges of the keypoints.
         scale: output pixels per image pixel; small views are easier to read enlarged.
         min_score: minimum score of the keypoints that are drawn; limbs need both ends.
-        colour: "sides" (left, right, middle), "instances" (one colour each), or one RGB triple.
+        colour: "sides" (left, right, middle), "instances" (one colour each), "tracks" (one colour each, the same in all
+            frames; grey without a track), or one RGB triple.
         mark: radius of a keypoint, output pixels; None chooses it by the size of the image.
         boxes: whether boxes are drawn too.
 
@@ -256,9 +257,16 @@ def _colours(poses: Poses, skeleton: Skeleton, colour: str | RGB) -> list[list[R
         return [[of_side[s] for s in sides(skeleton)]] * len(poses)
     if colour == "instances":
         return [[look.rgb(c)] * len(skeleton) for c in look.colours(len(poses))]
+    if colour == "tracks":
+        return [[track_colour(track)] * len(skeleton) for track in poses.track.tolist()]
     if isinstance(colour, str):
-        raise ValueError(f"colour is '{colour}'. Use 'sides', 'instances' or an RGB triple.")
+        raise ValueError(f"colour is '{colour}'. Use 'sides', 'instances', 'tracks' or an RGB triple.")
     return [[colour] * len(skeleton)] * len(poses)
+
+
+def track_colour(track: int) -> RGB:
+    """The colour of a track, the same in all frames; grey without one."""
+    return look.rgb(look.SERIES[track % len(look.SERIES)]) if track >= 0 else (150, 150, 150)
 
 
 def _limbs(

@@ -20,7 +20,7 @@ from kplab.structures.poses import Poses
 from kplab.structures.predictor import Model
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks.inference.assembly import Assembly
-from kplab.tasks.inference.stream import stream_poses
+from kplab.tasks.inference.stream import FramePredictor, stream_poses
 from kplab.tasks.wiring.models import build_model
 from kplab.tasks.wiring.nodes import load_config
 
@@ -152,11 +152,32 @@ class LoadedRun:
         """
         if self.config.regions != "detected":
             return None
-        detector, _ = load_model(
-            Run.find(str(self.config.detector_run), Path(self.config.runs_dir)), device=self.device
-        )
-        found = stream_poses(detector, source, batch_size=batch_size)
+        found = stream_poses(self._detector(), source, batch_size=batch_size)
         return predicted_regions((poses for _, poses in found), self.config.padding)
+
+    def frame_predictor(self, batch_size: int = 32) -> FramePredictor:
+        """What predicts the frames of a stream: in whole images, or in the boxes of ``detector_run``.
+
+        Args:
+            batch_size: views at a time.
+
+        Raises:
+            RunError: the detector's run is missing or incomplete.
+        """
+        detected = self.config.regions == "detected"
+        kind = "detected" if detected else "image"
+        return FramePredictor(
+            self.model.for_regions(kind),
+            self.assembly(kind),
+            self._detector() if detected else None,
+            float(self.config.padding),
+            self.flip_test,
+            batch_size,
+        )
+
+    def _detector(self) -> Model:
+        run = Run.find(str(self.config.detector_run), Path(self.config.runs_dir))
+        return load_model(run, device=self.device)[0]
 
     def made_from(self) -> dict[str, Path]:
         """The files that predictions depend on, for their record."""
