@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from kplab.data.sources.frames import FrameSource, ImageFrames, Resumed, Selecti
 from kplab.data.sources.opening import open_frames
 from kplab.data.sources.video import VideoFrames
 from kplab.errors import DataError, RunError, printable
+from kplab.runs.files import PART
 from kplab.runs.provenance import file_sha256
 from kplab.runs.records import check_inside, make_folder, record_path, write_record
 from kplab.runs.run import Run
@@ -163,13 +165,16 @@ class Job:
             ConfigError: the folder can't be made.
         """
         check_inside(inside, self.out)
-        files = (WRITERS[name][0] for name in self.write)
-        names = (*files, "overlay.mp4", "contact_sheet.png", "predictions.journal", "predictions.parts", "overlays")
-        beside = (self.path, card_path(self.path), record_path(self.path))
-        check_inside(self.out, *beside, *(self.out / name for name in names))
+        check_inside(self.out, *self._files(), self.journal_path, self.parts, self.out / "overlays")
         check_no_links(self.out / "overlays")
         check_no_links(self.parts)
         make_folder(self.out)
+
+    def _files(self) -> list[Path]:
+        """All files that may be written, but for single pictures."""
+        tables = [WRITERS[name][0] for name in self.write]
+        beside = [self.path, card_path(self.path), record_path(self.path)]
+        return [*beside, *(self.out / name for name in (*tables, "overlay.mp4", "contact_sheet.png"))]
 
     def run(self, loaded: LoadedRun, batch_size: int, options: dict[str, Any], stages: Sequence[Stage]) -> Predicted:
         """Predict, or go on; returns what was made.
@@ -199,6 +204,10 @@ class Job:
             else:
                 clear_parts(self.parts)
                 remove_overlays(self.path, self.out / "overlays")
+            # no other process writes here: what is left of files that were being written is of a killed one
+            for path in self._files():
+                for left in self.out.glob(f"{glob.escape(path.name)}.*{PART}"):
+                    left.unlink()
             self.parts.mkdir(exist_ok=True)
             try:
                 with stopped_by_interrupt(self.source):

@@ -115,7 +115,7 @@ def write_h5(path: Path, about: About) -> Iterator[Callable[[Frame], None]]:
     with spool.file:
         yield spool.add
         columns = spool.columns()
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory() as folder:
             model = Path(folder) / "model.h5"
             pd.DataFrame(np.zeros((1, len(columns))), index=[0], columns=columns).to_hdf(model, key=KEY)
             with h5py.File(model, "r") as layout, replacing(path) as raw, h5py.File(raw, "w") as file:

@@ -85,5 +85,5 @@ def lines_of(poses: Poses, size: tuple[int, int]) -> str:
     numbers = np.concatenate([(box[:, :2] + box[:, 2:]) / 2, box[:, 2:] - box[:, :2]], axis=1) / np.tile(size, 2)
     points = np.concatenate([poses.xy / size, np.full((*poses.visible.shape, 1), 2.0)], axis=2)
     points[~inside] = 0.0
-    rows = np.nan_to_num(np.concatenate([numbers, points.reshape(len(poses), -1)], axis=1))
+    rows = np.nan_to_num(np.concatenate([numbers, points.reshape(len(poses), 3 * poses.xy.shape[1])], axis=1))
     return "".join("0 " + " ".join(f"{round(v, DIGITS):.10g}" for v in row) + "\n" for row in rows.tolist())
