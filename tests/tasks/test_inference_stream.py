@@ -234,7 +234,19 @@ def test_the_table_is_the_one_that_pandas_writes() -> None:
         table.add(Frame(i, name, 0.25 * i, p))
         for n in range(len(p)):
             for k, keypoint in enumerate(SKELETON.keypoints):
-                rows.append((name, n, keypoint, *(p.xy[n, k] - 0.5).round(6), p.keypoint_score[n, k], p.score[n], None, i, 0.25 * i))
+                rows.append(
+                    (
+                        name,
+                        n,
+                        keypoint,
+                        *(p.xy[n, k] - 0.5).round(6),
+                        p.keypoint_score[n, k],
+                        p.score[n],
+                        None,
+                        i,
+                        0.25 * i,
+                    )
+                )
     frame = pd.DataFrame(rows, columns=next(csv.reader([text.getvalue().splitlines()[0]])))
     assert frame["x_pixel_index"].isna().any()
     assert text.getvalue() == frame.to_csv(index=False)

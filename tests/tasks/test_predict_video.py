@@ -177,7 +177,9 @@ def test_a_killed_prediction_goes_on_to_the_same_bytes(
         lines = 0
         while lines <= least and process.is_alive():
             time.sleep(0.005)
-            lines = (out / "predictions.journal").read_bytes().count(b"\n") if (out / "predictions.journal").exists() else 0
+            lines = (
+                (out / "predictions.journal").read_bytes().count(b"\n") if (out / "predictions.journal").exists() else 0
+            )
         assert process.is_alive(), "the prediction ended before it could be killed"
         os.kill(process.pid or 0, signal.SIGKILL)
         process.join()
@@ -201,7 +203,9 @@ def test_an_interrupted_prediction_is_not_mixed_with_another(
         predict_source(run, film, out, batch_size=16)
     monkeypatch.undo()
     run = fake_run(tmp_path, monkeypatch, Brightest())
-    with pytest.raises(RunError, match=r"differs in options.batch_size \(then 16, now 8\); options.every \(then 1, now 2\)"):
+    with pytest.raises(
+        RunError, match=r"differs in options.batch_size \(then 16, now 8\); options.every \(then 1, now 2\)"
+    ):
         predict_source(run, film, out, batch_size=8, selection=Selection(2))
     (run.folder / "weights").write_text("others")
     with pytest.raises(RunError, match=r"differs in checkpoint.sha256"):
@@ -211,11 +215,13 @@ def test_an_interrupted_prediction_is_not_mixed_with_another(
     with Journal(out / "predictions.journal", header, 2, 16), pytest.raises(RunError, match="another process predicts"):
         predict_source(run, film, out, batch_size=16)
     (out / "predictions.journal").write_text((out / "predictions.journal").read_text() + "{}\n" * 16)
-    with pytest.raises(RunError, match="predictions.journal: is damaged"):
+    with pytest.raises(RunError, match=r"predictions.journal: is damaged"):
         predict_source(run, film, out, batch_size=16)
 
 
-def test_what_a_truncated_video_has_is_kept(run: Run, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_truncated_video_has_is_kept(
+    run: Run, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Cut in the middle of a frame, with data missing in its middle, with a header that lies: frames, message, status 1."""
     data = film.read_bytes()
     start = data.index(b"mdat")
@@ -376,7 +382,7 @@ def test_sources_of_several_kinds(run: Run, film: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "out" / "mixed" / "overlays").iterdir()) == ["0.png", "1.png", "2.png"]
     found = predict_source(run, [folder / "1.png", folder / "2.png"], tmp_path / "list")
     assert [p.frames for p in found] == [2]
-    with pytest.raises(ConfigError, match="write=json is unknown. Use csv, parquet"):
+    with pytest.raises(ConfigError, match=r"write=json is unknown. Use csv, parquet"):
         predict_source(run, folder, tmp_path / "out", write=["json"])
     (folder / "a.avi").write_bytes((folder / "a.mp4").read_bytes())
     with pytest.raises(DataError, match="videos of equal names"):
@@ -413,7 +419,9 @@ def test_a_trained_run_predicts_a_video_as_its_images(finished: Callable[..., Ru
     pictures = [images.read(i) for i in range(len(images))] * 3  # more than a batch
     clip = write_video(tmp_path / "clip.mp4", pictures, rate=20, quality=0)
     out = tmp_path / "found"
-    assert main([f"run={run.folder}", f"source={clip}", f"out={out}", "draw=pictures", "overlays=2", "batch_size=16"]) == 0
+    assert (
+        main([f"run={run.folder}", f"source={clip}", f"out={out}", "draw=pictures", "overlays=2", "batch_size=16"]) == 0
+    )
     names = [f"clip.mp4#{i:06d}" for i in range(len(pictures))]
     table = pd.read_csv(out / "keypoints.csv")
     assert table["file"].drop_duplicates().tolist() == names

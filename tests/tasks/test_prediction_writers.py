@@ -38,7 +38,11 @@ def frames_of(count: int, tracked: bool = True, most: int = 3, step: int = 2) ->
         corner = rng.uniform(0, 30, (n, 2))
         track = rng.permutation(4)[:n] - 1 if tracked else np.full(n, -1)
         poses = Poses.make(
-            xy, score=rng.random(n), keypoint_score=rng.random((n, 4)), box=np.hstack([corner, corner + 20]), track=track
+            xy,
+            score=rng.random(n),
+            keypoint_score=rng.random((n, 4)),
+            box=np.hstack([corner, corner + 20]),
+            track=track,
         )
         yield Frame(step * i, f"clip.mp4#{step * i:06d}", i * 0.08, poses, size=SIZE)
 
@@ -138,7 +142,7 @@ def test_ultralytics_labels(about: About, tmp_path: Path) -> None:
         box = np.hstack([rows[:, 1:3] - rows[:, 3:5] / 2, rows[:, 1:3] + rows[:, 3:5] / 2]) * sides
         np.testing.assert_allclose(box, np.clip(frame.poses.box, 0, sides), atol=1e-4)
     (folder / "notes.md").write_text("mine")
-    with pytest.raises(ConfigError, match="notes.md: is no label file"):
+    with pytest.raises(ConfigError, match=r"notes.md: is no label file"):
         written("yolo", about, frames_of(3), tmp_path)
 
 
@@ -166,7 +170,7 @@ def test_a_writer_that_fails_leaves_the_earlier_file(name: str, about: About, tm
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
-@pytest.mark.parametrize("name", [name for name in WRITERS if name != "yolo"])
+@pytest.mark.parametrize("name", ["parquet", "slp", "dlc_h5"])
 def test_writers_hold_few_frames(name: str, about: About, tmp_path: Path) -> None:
     """The peak of Python's memory is that of their buffers, whether 600 or 1,800 frames are written."""
     written(name, about, frames_of(10), tmp_path)  # what is imported at the first use
@@ -180,7 +184,7 @@ def test_writers_hold_few_frames(name: str, about: About, tmp_path: Path) -> Non
 
 
 def test_formats_that_are_unknown() -> None:
-    with pytest.raises(ConfigError, match="write=hdf is unknown. Use csv, parquet, slp, dlc_h5, dlc_csv, yolo"):
+    with pytest.raises(ConfigError, match=r"write=hdf is unknown. Use csv, parquet, slp, dlc_h5, dlc_csv, yolo"):
         check_names(["csv", "hdf"])
 
 

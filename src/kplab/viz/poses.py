@@ -283,13 +283,23 @@ def _limbs(
         for a, b in skeleton.edges
         if shown[i, a] and shown[i, b]
     ]
+    if not limbs:
+        return
+    # only the part of the picture that shows limbs is copied and blended
+    ends = np.clip([point for start, end, _, _ in limbs for point in (start, end)], -_FAR, _FAR)
+    margin = max(width for *_, width in limbs) + 4
+    x0, y0 = np.maximum(np.floor(ends.min(0)) - margin, 0).astype(int)
+    x1, y1 = np.minimum(np.ceil(ends.max(0)) + margin, [canvas.shape[1], canvas.shape[0]]).astype(int)
+    if x0 >= x1 or y0 >= y1:
+        return
+    part, corner = canvas[y0:y1, x0:x1], np.array([x0, y0])
     # a half-transparent dark outline keeps limbs visible on any background
-    shade = canvas.copy()
+    shade = part.copy()
     for start, end, _, width in limbs:
-        _line(shade, start, end, CASING, width + 2)
-    cv2.addWeighted(shade, 0.5, canvas, 0.5, 0, dst=canvas)
+        _line(shade, start - corner, end - corner, CASING, width + 2)
+    part[:] = cv2.addWeighted(shade, 0.5, part, 0.5, 0)
     for start, end, colour, width in limbs:
-        _line(canvas, start, end, colour, width)
+        _line(part, start - corner, end - corner, colour, width)
 
 
 def _limb_colour(a: RGB, b: RGB) -> RGB:

@@ -64,7 +64,7 @@ class FrameDrawing:
         canvas = frame.image
         if self.trails:
             canvas = canvas.copy()
-            width = max(1, round(0.002 * np.hypot(*canvas.shape[:2])))
+            width = max(2, round(0.002 * np.hypot(*canvas.shape[:2])))
             for track, way in self.trails.items():
                 points = np.rint((np.array([xy for _, xy in way]) - 0.5) * 16).astype(np.int32)
                 cv2.polylines(canvas, [points[:, None]], False, track_colour(track), width, cv2.LINE_AA, 4)

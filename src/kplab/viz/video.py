@@ -13,8 +13,9 @@ import numpy as np
 
 #: Times are whole numbers of these, a second, as is usual for video.
 TICKS = 90_000
-#: Of libx264. Pictures refer to earlier ones only, so that segments can be joined; one thread gives the same bytes everywhere.
-OPTIONS = {"preset": "veryfast", "bf": "0", "threads": "1"}
+#: Of libx264. Pictures refer to earlier ones only, so that segments can be joined; a fixed number of threads gives the
+#: same bytes on every machine.
+OPTIONS = {"preset": "veryfast", "bf": "0", "threads": "4"}
 
 
 class VideoFile:

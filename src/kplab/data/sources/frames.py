@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from abc import ABC, abstractmethod
@@ -99,9 +100,12 @@ class ImageFrames(FrameSource):
         self.names = source.names
 
     def identity(self) -> dict[str, Any]:
-        """Names, sizes and times of change of the files."""
-        states = [self.source.path(i).stat() for i in range(len(self.source))]
-        return {"images": [[n, s.st_size, s.st_mtime_ns] for n, s in zip(self.source.names, states, strict=True)]}
+        """The number of the files, and a hash of their names, sizes and times of change."""
+        digest = hashlib.sha256()
+        for i, name in enumerate(self.source.names):
+            state = self.source.path(i).stat()
+            digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        return {"images": len(self.source), "sha256": digest.hexdigest()}
 
     def frames(self, resumed: Resumed | None = None) -> Iterator[SourceFrame]:
         """Yield the images in order."""

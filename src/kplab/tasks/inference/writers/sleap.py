@@ -34,7 +34,7 @@ TABLES = {
 }  # fmt: skip
 PREDICTED = 1
 #: Rows that are written at once.
-CHUNK = 1000
+CHUNK = 256
 
 
 class Table:
