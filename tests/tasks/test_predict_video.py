@@ -43,7 +43,7 @@ from kplab.tasks.predict import main
 from kplab.viz.video import TICKS, VideoFile, write_video
 
 SKELETON = Skeleton("spots", ("bright", "dark"), ((0, 1),), (0, 1), (0.1, 0.1), "test")
-SIZE, FRAMES = 64, 620
+SIZE, FRAMES = 64, 420
 EVERY = ("csv", "parquet", "slp", "dlc_h5", "dlc_csv", "yolo")
 
 
@@ -144,9 +144,9 @@ OPTIONS: dict[str, Any] = {
 
 def test_numbers_and_times_are_those_of_the_video(run: Run, film: Path, tmp_path: Path) -> None:
     """Oracle: the spots, drawn where they are; times by PyAV. The overlay has the same times, from its first frame on."""
-    (found,) = predict_source(run, film, tmp_path / "out", selection=Selection(3, 100, "20s"), min_score=0.5)
+    (found,) = predict_source(run, film, tmp_path / "out", selection=Selection(3, 100, "15s"), min_score=0.5)
     stated = np.array(times_of(film)) - times_of(film)[0]
-    taken = [i for i in range(100, FRAMES, 3) if stated[i] < 20]
+    taken = [i for i in range(100, FRAMES, 3) if stated[i] < 15]
     table = pd.read_csv(tmp_path / "out" / "keypoints.csv")
     bright = table[table["keypoint"] == "bright"]
     assert bright["frame"].tolist() == taken
@@ -171,7 +171,7 @@ def test_a_killed_prediction_goes_on_to_the_same_bytes(
     predict_source(run, film, tmp_path / "whole", **OPTIONS)
     slow = fake_run(tmp_path, monkeypatch, Brightest(pause=0.02))
     out, context = tmp_path / "killed", multiprocessing.get_context("fork")
-    for least in (40, 250, 400, 600):
+    for least in (40, 250, 390):
         process = context.Process(target=predict_source, args=(slow, film, out), kwargs=OPTIONS)
         process.start()
         lines = 0
@@ -229,7 +229,7 @@ def test_what_a_truncated_video_has_is_kept(
     for name, content in (("cut", data[:middle]), ("holed", data[:middle] + bytes(3000) + data[middle + 3000 :])):
         (tmp_path / f"{name}.mp4").write_bytes(content)
         (found,) = predict_source(run, tmp_path / f"{name}.mp4", tmp_path / name, drawing=Drawing(sheet=0))
-        assert 200 < found.frames < FRAMES - 200
+        assert 100 < found.frames < FRAMES - 100
         assert found.fault is not None
         assert f"{found.frames} frames can be decoded" in found.fault
         card = json.loads((tmp_path / name / "predictions.card.json").read_text())
@@ -241,7 +241,7 @@ def test_what_a_truncated_video_has_is_kept(
     monkey.setattr(Run, "find", lambda *_: run)
     assert main(["run=x", f"source={tmp_path}/cut.mp4", f"out={tmp_path}/cut", "draw=none"]) == 1
     monkey.undo()
-    assert "frames were predicted" in capsys.readouterr().err
+    assert "frames before are complete" in capsys.readouterr().err
 
 
 def test_a_video_that_changes_its_size_is_kept_up_to_there(run: Run, tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_videos_without_a_frame_are_refused(run: Run, film: Path, tmp_path: Path
 def test_a_full_disk_keeps_what_is_done(run: Run, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the journal, in the middle of a line; the same command then goes on."""
     predict_source(run, film, tmp_path / "whole", batch_size=16)
-    write, space = os.write, 60_000
+    write, space = os.write, 40_000
 
     def limited(file: int, data: bytes) -> int:
         nonlocal space
@@ -405,7 +405,7 @@ def test_selections_that_are_impossible(wrong: dict[str, Any], message: str) -> 
 
 def test_the_number_of_selected_frames_is_foreseen(film: Path) -> None:
     source = VideoFrames(film)
-    for selection in (Selection(), Selection(7), Selection(3, 10, 50), Selection(1, None, 40), Selection(4, 600)):
+    for selection in (Selection(), Selection(7), Selection(3, 10, 50), Selection(1, None, 40), Selection(4, 400)):
         assert selection.count(FRAMES, 25.0) == len(list(selection.of(source.frames())))
     assert Selection(end="2s").count(None, 25.0) == 50
     assert Selection().count(None, 25.0) is None

@@ -22,14 +22,14 @@ def frame(position: int, tracks: tuple[int, ...] = (3,)) -> Frame:
 
 
 def test_trails_lie_where_the_tracks_were() -> None:
-    """Four frames back and no further, also behind frames that were followed and not drawn."""
+    """Four frames back and no further, up to the disc of the keypoint, also behind frames that were followed and not drawn."""
     drawing = FrameDrawing(SKELETON, trails=4, captions=())
     for position in range(20):
         drawing.follow(frame(position, (3, 5)))
     picture = drawing.draw(frame(19, (3, 5)))
     for row, track in ((40, 3), (100, 5)):
-        line = (np.abs(picture[row].astype(int) - track_colour(track)) < 40).all(1)  # its edges are smooth
-        assert line[20 + 5 * 15 : 20 + 5 * 19].all()
+        line = (np.abs(picture[row].astype(int) - track_colour(track)) < 40).all(1)  # smooth edges
+        assert line[20 + 5 * 15 : 20 + 5 * 19 - 4].all()
         assert not line[: 20 + 5 * 15 - 2].any()
     drawing.follow(frame(20, ()))
     assert not drawing.draw(frame(20, ())).any() or set(drawing.trails) == {3, 5}

@@ -109,6 +109,6 @@ def _source(run: Run, config: DictConfig, options: dict[str, Any]) -> int:
         print(printable(f"predictions: {result.path}"))
     early = [result for result in found if result.fault]
     for result in early:
-        message = f"kplab predict: {result.fault} {result.frames} frames were predicted: {result.path.parent}"
-        print(printable(message), file=sys.stderr)
+        kept = f"The results of the {result.frames} frames before are complete: {result.path.parent}"
+        print(printable(f"kplab predict: {result.fault}\n{kept}"), file=sys.stderr)
     return 1 if early else 0
