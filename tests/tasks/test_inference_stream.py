@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -20,9 +21,10 @@ from rich.console import Console
 from rich.text import Text
 
 from kplab.data import images as reading
-from kplab.data.regions import Regions, image_regions
+from kplab.data.regions import Regions, image_regions, predicted_regions
 from kplab.data.sources.arrays import ArraySource
 from kplab.data.sources.files import FileSource, check_files
+from kplab.data.sources.frames import SourceFrame
 from kplab.errors import ConfigError, DataError
 from kplab.runs.files import replacing_text
 from kplab.structures.frames import Frame
@@ -34,7 +36,7 @@ from kplab.structures.sample import Batch
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks.inference.assembly import Assembly
 from kplab.tasks.inference.progress import WIDTH, bar, track_images, working
-from kplab.tasks.inference.stream import stream_poses, write_behind
+from kplab.tasks.inference.stream import FramePredictor, stream_poses, write_behind
 from kplab.tasks.inference.writers.coco import ResultsFile
 from kplab.tasks.inference.writers.tables import KeypointTable
 from kplab.tasks.training.one_pass import fit_one_pass
@@ -150,6 +152,42 @@ def test_regions_of_an_image_that_lie_in_several_batches_are_one_image() -> None
     assert [len(best[i]) for i in range(4)] == [0, 1, 1, 0]
     assert best[1].score == [0.9]
     np.testing.assert_allclose(best[2].xy[0], spots[2], atol=0.51)
+
+
+class Twice(Brightest):
+    """A detector: for each bright spot in a view two boxes, and none in views whose first pixel is dark."""
+
+    def predict(self, batch: Batch, flip_test: bool = False) -> list[Poses]:
+        out = []
+        for image, poses in zip(batch.images.float().mean(1).numpy(), super().predict(batch), strict=True):
+            centre = np.repeat(poses.xy[:, 0], 2, axis=0)
+            box = np.hstack([centre - [[9], [6]], centre + [[9], [6]]])
+            found = Poses.make(np.repeat(poses.xy, 2, axis=0), score=np.array([0.9, 0.6]), box=box)
+            out.append(found if image[0, 0] > 64 else found[:0])
+        return out
+
+
+@pytest.mark.parametrize("detected", [True, False])
+def test_a_stream_of_frames_gives_the_poses_of_images(detected: bool) -> None:
+    """Oracle: the stream of images by index, with the boxes of a detector and without, over batches of other sizes."""
+    source, _ = lit(11)
+    source.images[4][:8, :8] = 0
+    detector = Twice() if detected else None
+    regions = None
+    if detector is not None:
+        regions = predicted_regions((poses for _, poses in stream_poses(detector, source, workers=0)), 1.25)
+    wanted = dict(stream_poses(Brightest(), source, regions, batch_size=4, workers=0))
+    predictor = FramePredictor(Brightest(), Assembly(not detected), detector, 1.25, batch_size=3)
+    shots = [SourceFrame(2 * i, str(i), i / 10, partial(source.read, i)) for i in range(11)]
+    batches = list(predictor.predict(shots))
+    assert [len(batch) for batch in batches] == [3, 3, 3, 2]
+    frames = [frame for batch in batches for frame in batch]
+    assert [(f.index, f.name, f.time, f.size) for f in frames] == [(2 * i, str(i), i / 10, (64, 64)) for i in range(11)]
+    for i, frame in enumerate(frames):
+        for field in ("xy", "score", "box"):
+            np.testing.assert_array_equal(getattr(frame.poses, field), getattr(wanted[i], field))
+        assert frame.image is source.read(i)
+    assert sum(len(frame.poses) for frame in frames) == (20 if detected else 11)
 
 
 def test_regions_out_of_order_are_refused() -> None:

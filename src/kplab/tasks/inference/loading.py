@@ -150,9 +150,10 @@ class LoadedRun:
         Raises:
             RunError: the detector's run is missing or incomplete.
         """
-        if self.config.regions != "detected":
+        detector = self.load_detector()
+        if detector is None:
             return None
-        found = stream_poses(self._detector(), source, batch_size=batch_size)
+        found = stream_poses(detector, source, batch_size=batch_size)
         return predicted_regions((poses for _, poses in found), self.config.padding)
 
     def frame_predictor(self, batch_size: int = 32) -> FramePredictor:
@@ -164,18 +165,25 @@ class LoadedRun:
         Raises:
             RunError: the detector's run is missing or incomplete.
         """
-        detected = self.config.regions == "detected"
-        kind = "detected" if detected else "image"
+        detector = self.load_detector()
+        kind = "image" if detector is None else "detected"
         return FramePredictor(
             self.model.for_regions(kind),
             self.assembly(kind),
-            self._detector() if detected else None,
+            detector,
             float(self.config.padding),
             self.flip_test,
             batch_size,
         )
 
-    def _detector(self) -> Model:
+    def load_detector(self) -> Model | None:
+        """The model of ``detector_run`` if the run reads detected boxes, else None.
+
+        Raises:
+            RunError: the detector's run is missing or incomplete.
+        """
+        if self.config.regions != "detected":
+            return None
         run = Run.find(str(self.config.detector_run), Path(self.config.runs_dir))
         return load_model(run, device=self.device)[0]
 
