@@ -161,7 +161,8 @@ class Twice(Brightest):
         out = []
         for image, poses in zip(batch.images.float().mean(1).numpy(), super().predict(batch), strict=True):
             centre = np.repeat(poses.xy[:, 0], 2, axis=0)
-            box = np.hstack([centre - [[9], [6]], centre + [[9], [6]]])
+            half = np.array([[9.0], [6.0]])
+            box = np.hstack([centre - half, centre + half])
             found = Poses.make(np.repeat(poses.xy, 2, axis=0), score=np.array([0.9, 0.6]), box=box)
             out.append(found if image[0, 0] > 64 else found[:0])
         return out
