@@ -36,7 +36,7 @@ from kplab.structures.skeleton import Skeleton
 from kplab.tasks.inference import predict_source as module
 from kplab.tasks.inference.assembly import Assembly
 from kplab.tasks.inference.journal import Journal
-from kplab.tasks.inference.predict_source import predict_source
+from kplab.tasks.inference.predict_source import Stages, predict_source
 from kplab.tasks.inference.stream import FramePredictor
 from kplab.tasks.inference.writers.pictures import Drawing
 from kplab.tasks.predict import main
@@ -138,7 +138,7 @@ class Later:
 
 
 OPTIONS: dict[str, Any] = {
-    "write": EVERY, "drawing": Drawing(trails=20), "batch_size": 16, "make_stages": lambda loaded: [Later()],
+    "write": EVERY, "drawing": Drawing(trails=20), "batch_size": 16, "stages": Stages({"tracker": "later"}, lambda loaded: [Later()]),
 }  # fmt: skip
 
 

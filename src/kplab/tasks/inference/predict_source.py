@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,21 @@ WAITING = 16
 
 
 @dataclass(frozen=True)
+class Stages:
+    """What changes the poses of frames in order: tracking, filling, smoothing.
+
+    Args:
+        options: that identify the prediction, by name.
+        build: from the loaded run to new stages.
+        need_images: whether frames must have their images, also those that were predicted before an interruption.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    build: Callable[[LoadedRun], Sequence[Stage]] = lambda loaded: ()
+    need_images: bool = False
+
+
+@dataclass(frozen=True)
 class Predicted:
     """The result of predicting one source.
 
@@ -76,8 +91,7 @@ def predict_source(
     min_score: float = 0.0,
     write: Sequence[str] = ("csv",),
     drawing: Drawing = Drawing(),  # noqa: B008  # frozen
-    stages: Mapping[str, Any] | None = None,
-    make_stages: Callable[[LoadedRun], Sequence[Stage]] | None = None,
+    stages: Stages | None = None,
 ) -> list[Predicted]:
     """Predict images, videos, a camera or a folder that grows into ``predictions.json``, tables and drawings.
 
@@ -100,8 +114,7 @@ def predict_source(
         min_score: instances with a lower score are left out.
         write: formats besides COCO's, see ``WRITERS``.
         drawing: what is drawn.
-        stages: options of tracking and smoothing, which identify the prediction.
-        make_stages: from the loaded run to a new list of ``Stage``; None: none.
+        stages: tracking and smoothing; None: none.
 
     Raises:
         DataError: there is no image and no video, or images are damaged.
@@ -126,7 +139,7 @@ def predict_source(
                 print(
                     "this model was trained on boxes, and new images have none: each image is taken for one subject's box"
                 )
-        results.append(job.run(loaded, batch_size, dict(stages or {}), make_stages(loaded) if make_stages else []))
+        results.append(job.run(loaded, batch_size, stages or Stages()))
     return results
 
 
@@ -177,7 +190,7 @@ class Job:
         beside = [self.path, card_path(self.path), record_path(self.path)]
         return [*beside, *(self.out / name for name in (*tables, "overlay.mp4", "contact_sheet.png"))]
 
-    def run(self, loaded: LoadedRun, batch_size: int, options: dict[str, Any], stages: Sequence[Stage]) -> Predicted:
+    def run(self, loaded: LoadedRun, batch_size: int, stages: Stages) -> Predicted:
         """Predict, or go on; returns what was made.
 
         Raises:
@@ -196,7 +209,7 @@ class Job:
                 "min_score": self.min_score,
                 **asdict(self.selection),
                 "draw": asdict(self.drawing),
-                **options,
+                **stages.options,
             },
         }
         with Journal(self.journal_path, made_from, len(skeleton), 1 if live else batch_size) as journal:
@@ -237,15 +250,14 @@ class Job:
         self,
         loaded: LoadedRun,
         predictor: FramePredictor,
-        stages: Sequence[Stage],
+        stages: Stages,
         journal: Journal,
         made_from: Mapping[str, Any],
     ) -> Predicted:
         skeleton, source = loaded.skeleton, self.source
         unit = "frames" if source.timed else "images"
         pictures = Pictures(self.out, self.parts, self.drawing, skeleton, source.rate, source.timed, source.names)
-        every = any(getattr(stage, "needs_image", False) for stage in stages)
-        raw = self._frames(predictor, journal, (lambda *_: True) if every else pictures.wants)
+        raw = self._frames(predictor, journal, (lambda *_: True) if stages.need_images else pictures.wants)
         total = self.selection.count(source.total, source.rate)
         shown = track_images(raw, total, f"predicting {source.label}", unit=unit)
         count, last = 0, 0.0
@@ -263,7 +275,7 @@ class Job:
                     pictures.add(position, frame)
                     count, last = position + 1, frame.time
 
-                write_behind(enumerate(process(shown, stages)), write, WAITING)
+                write_behind(enumerate(process(shown, stages.build(loaded))), write, WAITING)
                 if not count:
                     raise DataError(self.fault or f"{source.label}: no frame lies between start and end.")
             drawn = pictures.finish()
