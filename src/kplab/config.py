@@ -147,7 +147,7 @@ def explain(verb: str, message: str, overrides: list[str], known: list[str]) -> 
         groups = sorted(p.name for p in conf_dir().iterdir() if p.is_dir())
         return f"unknown override '{asked}'. Groups: {', '.join(groups)}."
     if "mismatched input" in first or "token recognition" in first or "extraneous input" in first:
-        first += ". A value that holds , = : ( ) [ ] { } or quotes wants quotes of its own: images='\"a=b, c\"'"
+        first += ". A value that holds , = : ( ) [ ] { } or quotes wants quotes of its own: source='\"a=b, c\"'"
     if first.startswith(("Error parsing override", "LexerNoViableAlt")):
         first += ". Overrides are key=value"
     return f"{first} (kplab {verb} {' '.join(overrides)})"
