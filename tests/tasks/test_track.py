@@ -21,21 +21,21 @@ SKELETON = Skeleton.from_config(compose("track", ["predictions=x", "skeleton=fly
 SHAPE = np.random.default_rng(0).uniform(0, 60, (13, 2))
 
 
-def predicted(folder: Path, video: dict[str, float] | None = None, names: str = "clip.mp4#{:06d}") -> Path:
+def predicted(folder: Path, timed: bool = True, names: str = "clip.mp4#{:06d}") -> Path:
     """Two flies that walk towards each other for 20 frames, of which frame 7 is missing, in changing order."""
     poses = {}
     for i in range(20):
         xy = (SHAPE + np.array([[[5 * i, 0]], [[300 - 5 * i, 80]]]))[:: 1 - 2 * (i % 2)]
         if i != 7:
             poses[i + 1] = Poses.make(xy, score=np.full(2, 0.8))
-    card = {"run": "r", "video": {"frames": 20, "seconds": 1.9} if video is None else video}
+    card = {"run": "r", **({"times": {str(i): (i - 1) / 10 for i in poses}} if timed else {})}
     return Predictions(SKELETON, poses, card, {i: names.format(i - 1) for i in poses}).write(
         folder / "predictions.json"
     )
 
 
 def test_tracks_are_written_with_their_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Poses are those of the predictions; the skeleton and the rate are those of their card."""
+    """Poses are those of the predictions; the skeleton and the times are those of their card."""
     path = predicted(tmp_path)
     main([f"predictions={path}"])
     assert "19 frames, 38 poses, 2 tracks, 0 poses without one" in capsys.readouterr().out
@@ -50,7 +50,8 @@ def test_tracks_are_written_with_their_record(tmp_path: Path, capsys: pytest.Cap
         assert sorted(after.poses[image].track.tolist()) == [0, 1]
         # the fly on the left is the first one of the first frame
         assert (poses.xy[0, 0, 1] < 80) == (first == 0)
-    assert (after.card["run"], after.card["rate"]) == ("r", pytest.approx(10))
+    assert after.card["run"] == "r"
+    assert after.card["times"] == before.card["times"]
     assert after.card["tracker"]["min_hits"] == 3
     with pytest.raises(ConfigError, match="would be written over the predictions"):
         main([f"predictions={written}", "tracker=null"])
@@ -89,27 +90,27 @@ def test_tracks_are_scored_against_a_sleap_file(
 
 
 @pytest.mark.parametrize(
-    ("video", "names", "overrides", "error", "message"),
+    ("timed", "names", "overrides", "error", "message"),
     [
-        ({}, "clip.mp4#{:06d}", [], ConfigError, "does not state the frames per second"),
-        ({}, "clip.mp4#{:06d}", ["rate=-1"], ConfigError, "must be positive"),
-        (None, "{:06d}.png", [], DataError, "no frame of a video"),
-        (None, "clip.mp4#{:06d}", ["min_oks=0"], ConfigError, "min_oks is 0"),
-        (None, "clip.mp4#{:06d}", ["tracker.subject=2"], ConfigError, "tracker has no key 'subject'"),
-        (None, "clip.mp4#{:06d}", ["tracker.appearance_weight=1"], ConfigError, "features of a network"),
-        (None, "clip.mp4#{:06d}", ["truth=truth.csv"], ConfigError, "SLEAP file"),
-        (None, "clip.mp4#{:06d}", ["truth=truth.slp"], DataError, "no such SLEAP file"),
+        (False, "clip.mp4#{:06d}", [], ConfigError, "does not state the times of its frames"),
+        (False, "clip.mp4#{:06d}", ["rate=-1"], ConfigError, "must be positive"),
+        (True, "{:06d}.png", [], DataError, "no frame of a video"),
+        (True, "clip.mp4#{:06d}", ["min_oks=0"], ConfigError, "min_oks is 0"),
+        (True, "clip.mp4#{:06d}", ["tracker.subject=2"], ConfigError, "tracker has no key 'subject'"),
+        (True, "clip.mp4#{:06d}", ["tracker.appearance_weight=1"], ConfigError, "features of a network"),
+        (True, "clip.mp4#{:06d}", ["truth=truth.csv"], ConfigError, "SLEAP file"),
+        (True, "clip.mp4#{:06d}", ["truth=truth.slp"], DataError, "no such SLEAP file"),
     ],
 )
 def test_mistakes_are_told(
     tmp_path: Path,
-    video: dict[str, float] | None,
+    timed: bool,
     names: str,
     overrides: list[str],
     error: type[Exception],
     message: str,
 ) -> None:
-    path = predicted(tmp_path, video, names)
+    path = predicted(tmp_path, timed, names)
     with pytest.raises(error, match=message):
         main([f"predictions={path}", *overrides])
     assert not (tmp_path / "predictions.tracked.json").exists()

@@ -121,13 +121,20 @@ def result_rows(image_id: int, poses: Poses) -> list[dict[str, Any]]:
     return rows
 
 
-def write_card(path: Path, card: Mapping[str, Any], skeleton: Skeleton, files: Iterable[tuple[int, str]]) -> None:
+def write_card(
+    path: Path,
+    card: Mapping[str, Any],
+    skeleton: Skeleton,
+    files: Iterable[tuple[int, str]],
+    times: Iterable[tuple[int, float]] = (),
+) -> None:
     """Write the card of a results file beside it, without all names in memory.
 
     Args:
         path: the results file, complete.
         card: how the predictions were made.
         files: image id and file name of every image that was predicted, in the order of ids.
+        times: image id and time of every frame of a video, seconds, in the same order; empty for images.
     """
     content = {
         **card,
@@ -137,12 +144,17 @@ def write_card(path: Path, card: Mapping[str, Any], skeleton: Skeleton, files: I
         "sha256": file_hash(path),
     }
     with replacing_text(card_path(path)) as file:
-        file.write(json.dumps(content, indent=1).removesuffix("\n}") + ',\n "images": {')
-        separator = "\n"
-        for image_id, name in files:
-            file.write(f'{separator}  "{image_id}": {json.dumps(name)}')
-            separator = ",\n"
-        file.write("\n }\n}" if separator != "\n" else "}\n}")
+        file.write(json.dumps(content, indent=1).removesuffix("\n}"))
+        for name, entries in (("images", files), ("times", times)):
+            separator = f',\n "{name}": {{\n'
+            for image_id, value in entries:
+                file.write(f'{separator}  "{image_id}": {json.dumps(value)}')
+                separator = ",\n"
+            if separator == ",\n":
+                file.write("\n }")
+            elif name == "images":
+                file.write(',\n "images": {}')
+        file.write("\n}")
 
 
 def _json(path: Path, kind: type, what: str) -> Any:

@@ -40,6 +40,9 @@ class Options:
     start: Any = None
     end: Any = None
     rate: float = 25
+    tracker: dict[str, Any] | None = None
+    fill: dict[str, Any] | None = None
+    smooth: dict[str, Any] | None = None
     min_score: float = 0.0
     write: list[str] = field(default_factory=lambda: ["csv"])
     draw: str = "auto"
@@ -83,6 +86,7 @@ def _source(run: Run, config: DictConfig, options: dict[str, Any]) -> int:
 
     from kplab.data.sources.frames import Selection
     from kplab.tasks.inference.predict_source import predict_source
+    from kplab.tasks.inference.tracking.stages import configured_stages
     from kplab.tasks.inference.writers.pictures import Drawing
 
     if config.dataset or config.regions:
@@ -103,6 +107,7 @@ def _source(run: Run, config: DictConfig, options: dict[str, Any]) -> int:
         min_score=config.min_score,
         write=list(config.write),
         drawing=drawing,
+        stages=configured_stages(config),
         **options,
     )
     for result in found:

@@ -38,7 +38,7 @@ class VideoPoses:
         poses: number of frame, from 0, to its poses; ascending.
         names: of the frames.
         image_id: of the frames in results files.
-        rate: frames per second.
+        times: of the frames, seconds.
         card: how the poses were predicted.
     """
 
@@ -46,7 +46,7 @@ class VideoPoses:
     poses: dict[int, Poses]
     names: dict[int, str]
     image_id: dict[int, int]
-    rate: float
+    times: dict[int, float]
     card: Mapping[str, Any]
 
 
@@ -72,16 +72,17 @@ def read_video_poses(path: Path, skeleton: Skeleton, rate: float | None = None) 
 
     Args:
         skeleton: of the poses; a SLEAP file may have some of its keypoints only.
-        rate: frames per second; None: as the card of the results file states.
+        rate: frames per second; None: frames have the times that the card of the results file states.
 
     Raises:
         DataError: the file can't be read, or its frames have no numbers.
-        ConfigError: the rate is neither given nor stated, or is not positive.
+        ConfigError: the rate is not positive, or neither a rate is given nor times are stated.
     """
     if path.suffix.lower() == SLEAP:
         poses = sleap.read_frames(path, skeleton, predicted=True)
         names = {frame: f"{path.stem}#{frame:06d}" for frame in poses}
-        return VideoPoses(path, poses, names, {f: f + 1 for f in poses}, _rate(path, rate, {}), {})
+        image_id = {f: f + 1 for f in poses}
+        return VideoPoses(path, poses, names, image_id, _times(path, image_id, rate, {}), {})
     found = read_predictions(path, skeleton, recorded=False)
     numbers = {image: _frame_number(path, image, found) for image in sorted(found.poses)}
     order = sorted(numbers, key=numbers.__getitem__)
@@ -92,7 +93,7 @@ def read_video_poses(path: Path, skeleton: Skeleton, rate: float | None = None) 
         {numbers[i]: found.poses[i] for i in order},
         {numbers[i]: found.files.get(i, f"{path.stem}#{numbers[i]:06d}") for i in order},
         {numbers[i]: i for i in order},
-        _rate(path, rate, found.card),
+        _times(path, {numbers[i]: i for i in order}, rate, found.card),
         found.card,
     )
 
@@ -108,16 +109,18 @@ def _frame_number(path: Path, image: int, found: Predictions) -> int:
     return int(number.group(1))
 
 
-def _rate(path: Path, given: float | None, card: Mapping[str, Any]) -> float:
-    """Frames per second: as given, or as the card of predictions or of tracks states."""
+def _times(path: Path, image_id: Mapping[int, int], rate: float | None, card: Mapping[str, Any]) -> dict[int, float]:
+    """Seconds of frames by their number: at a constant rate where it is given, else as the card states."""
+    if rate is not None:
+        if not 0 < rate < LIMIT:
+            raise ConfigError(f"{path}: the rate is {rate}, but must be positive. Name the frames per second: rate=25.")
+        return {number: number / rate for number in image_id}
     try:
-        video = card.get("video", {})
-        rate = given or float(card["rate"] if "rate" in card else (video["frames"] - 1) / video["seconds"])
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
-        raise ConfigError(f"{path}: does not state the frames per second of its video. Name them: rate=25.") from None
-    if not 0 < rate < LIMIT:
-        raise ConfigError(f"{path}: its rate is {rate}, but must be positive. Name the frames per second: rate=25.")
-    return rate
+        return {number: float(card["times"][str(i)]) for number, i in image_id.items()}
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(
+            f"{path}: does not state the times of its frames. Name the frames per second: rate=25."
+        ) from None
 
 
 def track_frames(video: VideoPoses, skeleton: Skeleton, config: DictConfig) -> list[Frame]:
@@ -133,7 +136,7 @@ def track_frames(video: VideoPoses, skeleton: Skeleton, config: DictConfig) -> l
     tracked = config.tracker is not None or any((p.track >= 0).any() for p in video.poses.values())
     if stages and not tracked:
         raise ConfigError(f"{video.path}: has no tracks, which fill and smooth need. Add a tracker: tracker=oks.")
-    frames = (Frame(n, video.names[n], n / video.rate, poses) for n, poses in video.poses.items())
+    frames = (Frame(n, video.names[n], video.times[n], poses) for n, poses in video.poses.items())
     return list(process(frames, stages))
 
 
@@ -146,7 +149,8 @@ def write_tracks(
         raise ConfigError(f"{path}: the tracks would be written over the predictions. Name another folder: out=DIR.")
     check_inside(folder, path, card_path(path), record_path(path))
     kept = {key: value for key, value in video.card.items() if key not in ("sha256", "images")}
-    card = {**kept, "rate": video.rate, **{key: configs.plain(config[key]) or None for key in KEYS}}
+    times = {str(video.image_id[n]): time for n, time in video.times.items()}
+    card = {**kept, "times": times, **{key: configs.plain(config[key]) or None for key in KEYS}}
     ids = video.image_id
     found = {ids[f.index]: f.poses for f in frames}
     Predictions(skeleton, found, card, {ids[f.index]: f.name for f in frames}).write(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import math
 import signal
 import sys
 import threading
@@ -270,7 +271,7 @@ class Job:
                     nonlocal count, last
                     frame = replace(frame, poses=frame.poses[frame.poses.score >= self.min_score])
                     # COCO counts images from 1
-                    results.add(frame.index + 1, frame.poses, frame.name)
+                    results.add(frame.index + 1, frame.poses, frame.name, frame.time if source.timed else math.nan)
                     add(frame)
                     pictures.add(position, frame)
                     count, last = position + 1, frame.time
@@ -285,6 +286,7 @@ class Job:
                 "min_score": self.min_score,
                 "selection": asdict(self.selection),
             }
+            card |= dict(stages.options)
             if self.fault:
                 card["incomplete"] = self.fault
             if isinstance(source, VideoFrames):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from array import array
 from collections.abc import Iterator, Mapping
@@ -34,19 +35,23 @@ class ResultsFile:
         self.spool = tempfile.TemporaryFile("w+b", dir=path.parent)  # noqa: SIM115  # closed by __exit__
         #: image id, place in the spool, length of the results and of the name, one image after the other
         self.places = array("q")
+        #: of each image, seconds; NaN where it has none
+        self.times = array("d")
         self.poses = 0
 
-    def add(self, image_id: int, poses: Poses, name: str = "") -> None:
+    def add(self, image_id: int, poses: Poses, name: str = "", time: float = math.nan) -> None:
         """Write the results of one image, source pixels.
 
         Args:
             image_id: of the image.
             poses: found in it.
             name: of its file, for the card.
+            time: of a frame of a video, seconds, for the card.
         """
         rows = result_rows(image_id, poses)
         text, called = json.dumps(rows)[1:-1].encode(), name.encode()
         self.places.extend((image_id, self.spool.tell(), len(text), len(called)))
+        self.times.append(time)
         self.spool.write(text + called)
         self.poses += len(rows)
 
@@ -57,7 +62,8 @@ class ResultsFile:
             card: how the predictions were made.
         """
         table = np.array(self.places, dtype=np.int64).reshape(-1, 4)
-        table = table[np.argsort(table[:, 0], kind="stable")]
+        order = np.argsort(table[:, 0], kind="stable")
+        table, times = table[order], np.array(self.times)[order]
 
         def names() -> Iterator[tuple[int, str]]:
             for image_id, start, length, called in table.tolist():
@@ -73,7 +79,8 @@ class ResultsFile:
                     file.write(separator + self.spool.read(length).decode())
                     separator = ", "
             file.write("]")
-        write_card(self.path, card, self.skeleton, names())
+        timed = ((int(table[i, 0]), round(float(times[i]), 6)) for i in np.flatnonzero(np.isfinite(times)))
+        write_card(self.path, card, self.skeleton, names(), timed)
         return self.path
 
     def __enter__(self) -> Self:
