@@ -33,11 +33,14 @@ from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 from kplab.structures.sample import Batch
 from kplab.structures.skeleton import Skeleton
+from kplab.tasks import compose
+from kplab.tasks.evaluation.tracks import read_video_poses
 from kplab.tasks.inference import predict_source as module
 from kplab.tasks.inference.assembly import Assembly
 from kplab.tasks.inference.journal import Journal
 from kplab.tasks.inference.predict_source import Stages, predict_source
 from kplab.tasks.inference.stream import FramePredictor
+from kplab.tasks.inference.tracking.stages import configured_stages
 from kplab.tasks.inference.writers.pictures import Drawing
 from kplab.tasks.predict import main
 from kplab.viz.video import TICKS, VideoFile, write_video
@@ -461,3 +464,25 @@ def test_the_overlay_starts_at_once_in_browsers(run: Run, film: Path, tmp_path: 
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
         assert stream.time_base.denominator == TICKS
+
+
+def test_tracks_by_the_options_of_the_command(run: Run, film: Path, tmp_path: Path) -> None:
+    """Identities are in all outputs; the card has the options and the times of the frames, from which kplab track works."""
+    chosen = ["run=x", "source=y", "tracker=oks", "tracker.min_hits=2", "smooth=one_euro", "fill=linear"]
+    stages = configured_stages(compose("predict", chosen))
+    (plain,) = predict_source(run, film, tmp_path / "plain", selection=Selection(every=2, end=60))
+    (found,) = predict_source(run, film, tmp_path / "out", selection=Selection(every=2, end=60), stages=stages)
+    before, after = (Predictions.read(p.path, SKELETON) for p in (plain, found))
+    table = pd.read_csv(tmp_path / "out" / "keypoints.csv")
+    assert table["track"].notna().mean() > 0.95
+    assert set(table["track"].dropna()) == {0}
+    assert after.card["tracker"]["min_hits"] == 2
+    assert after.card["smooth"]["beta"] == 0.5
+    assert before.card["times"] == after.card["times"]
+    assert list(after.card["times"].values()) == pytest.approx(np.array(times_of(film))[:60:2] - times_of(film)[0])
+    moved = [np.abs(after.poses[i].xy - before.poses[i].xy).max() for i in list(before.poses)[1:]]
+    assert max(moved) > 0.1, "smoothed"
+    with pytest.raises(ConfigError, match=r"fill and smooth need tracks. Add a tracker"):
+        configured_stages(compose("predict", ["run=x", "source=y", "fill=linear", "smooth=one_euro"]))
+    video = read_video_poses(plain.path, SKELETON)
+    assert list(video.times.values()) == pytest.approx(list(after.card["times"].values()))

@@ -269,14 +269,14 @@ class Job:
 
                 def write(position: int, frame: Frame) -> None:
                     nonlocal count, last
-                    frame = replace(frame, poses=frame.poses[frame.poses.score >= self.min_score])
                     # COCO counts images from 1
                     results.add(frame.index + 1, frame.poses, frame.name, frame.time if source.timed else math.nan)
                     add(frame)
                     pictures.add(position, frame)
                     count, last = position + 1, frame.time
 
-                write_behind(enumerate(process(shown, stages.build(loaded))), write, WAITING)
+                sure = (replace(f, poses=f.poses[f.poses.score >= self.min_score]) for f in shown)
+                write_behind(enumerate(process(sure, stages.build(loaded))), write, WAITING)
                 if not count:
                     raise DataError(self.fault or f"{source.label}: no frame lies between start and end.")
             drawn = pictures.finish()
