@@ -143,10 +143,15 @@ def test_keypoints_are_those_of_the_picture() -> None:
 
 
 def test_photographs_of_hands(real_data: Path) -> None:
-    """Labelled photographs of hands are read, and each gets a nearest gesture; there is no truth about gestures in them."""
-    folder = real_data / "cmu_hand_10" / "manual_train"
-    found = [json.loads(path.read_text())["hand_pts"] for path in sorted(folder.glob("*.json"))]
-    xy = np.array(found)[..., :2]
-    result = Gestures.learn(hands(KNOWN, 20, 5)).classify(xy)
-    assert len(xy) == 10
-    assert np.isfinite(result.distance).all()
+    """Two photographs whose gestures are plain to see, by their labelled keypoints and rendered examples alone."""
+    model = Gestures.learn(hands(list(GESTURES), 40, 7))
+    folder = real_data / "mmpose_samples"
+    for name, image, gesture in (
+        ("panoptic", "005880453_01_r.jpg", "thumb"),
+        ("onehand10k", "1402.jpg", "ring"),
+    ):
+        labels = json.loads((folder / name / f"test_{name}.json").read_text())
+        ids = [row["id"] for row in labels["images"] if row["file_name"].endswith(image)]
+        (points,) = [row["keypoints"] for row in labels["annotations"] if row["image_id"] in ids]
+        xy = np.array(points, dtype=float).reshape(-1, 3)[:, :2]
+        assert model.classify(xy[None]).nearest[0] == gesture

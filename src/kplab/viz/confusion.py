@@ -10,16 +10,17 @@ from matplotlib.figure import Figure
 from kplab.viz import look
 
 
-def confusion(true: Sequence[str], found: Sequence[str], title: str = "") -> Figure:
-    """Counts of each pair of a true and a found name; the names found alone, such as "unknown", are the last columns.
+def confusion(true: Sequence[str], found: Sequence[str], title: str = "", last: str = "unknown") -> Figure:
+    """Counts of each pair of a true and a found name.
 
     Args:
         true: true name of each case.
         found: name that was found.
         title: of the figure.
+        last: name whose row and column are the last ones.
     """
-    rows = list(dict.fromkeys(true))
-    columns = rows + [name for name in dict.fromkeys(found) if name not in rows]
+    names = sorted(dict.fromkeys([*true, *found]), key=lambda name: name == last)
+    rows, columns = [n for n in names if n in true], [n for n in names if n in found]
     counts = np.zeros((len(rows), len(columns)), dtype=int)
     np.add.at(counts, ([rows.index(t) for t in true], [columns.index(f) for f in found]), 1)
     plot, (panel,) = look.figure(size=(1.6 + 0.5 * len(columns), 1.3 + 0.36 * len(rows)))

@@ -42,7 +42,7 @@ def outlines(
         corners = np.asarray(shape) * scale
         x, y = (float(v) for v in corners[corners[:, 1].argmin()])
         x = min(max(x, 2.0), max(2.0, canvas.shape[1] - _font().getlength(name) - 2))
-        pen.text((x, max(y - 18, 2.0)), name, colour, _font(), stroke_width=2, stroke_fill=_CASING)
+        pen.text((x, y - 18 if y > 20 else y + 4), name, colour, _font(), stroke_width=2, stroke_fill=_CASING)
     return np.array(picture)
 
 
