@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import h5py
@@ -17,9 +18,9 @@ from kplab.structures.skeleton import Skeleton
 def test_two_flies(real_data: Path) -> None:
     """Distances of all steps, time in a circle and time near each other, of 1,500 frames at 25 a second."""
     with h5py.File(real_data / "sleap_videos" / "clip.slp") as file:
+        meta = json.loads(file["metadata"].attrs["json"])
         frames, instances, points = (file[name][:] for name in ("frames", "instances", "points"))
-    nodes = ["hindlegL4", "wingR", "head", "eyeR", "eyeL", "forelegR4", "abdomen", "thorax"]
-    nodes += ["midlegL4", "forelegL4", "midlegR4", "hindlegR4", "wingL"]
+    nodes = [meta["nodes"][node["id"]]["name"] for node in meta["skeletons"][0]["nodes"]]
     named = {"name": "fly", "keypoints": nodes, "flip_pairs": [], "sigmas": "uniform"}
     poses, files, thorax = {}, {}, np.full((2, 1500, 2), np.nan)
     for row in frames:
@@ -28,7 +29,7 @@ def test_two_flies(real_data: Path) -> None:
         xy = np.array([[tuple(p)[:2] for p in points[i["point_id_start"] :][:13]] for i in here])
         poses[number + 1] = Poses.make(xy + 0.5, track=here["track"])
         files[number + 1] = f"clip.mp4#{number:06d}"
-        thorax[here["track"], number] = xy[:, 7] + 0.5
+        thorax[here["track"], number] = xy[:, nodes.index("thorax")] + 0.5
     predictions = Predictions(Skeleton.from_config(named), poses, files=files)
     tracks = Trajectories.of(predictions, times_at(predictions, 25), "thorax", ("abdomen", "head"))
     np.testing.assert_array_equal(tracks.xy, thorax)
