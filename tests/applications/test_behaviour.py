@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kplab.applications.behaviour import Behaviour, Measures, Trajectories, times_at, times_in
+from kplab.applications.behaviour import Behaviour, Measures
+from kplab.applications.trajectories import Trajectories, times_at, times_in
 from kplab.applications.zones import Circle, Polygon
 from kplab.errors import ConfigError, DataError
 from kplab.structures.poses import Poses

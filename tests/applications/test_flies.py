@@ -8,7 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from kplab.applications.behaviour import Measures, Trajectories, times_at
+from kplab.applications.behaviour import Measures
+from kplab.applications.trajectories import Trajectories, times_at
 from kplab.applications.zones import Circle
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions

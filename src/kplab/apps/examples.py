@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from kplab import api
-from kplab.applications.behaviour import times_at, times_in
 from kplab.applications.gestures import Gestures
+from kplab.applications.trajectories import Trajectories, times_at, times_in
+from kplab.applications.zones import Circle
 from kplab.apps import course
 from kplab.classical.recognition import ObjectMemory
 from kplab.data.sources.arrays import open_source
@@ -190,3 +193,33 @@ def recognised(memory: ObjectMemory, image: np.ndarray, scale: float = 1.5) -> t
     named = {f"{f.name} {f.score:.2f}": f.outline for f in found if f.score >= 0.5}
     words = ", ".join(f"{f.name}: score {f.score:.2f}, {f.matches} matches" for f in found[:2])
     return paths.outlines(image, named, scale), words or "no feature matches"
+
+
+def write_pictures(folder: Path) -> list[Path]:
+    """Write the pictures of docs/applications_behaviour.md, as JPEG: ``python -m kplab.apps.examples docs/pictures``."""
+    names = ("open", "fist", "point", "two", "thumb", "relaxed", "four", "horns")
+    memory = Gestures.learn(hands(names[:-1], 20, 1, 0.03))
+    answers = [asked(memory, name, 2, 0.03) for name in names]
+    predictions, times, picture, _ = recording(None, None, None)
+    tracks = Trajectories.of(predictions, times, "thorax", ("abdomen", "head"))
+    zones = {"corner": Circle("corner", (190.0, 60.0), 30.0).outline()}
+    walked = [paths.paths(paths.outlines(picture(i), zones, 2.0), 2.0 * tracks.xy[:, : i + 1]) for i in (60, 230)]
+    prints, distractors = objects(None)
+    cards = ObjectMemory.learn(prints, distractors)
+    shown = [recognised(cards, image, 1.0) for _, image, _ in card_pictures(prints, 8)]
+    sheets = {
+        "gestures": drawing.contact_sheet(
+            [a for a, _ in answers], 4, [w.partition(" (")[0] for _, w in answers], cell=(190, 190)
+        ),
+        "behaviour": drawing.contact_sheet(walked, 2, cell=(400, 400)),
+        "object_memory": drawing.contact_sheet([p for p, _ in shown], 4, cell=(230, 180)),
+    }
+    written = []
+    for name, sheet in sheets.items():
+        written.append(folder / f"applications_{name}.jpg")
+        Image.fromarray(sheet).save(written[-1], quality=80)
+    return written
+
+
+if __name__ == "__main__":
+    print(*write_pictures(Path(sys.argv[1])), sep="\n")

@@ -7,8 +7,8 @@ stored features contain the most similar one, with the weight
 
 s is the cosine similarity of the RootSIFT descriptors, s_other the highest one to other objects and to the background. Each
 vote implies a similarity map from the object to the picture. The support of an object is the weight of the votes that agree
-about this map (see ``voting``). A score of 0.5 is above the support that any wrong object gets in the remembered pictures,
-without the memory of their own object, and in the distractors. The outline is mapped by a homography between the features
+about this map (see ``voting``). A score of 0.5 is above the support that wrong objects get in nearly all distractors, and in
+the remembered pictures without the memory of their own object. The outline is mapped by a homography between the features
 that agree.
 
 Sources: Lowe 2004 and McCann & Lowe 2012, see ``exemplar``.
@@ -34,7 +34,7 @@ from kplab.structures.image_source import ImageSource
 UNKNOWN = "unknown"
 #: Change at which objects are to be recognised in the calibration: of the viewpoint, degrees, and of the size.
 CALIBRATION_TILT, CALIBRATION_SCALE = 35.0, 0.5
-#: Support at a score of 0.5: of the largest false support, and at least of the median support in changed pictures.
+#: Support at a score of 0.5: of the limit by ``false_alarms``, and at least of the median support in changed pictures.
 ABOVE_FALSE, LEAST_SHARE = 1.25, 0.05
 #: Features that agree and are needed for a homography, and its largest error, shares of the object's size. With fewer the
 #: outline is mapped by the similarity of the votes.
@@ -101,6 +101,7 @@ class ObjectMemory:
         points: int = 1000,
         max_distance: float = 0.8,
         tolerance: float = 0.4,
+        false_alarms: float = 0.1,
     ) -> ObjectMemory:
         """Store the features of objects, and set the limit between known and unknown ones.
 
@@ -114,6 +115,8 @@ class ObjectMemory:
             points: largest number of SIFT points of a picture.
             max_distance: RootSIFT descriptors (of length 1) further apart than this don't match.
             tolerance: votes agree if the outlines that they draw are closer than this, in sizes of the object.
+            false_alarms: share of the pictures without an object (distractors, and pictures of the others) whose largest
+                support may exceed the limit. A score of 0.5 is a quarter above this limit; 0 is above all of them.
 
         Raises:
             DataError: an object has no picture, its outlines are of another number, or no feature is found on it; or there
@@ -160,7 +163,7 @@ class ObjectMemory:
             np.concatenate([*ground, np.empty((0, 128), np.uint8)]),
             np.repeat(np.arange(len(ground)), [len(d) for d in ground]), 1.0, contrast, points, max_distance, tolerance,
         )  # fmt: skip
-        return memory._calibrated([p for pictures in objects.values() for p in pictures], distractors)
+        return memory._calibrated([p for pictures in objects.values() for p in pictures], distractors, false_alarms)
 
     def __repr__(self) -> str:
         return (
@@ -276,25 +279,27 @@ class ObjectMemory:
         drawn: np.ndarray = cv2.perspectiveTransform(as_points(outline)[None], matrix)[0]
         return drawn
 
-    def _calibrated(self, pictures: Sequence[np.ndarray], distractors: Sequence[np.ndarray]) -> ObjectMemory:
+    def _calibrated(
+        self, pictures: Sequence[np.ndarray], distractors: Sequence[np.ndarray], false_alarms: float
+    ) -> ObjectMemory:
         """With the support at a score of 0.5, from pictures with and without the objects."""
-        true, false = [], [0.0]
+        true, false = [], []
         for picture, number in zip(pictures, self.view_object.tolist(), strict=True):
             changed = changes.scale(changes.perspective(picture, CALIBRATION_TILT)[0], CALIBRATION_SCALE)[0]
             found = self._search(features(changed, self.contrast, self.points))
             true.append(max((f.support for f in found if f.name == self.names[number]), default=0.0))
             others = self._search(features(picture, self.contrast, self.points), without_object=number)
-            false += [f.support for f in others]
+            false.append(max((f.support for f in others), default=0.0))
         for i, picture in enumerate(distractors):
             found = self._search(features(picture, self.contrast, self.points), without_image=i)
-            false += [f.support for f in found]
-        whole = float(np.median(true))
-        if not whole > max(false):
+            false.append(max((f.support for f in found), default=0.0))
+        whole, wrong = float(np.median(true)), float(np.quantile(false, 1 - false_alarms))
+        if not whole > wrong:
             raise DataError(
-                f"the objects can't be told from others: their own support is {whole:.2f} (median), that of wrong objects up "
-                f"to {max(false):.2f}. Give pictures with more texture, larger ones, or outlines."
+                f"the objects can't be told from others: their own support is {whole:.2f} (median), that of wrong objects "
+                f"{wrong:.2f} or more in {false_alarms:.0%} of the pictures. Give pictures with more texture, larger ones, or outlines."
             )
-        usual = max(ABOVE_FALSE * max(false), LEAST_SHARE * whole)
+        usual = max(ABOVE_FALSE * wrong, LEAST_SHARE * whole)
         return ObjectMemory(**{**vars(self), "usual": usual})
 
 
