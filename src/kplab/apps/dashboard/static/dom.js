@@ -108,9 +108,10 @@ export function signed(value, digits) {
 /** A duration in its two largest units. */
 export function clock(seconds) {
   if (seconds === null || seconds === undefined) return "–";
-  const minutes = Math.floor(seconds / 60);
+  const all = Math.round(seconds);
+  const minutes = Math.floor(all / 60);
   if (minutes >= 60) return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
-  return minutes ? `${minutes} min ${String(Math.round(seconds % 60)).padStart(2, "0")} s` : `${Math.round(seconds)} s`;
+  return minutes ? `${minutes} min ${String(all % 60).padStart(2, "0")} s` : `${all} s`;
 }
 
 /** A run's name without its date, if it has one. */
