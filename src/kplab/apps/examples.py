@@ -6,11 +6,11 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from kplab import api
 from kplab.applications.gestures import Gestures
 from kplab.applications.trajectories import Trajectories, times_at, times_in
 from kplab.applications.zones import Circle
@@ -19,6 +19,7 @@ from kplab.classical.recognition import ObjectMemory
 from kplab.data.sources.arrays import open_source
 from kplab.data.sources.video import VideoSource
 from kplab.errors import DataError
+from kplab.runs.run import Run
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions, card_path
 from kplab.structures.skeleton import Skeleton
@@ -42,18 +43,22 @@ RATE = 20.0
 """Frames per second of the example."""
 
 
-def hand_run(name: str | None) -> api.TrainedRun | None:
+class Detects(Protocol):
+    """What ``kplab.load`` returns, as far as it is used here."""
+
+    def predict(self, images: Any) -> Any:
+        """Poses of one image, or (name, Poses) of each of many."""
+
+
+def hand_run(name: str | None) -> Run | None:
     """The run whose predictions of hands are used; None where there is none, or none is wanted. Nothing is trained.
 
     Args:
         name: latest: the newest finished run with the keypoints of a hand; or the name of a run; or None.
     """
     if name == "latest":
-        found = next(
-            (r for r in course.newest() if tuple(load_config(r).dataset.skeleton.keypoints) == KEYPOINTS), None
-        )
-        return None if found is None else api.load(found, device="cpu")
-    return None if name is None else api.load(course.find_run(name, []), device="cpu")
+        return next((r for r in course.newest() if tuple(load_config(r).dataset.skeleton.keypoints) == KEYPOINTS), None)
+    return None if name is None else course.find_run(name, [])
 
 
 def hand(gesture: str, number: int, seed: int = 0, side: int = 160) -> tuple[np.ndarray, Poses]:
@@ -78,7 +83,7 @@ def found_in(poses: Poses, noise: float, number: int) -> np.ndarray:
 
 
 def asked(
-    memory: Gestures, gesture: str, number: int, noise: float, run: api.TrainedRun | None = None
+    memory: Gestures, gesture: str, number: int, noise: float, run: Detects | None = None
 ) -> tuple[np.ndarray, str]:
     """Picture ``number`` of a gesture with the keypoints that were found, and which gesture they are found to make."""
     image, poses = hand(gesture, number, seed=3)
@@ -89,7 +94,7 @@ def asked(
 
 
 def hands(
-    gestures: Sequence[str], count: int, seed: int, noise: float, run: api.TrainedRun | None = None
+    gestures: Sequence[str], count: int, seed: int, noise: float, run: Detects | None = None
 ) -> dict[str, np.ndarray]:
     """Gesture to the (count, K, 2) keypoints of rendered hands, as a detector finds them.
 

@@ -35,7 +35,7 @@ UNKNOWN = "unknown"
 #: Change at which objects are to be recognised in the calibration: of the viewpoint, degrees, and of the size.
 CALIBRATION_TILT, CALIBRATION_SCALE = 35.0, 0.5
 #: Support at a score of 0.5: of the limit by ``false_alarms``, and at least of the median support in changed pictures.
-ABOVE_FALSE, LEAST_SHARE = 1.25, 0.05
+ABOVE_FALSE, LEAST_SHARE = 2.0, 0.05
 #: Features that agree and are needed for a homography, and its largest error, shares of the object's size. With fewer the
 #: outline is mapped by the similarity of the votes.
 MIN_PAIRS, PAIR_ERROR = 8, 0.01
@@ -116,7 +116,7 @@ class ObjectMemory:
             max_distance: RootSIFT descriptors (of length 1) further apart than this don't match.
             tolerance: votes agree if the outlines that they draw are closer than this, in sizes of the object.
             false_alarms: share of the pictures without an object (distractors, and pictures of the others) whose largest
-                support may exceed the limit. A score of 0.5 is a quarter above this limit; 0 is above all of them.
+                support may exceed the limit. A score of 0.5 is at twice this limit; 0 is twice the largest.
 
         Raises:
             DataError: an object has no picture, its outlines are of another number, or no feature is found on it; or there
@@ -296,7 +296,7 @@ class ObjectMemory:
         whole, wrong = float(np.median(true)), float(np.quantile(false, 1 - false_alarms))
         if not whole > wrong:
             raise DataError(
-                f"the objects can't be told from others: their own support is {whole:.2f} (median), that of wrong objects "
+                f"the objects can't be distinguished from others: their own support is {whole:.2f} (median), that of wrong objects "
                 f"{wrong:.2f} or more in {false_alarms:.0%} of the pictures. Give pictures with more texture, larger ones, or outlines."
             )
         usual = max(ABOVE_FALSE * wrong, LEAST_SHARE * whole)
