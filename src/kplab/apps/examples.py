@@ -14,25 +14,23 @@ from PIL import Image
 from kplab.applications.gestures import Gestures
 from kplab.applications.trajectories import Trajectories, times_at, times_in
 from kplab.applications.zones import Circle
-from kplab.apps import course
+from kplab.apps import course, films
 from kplab.classical.recognition import ObjectMemory
 from kplab.data.sources.arrays import open_source
 from kplab.data.sources.video import VideoSource
 from kplab.errors import DataError
-from kplab.runs.run import Run
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions, card_path
 from kplab.structures.skeleton import Skeleton
 from kplab.synthetic import scene
 from kplab.synthetic.arena import Arena, Walk
 from kplab.synthetic.cards import card, show
-from kplab.synthetic.hands import EDGES, KEYPOINTS, gesturing
-from kplab.tasks.wiring.nodes import load_config
+from kplab.synthetic.hands import gesturing
 from kplab.viz import paths
 from kplab.viz import poses as drawing
 
-HAND = Skeleton("hand21", KEYPOINTS, EDGES, tuple(range(len(KEYPOINTS))), (0.025,) * len(KEYPOINTS), "not measured")
-"""The skeleton of rendered hands, to draw them."""
+HAND = films.skeleton("hand21")
+"""The skeleton of rendered hands."""
 
 WALKS = (
     Walk([(60, 60), (190, 60), (190, 190), (60, 190), (60, 60)], 65.0, rest=1.0),
@@ -48,17 +46,6 @@ class Detects(Protocol):
 
     def predict(self, images: Any) -> Any:
         """Poses of one image, or (name, Poses) of each of many."""
-
-
-def hand_run(name: str | None) -> Run | None:
-    """The run whose predictions of hands are used; None where there is none, or none is wanted. Nothing is trained.
-
-    Args:
-        name: latest: the newest finished run with the keypoints of a hand; or the name of a run; or None.
-    """
-    if name == "latest":
-        return next((r for r in course.newest() if tuple(load_config(r).dataset.skeleton.keypoints) == KEYPOINTS), None)
-    return None if name is None else course.find_run(name, [])
 
 
 def hand(gesture: str, number: int, seed: int = 0, side: int = 160) -> tuple[np.ndarray, Poses]:
