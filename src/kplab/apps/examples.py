@@ -188,7 +188,7 @@ def recognised(memory: ObjectMemory, image: np.ndarray, scale: float = 1.5) -> t
 
 
 def write_pictures(folder: Path) -> list[Path]:
-    """Write the pictures of docs/applications_behaviour.md, as JPEG: ``python -m kplab.apps.examples docs/pictures``."""
+    """Write the pictures of docs/applications.md, as JPEG: ``python -m kplab.apps.examples docs/pictures``."""
     names = ("open", "fist", "point", "two", "thumb", "relaxed", "four", "horns")
     memory = Gestures.learn(hands(names[:-1], 20, 1, 0.03))
     answers = [asked(memory, name, 2, 0.03) for name in names]
