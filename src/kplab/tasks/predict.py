@@ -27,6 +27,7 @@ class Options:
     flip_test: bool | None = None
     batch_size: int = 32
     device: str = "auto"
+    backend: str = "torch"
     overlays: int = 50
     out: str | None = None
     runs_dir: str = MISSING
@@ -45,6 +46,7 @@ def main(args: list[str]) -> None:
         "flip_test": config.flip_test,
         "batch_size": config.batch_size,
         "device": config.device,
+        "backend": config.backend,
     }
     if (config.images is None) == (config.split is None):
         raise ConfigError("kplab predict wants either images=DIR_OR_GLOB or split=NAME, and not both.")

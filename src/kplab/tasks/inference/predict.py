@@ -46,6 +46,7 @@ def predict_split(
     batch_size: int = 32,
     device: str = "auto",
     regions: str | None = None,
+    backend: str = "torch",
 ) -> Path:
     """Predict a split into ``predictions/<dataset>-<split>.json`` of the run; returns that path.
 
@@ -58,6 +59,7 @@ def predict_split(
         batch_size: views at a time.
         device: auto, cpu, cuda, …
         regions: image, annotated or detected, if they are not the run's own; the name of the file tells them.
+        backend: torch, or that of an exported file; the name of the file tells it.
 
     Raises:
         ConfigError: the dataset has other keypoints than the run.
@@ -73,10 +75,10 @@ def predict_split(
             f"'{source.name}' has those of '{labels.skeleton.name}' ({', '.join(labels.skeleton.keypoints)}). "
             "Predict it as new images: images=DIR."
         )
-    loaded = LoadedRun.load(run, checkpoint, device, flip_test)
+    loaded = LoadedRun.load(run, checkpoint, device, flip_test, backend)
     places = regions_for(config, labels, split, regions)
     check_regions(places, labels, split, config, loaded.model.for_regions(places.kind).max_poses)
-    path = run.folder / "predictions" / f"{set_name(config, source, split, regions)}.json"
+    path = run.folder / "predictions" / f"{set_name(config, source, split, regions, backend)}.json"
     check_inside(run.folder, path, card_path(path), record_path(path))
     ids = labels.image_id.tolist()
     with ResultsFile(path, labels.skeleton) as results:
@@ -106,6 +108,7 @@ def predict_images(
     batch_size: int = 32,
     device: str = "auto",
     overlays: int = 50,
+    backend: str = "torch",
 ) -> Path:
     """Predict new images into ``predictions.json``, ``keypoints.csv`` and ``overlays/``; returns the path of the JSON.
 
@@ -121,6 +124,7 @@ def predict_images(
         batch_size: views at a time.
         device: auto, cpu, cuda, …
         overlays: pictures at most; below 0: all.
+        backend: torch, or that of an exported file.
 
     Raises:
         DataError: there is no image, or some are damaged.
@@ -135,7 +139,7 @@ def predict_images(
     make_folder(out / "overlays")
     source = new_images(images)
     video = source if isinstance(source, VideoSource) else None
-    loaded = LoadedRun.load(run, checkpoint, device, flip_test)
+    loaded = LoadedRun.load(run, checkpoint, device, flip_test, backend)
     if loaded.config.regions == "annotated":
         print("this model was trained on boxes, and new images have none: each image is taken for one subject's box")
     regions = loaded.new_regions(source, batch_size)

@@ -36,16 +36,18 @@ class Views(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.source if self.regions is None else self.regions)
 
-    def __getitem__(self, item: tuple[int, int]) -> Sample:
-        index, _ = item
+    def region(self, index: int) -> tuple[int, np.ndarray | None, float, float]:
+        """Index of the image, box (None: the whole image), score and padding of a region."""
         regions = self.regions
         if regions is None:
-            i, score, padding = index, 1.0, 1.0
-        else:
-            i, score, padding = int(regions.image[index]), float(regions.score[index]), regions.padding
+            return index, None, 1.0, 1.0
+        return int(regions.image[index]), regions.box[index], float(regions.score[index]), regions.padding
+
+    def __getitem__(self, item: tuple[int, int]) -> Sample:
+        i, given, score, padding = self.region(item[0])
         image = self.source.read(i)
         height, width = image.shape[:2]
-        box = np.array([0.0, 0.0, width, height]) if regions is None else regions.box[index]
+        box = np.array([0.0, 0.0, width, height]) if given is None else given
         view = affine.fit_box(box, self.size, padding)
         return Sample(affine.warp(image, view, self.size), Poses.empty(self.keypoints), view, i, box, score)
 
