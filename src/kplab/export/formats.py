@@ -61,13 +61,15 @@ def write(graph: ViewGraph, path: Path, metadata: Mapping[str, Any]) -> None:
         metadata: values that JSON can state.
     """
     example = tuple(graph.example().values())
-    stated = {METADATA: json.dumps(metadata)}
+    with torch.no_grad():
+        names = list(graph(*example))
+    stated = {METADATA: json.dumps({**metadata, "inputs": list(graph.example()), "outputs": names})}
     if path.suffix == SUFFIXES["torchscript"]:
         with quiet(), torch.no_grad():
             traced = torch.jit.trace(graph, example, strict=False, check_trace=False)
-        torch.jit.save(traced, str(path), _extra_files=stated)
+            torch.jit.save(traced, str(path), _extra_files=stated)
         return
-    content = onnx_bytes(graph)
+    content = onnx_bytes(graph, names)
     if path.suffix == SUFFIXES["onnx"]:
         import onnx
 
@@ -83,7 +85,7 @@ def write(graph: ViewGraph, path: Path, metadata: Mapping[str, Any]) -> None:
     openvino.save_model(converted, path, compress_to_fp16=False)
 
 
-def onnx_bytes(graph: ViewGraph) -> bytes:
+def onnx_bytes(graph: ViewGraph, names: list[str]) -> bytes:
     """The graph as ONNX.
 
     It is traced, because torch's other exporter takes ten times as long, and the TorchScript file needs the trace.
@@ -91,7 +93,6 @@ def onnx_bytes(graph: ViewGraph) -> bytes:
     example = graph.example()
     buffer = BytesIO()
     with quiet(), torch.no_grad():
-        names = list(graph(**example))
         torch.onnx.export(
             graph,
             tuple(example.values()),
@@ -107,7 +108,7 @@ def onnx_bytes(graph: ViewGraph) -> bytes:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings of a trace about sizes that it records: those of a view don't change."""
+    """Without the warnings of a trace about sizes that it records, as those of a view don't change, and about its future."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -188,7 +189,7 @@ class OpenVinoSession(Session):
     def run(self, **inputs: np.ndarray) -> Arrays:
         """The outputs by name."""
         found = self.compiled(inputs)
-        return {output.get_any_name(): found[output].copy() for output in self.compiled.outputs}
+        return {name: found[name].copy() for name in self.metadata["outputs"]}
 
 
 class TorchScriptSession(Session):
@@ -196,7 +197,8 @@ class TorchScriptSession(Session):
 
     def __init__(self, path: Path) -> None:
         extra = {METADATA: ""}
-        self.module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+        with quiet():
+            self.module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
         self.metadata = json.loads(extra[METADATA])
 
     def run(self, **inputs: np.ndarray) -> Arrays:

@@ -54,20 +54,20 @@ class ViewGraph(nn.Module):
         """Inputs to trace it with, in the order of ``forward``."""
         width, height = self.size
         images = torch.zeros(1, height + 5, width + 3, 3, dtype=torch.uint8)
-        return {"images": images, "regions": torch.tensor([[0.0, 0.0, width + 3.0, height + 5.0]])}
+        return {"images": images, "regions": torch.tensor([[0.0, 0.0, width + 3.0, height + 5.0]]).double()}
 
     def forward(self, images: Tensor, regions: Tensor) -> dict[str, Tensor]:
         """Decode a region.
 
         Args:
             images: (1, H, W, 3) uint8 RGB.
-            regions: (1, 4) float32 xyxy, pixels of the image, which becomes the view, with its aspect kept.
+            regions: (1, 4) float64 xyxy, pixels of the image, which becomes the view, with its aspect kept.
 
         Returns:
             the tensors of ``Head.decode_tensors``, float32, their points and boxes in pixels of the image, and
             ``to_view`` (1, 3): s, tx and ty of x_view = s * x_image + tx, y_view = s * y_image + ty.
         """
-        to_view = spatial.crop_views(regions.double(), self.size)
+        to_view = spatial.crop_views(regions, self.size)
         views = read_views(images, to_view, self.size)
         if self.size != self.model.size:
             views = area_resize(views, self.model.size)
@@ -103,20 +103,20 @@ class CropGraph(ViewGraph):
 
     def example(self) -> dict[str, Tensor]:
         """Inputs to trace it with, in the order of ``forward``."""
-        return {**super().example(), "crops": torch.tensor([[2.0, 3.0, 40.0, 50.0]])}
+        return {**super().example(), "crops": torch.tensor([[2.0, 3.0, 40.0, 50.0]]).double()}
 
     def forward(self, images: Tensor, regions: Tensor, crops: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         """Decode a crop.
 
         Args:
             images: (1, H, W, 3) uint8 RGB.
-            regions: (1, 4) float32 xyxy, that the detector has read.
-            crops: (1, 4) float32 xyxy, the box of a subject, pixels of the image.
+            regions: (1, 4) float64 xyxy, that the detector has read.
+            crops: (1, 4) float64 xyxy, the box of a subject, pixels of the image.
 
         Returns:
             see ``ViewGraph.forward``.
         """
-        to_view = spatial.crop_views(regions.double(), self.size)
+        to_view = spatial.crop_views(regions, self.size)
         view = read_views(images, to_view, self.size)
         boxes = (crops * to_view[:, :1] + to_view[:, [1, 2, 1, 2]]).float()
         to_crop = spatial.crop_views(boxes, self.model.size, self.padding)
@@ -151,7 +151,7 @@ def in_image(decoded: dict[str, Tensor], to_view: Tensor) -> dict[str, Tensor]:
 
 
 def in_view(decoded: dict[str, Tensor], to_view: Tensor) -> dict[str, Tensor]:
-    """The inverse of ``in_image``: points and boxes of views, float64."""
+    """The inverse of ``in_image``: points and boxes of views."""
 
     def ahead(points: Tensor) -> Tensor:
         """(N, ..., 2)."""
@@ -164,7 +164,7 @@ def in_view(decoded: dict[str, Tensor], to_view: Tensor) -> dict[str, Tensor]:
             value = ahead(value.double() + 0.5)
         elif name == "boxes":
             value = ahead(value.double().unflatten(-1, (2, 2))).flatten(-2)
-        out[name] = value
+        out[name] = value.float()
     return out
 
 

@@ -52,7 +52,9 @@ class ImageParity:
         apart = np.where(both, np.nan_to_num(apart), 0.0)
         # a keypoint that only one side has costs more than any distance
         missing = poses.labelled[:, None] != others.labelled[None]
-        rows, columns = linear_sum_assignment(apart.sum(-1) + 1e6 * missing.sum(-1))
+        # of poses at the same place, those of the same score
+        unequal = np.abs(poses.score[:, None] - others.score[None])
+        rows, columns = linear_sum_assignment(apart.sum(-1) + unequal + 1e6 * missing.sum(-1))
         shared = both[rows, columns]
         scores = [
             np.abs(poses.score[rows] - others.score[columns]),

@@ -87,15 +87,14 @@ class ExportedModel:
         Returns:
             the poses in pixels of the image, continuous.
         """
-        inputs = {"images": image[None], "regions": region[None].astype(np.float32)}
+        inputs = {"images": image[None], "regions": region[None]}
         if not isinstance(self.model, Cascade):
             return self._run("model", inputs)
         found = self._run("detector", inputs)
         found = found[found.score >= self.model.min_score]
         if not len(found):
             return Poses.empty(len(self.skeleton))
-        crops = found.box.astype(np.float32)
-        poses = [self._run("subject", {**inputs, "crops": crop[None]}) for crop in crops]
+        poses = [self._run("subject", {**inputs, "crops": box[None]}) for box in found.box]
         return replace(Poses.concat(poses), box=found.box, score=found.score)
 
     def _run(self, graph: str, inputs: dict[str, Any]) -> Poses:

@@ -30,15 +30,17 @@ def read_views(images: Tensor, to_view: Tensor, size: tuple[int, int]) -> Tensor
     """
     scale = to_view[:, :1]
     pixels = images.permute(0, 3, 1, 2).float()
-    across, columns, wide = _axis(scale, to_view[:, 1:2], images.shape[2], size[0])
-    down, rows, high = _axis(scale, to_view[:, 2:3], images.shape[1], size[1])
+    across, columns, wide = _axis(scale, to_view[:, 1:2], images.shape[2], size[0], True)
+    down, rows, high = _axis(scale, to_view[:, 2:3], images.shape[1], size[1], False)
     small = rows[:, None] @ (pixels @ columns.transpose(1, 2)[:, None])
     # sums of areas are divided once: a product of rounded weights would move halves to the wrong side
     small = (small / (wide * high).float()[:, :, None, None]).round()
     return (down[:, None] @ (small @ across.transpose(1, 2)[:, None]) + 0.5).floor()
 
 
-def _axis(scale: Tensor, shift: Tensor, source: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
+def _axis(
+    scale: Tensor, shift: Tensor, source: int, side: int, along_rows: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Weights of both steps along one axis.
 
     Args:
@@ -46,6 +48,7 @@ def _axis(scale: Tensor, shift: Tensor, source: int, side: int) -> tuple[Tensor,
         shift: (N, 1) t.
         source: pixels of the image.
         side: n pixels of the view.
+        along_rows: whether it is the x axis, of which OpenCV rounds both terms of a position, and of y their sum.
 
     Returns:
         (N, n, m) from the m pixels of the smaller image that the view shows; (N, m, source) of these pixels, areas; and
@@ -57,8 +60,11 @@ def _axis(scale: Tensor, shift: Tensor, source: int, side: int) -> tuple[Tensor,
     step = 1 / (scale * ratio)
     start = -step * (scale * ratio * 0.5 + shift - 0.5)
     pixel = torch.arange(side, dtype=torch.float64, device=scale.device)
-    place = ((start * UNITS).round() + (step * pixel * UNITS).round() + UNITS // (2 * STEPS)) / (UNITS // STEPS)
-    place = place.floor() / STEPS
+    if along_rows:
+        units = (start * UNITS).round() + (step * pixel * UNITS).round()
+    else:
+        units = ((step * pixel + start) * UNITS).round()
+    place = ((units + UNITS // (2 * STEPS)) / (UNITS // STEPS)).floor() / STEPS
     first = place[:, :1].floor()
     # neighbouring pixels of a view are at most two pixels of the smaller image apart
     near = torch.arange(2 * side + 4, dtype=torch.float64, device=scale.device)

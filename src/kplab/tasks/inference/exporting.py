@@ -303,8 +303,8 @@ def failing_stage(
         pixels = network.normalised(seen).numpy()
         outputs = [leaf.numpy() for leaf in leaves(network.outputs(seen, loaded.flip_test))]
     view = batch.images[0].permute(1, 2, 0).contiguous().numpy()
-    of_image = {"images": image[None], "regions": region[None].astype(np.float32)}
-    of_view = {"images": view[None], "regions": whole(view)[None].astype(np.float32)}
+    of_image = {"images": image[None], "regions": region[None]}
+    of_view = {"images": view[None], "regions": whole(view)[None]}
     prefix = f"{name}: " if len(graphs) > 1 else ""
     try:
         levels = 255 * np.array(network.backbone.std).reshape(1, 3, 1, 1)
