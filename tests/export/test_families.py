@@ -27,7 +27,13 @@ from kplab.tasks import compose
 from kplab.tasks.wiring.models import build_model
 
 SIZE = (64, 96)
-NETWORK = ["dataset=synthetic_person", "backbone=resnet10_half", "neck.channels=16", "regions=image", f"size={list(SIZE)}"]
+NETWORK = [
+    "dataset=synthetic_person",
+    "backbone=resnet10_half",
+    "neck.channels=16",
+    "regions=image",
+    f"size={list(SIZE)}",
+]
 CASCADE = ["head=heatmap", "model=cascade", "model.crop=[32,32]", "detector.size=[32,64]", "size=[96,192]"]
 #: Options that give random networks some poses.
 MORE = {

@@ -12,8 +12,8 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -91,19 +91,19 @@ def onnx_bytes(graph: ViewGraph, names: list[str]) -> bytes:
     It is traced, because torch's other exporter takes ten times as long, and the TorchScript file needs the trace.
     """
     example = graph.example()
-    buffer = BytesIO()
-    with quiet(), torch.no_grad():
+    with quiet(), torch.no_grad(), TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.onnx"
         torch.onnx.export(
             graph,
             tuple(example.values()),
-            buffer,
+            path,
             input_names=list(example),
             output_names=names,
             dynamic_axes={"images": {1: "height", 2: "width"}},
             opset_version=OPSET,
             dynamo=False,
         )
-    return buffer.getvalue()
+        return path.read_bytes()
 
 
 @contextmanager

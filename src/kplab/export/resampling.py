@@ -38,9 +38,7 @@ def read_views(images: Tensor, to_view: Tensor, size: tuple[int, int]) -> Tensor
     return (down[:, None] @ (small @ across.transpose(1, 2)[:, None]) + 0.5).floor()
 
 
-def _axis(
-    scale: Tensor, shift: Tensor, source: int, side: int, along_rows: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _axis(scale: Tensor, shift: Tensor, source: int, side: int, along_rows: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Weights of both steps along one axis.
 
     Args:
@@ -60,10 +58,8 @@ def _axis(
     step = 1 / (scale * ratio)
     start = -step * (scale * ratio * 0.5 + shift - 0.5)
     pixel = torch.arange(side, dtype=torch.float64, device=scale.device)
-    if along_rows:
-        units = (start * UNITS).round() + (step * pixel * UNITS).round()
-    else:
-        units = ((step * pixel + start) * UNITS).round()
+    both, sum_ = (start * UNITS).round() + (step * pixel * UNITS).round(), ((step * pixel + start) * UNITS).round()
+    units = both if along_rows else sum_
     place = ((units + UNITS // (2 * STEPS)) / (UNITS // STEPS)).floor() / STEPS
     first = place[:, :1].floor()
     # neighbouring pixels of a view are at most two pixels of the smaller image apart

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
@@ -306,19 +305,7 @@ class RCNNHead(Head):
 
         Views of fewer boxes are padded with scores of -1.
         """
-        views = len(outputs["objectness"])
-        if views == 1:
-            return {
-                "boxes": outputs["box"][None],
-                "scores": outputs["score"][None],
-                "heatmaps": outputs["heatmap"][None],
-            }
-        rows = zip(*self._by_view(outputs), strict=True)
-        names = {"boxes": 0.0, "scores": -1.0, "heatmaps": 0.0}
-        return {
-            name: pad_sequence(each, batch_first=True, padding_value=value)
-            for (name, value), each in zip(names.items(), rows, strict=True)
-        }
+        return parts.stacked(self._by_view(outputs))
 
     @torch.no_grad()
     def make_poses(self, decoded: dict[str, Tensor]) -> list[Poses]:
@@ -340,6 +327,8 @@ class RCNNHead(Head):
 
     def _by_view(self, outputs: Tensors) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Boxes (n, 4), their scores (n,) and heatmaps (n, K, S, S) of each view."""
+        if len(outputs["objectness"]) == 1:
+            return [(outputs["box"], outputs["score"], outputs["heatmap"])]
         mine = [outputs["view"] == i for i in range(len(outputs["objectness"]))]
         return [(outputs["box"][m], outputs["score"][m], outputs["heatmap"][m]) for m in mine]
 

@@ -8,6 +8,7 @@ import re
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNPredictor
@@ -228,6 +229,15 @@ def check_counts(**counts: int) -> None:
     """Check that counts are at least 1."""
     if low := [f"{name} {value}" for name, value in counts.items() if value < 1]:
         raise ModelError(f"head 'rcnn' needs at least 1 of each, but got {', '.join(low)}. See conf/head/rcnn.yaml.")
+
+
+def stacked(rows: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Boxes, scores and heatmaps of B views as (B, P, ...) tensors, padded with scores of -1."""
+    names = {"boxes": 0.0, "scores": -1.0, "heatmaps": 0.0}
+    columns = zip(names.items(), zip(*rows, strict=True), strict=True)
+    if len(rows) == 1:
+        return {name: column[0][None] for (name, _), column in columns}
+    return {name: pad_sequence(list(column), batch_first=True, padding_value=v) for (name, v), column in columns}
 
 
 def each(targets: dict[str, Tensor], name: str, there: str) -> list[Tensor]:

@@ -40,7 +40,7 @@ def detect(
     decoded = head.roi_heads.box_coder.decode(read["box_deltas"], [proposed])[:, 1]
     decoded = clip_boxes_to_image(decoded, shape)
     scores = suppressed(decoded, scores, head.roi_heads.nms_thresh, head.roi_heads.score_thresh, LEAST_BOX)
-    score, best = scores.topk(min(head.max_poses, len(scores)))
+    score, best = scores.topk(min(head.roi_heads.detections_per_img, len(scores)))
     box = decoded[best]
     cut = head.roi_heads.keypoint_roi_pool(maps, [box])
     heatmap = head.roi_heads.keypoint_predictor(head.roi_heads.keypoint_head(cut))
