@@ -25,7 +25,13 @@ from kplab.tasks.wiring.models import build_model
 ROUNDS = 15
 FAMILIES = {
     "heatmap, resnet18, 192x256": ["head=heatmap", "backbone=resnet18", "size=[192,256]", "regions=annotated"],
-    "yolo, resnet18, 256x256": ["head=yolo", "backbone=resnet18", "size=[256,256]", "regions=image", "neck.levels=[8,16,32]"],
+    "yolo, resnet18, 256x256": [
+        "head=yolo",
+        "backbone=resnet18",
+        "size=[256,256]",
+        "regions=image",
+        "neck.levels=[8,16,32]",
+    ],
 }
 
 
@@ -61,7 +67,8 @@ def main() -> None:
                     taken[side].append(seconds(call))
         median = {side: statistics.median(values) for side, values in taken.items()}
         each = ", ".join(
-            f"{side} {1000 * value:.1f} ms ({median['torch'] / value:.2f} times torch)" for side, value in median.items()
+            f"{side} {1000 * value:.1f} ms ({median['torch'] / value:.2f} times torch)"
+            for side, value in median.items()
         )
         print(f"{name}, {torch.get_num_threads()} threads, one view: {each}")
 

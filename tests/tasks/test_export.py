@@ -59,7 +59,7 @@ def test_an_exported_run_predicts_and_is_scored(
         assert scores["-onnx"]["summary"][name] == pytest.approx(value, abs=1e-3), name
 
     image = sorted((tmp_path / "dots" / "images").glob("*.png"))[0]
-    assert main(["predict", f"run={run.folder}", f"images={image}", f"out={tmp_path / 'out'}"]) == 0
+    assert main(["predict", f"run={run.folder}", f"source={image}", f"out={tmp_path / 'out'}"]) == 0
     expected = numbers(tmp_path / "out" / "keypoints.csv")
     code = "import sys, runpy; sys.modules['kplab'] = None; del sys.argv[0]; runpy.run_path(sys.argv[0])"
     done = subprocess.run(

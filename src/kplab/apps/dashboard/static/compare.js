@@ -17,7 +17,7 @@ export function compareView(el, args) {
       h("ul", { class: "chosen" }, found.runs.map((run, i) => h("li", {}, chip(i), h("a", { href: link("run", { name: run.name, set: args.set }) }, labels[i]), " ",
         h("span", { class: "faint" }, `${report ? run.name : short(run.name)}, ${run.parameters === null ? "?" : (run.parameters / 1e6).toFixed(1)} M parameters, ${clock(run.seconds)}`), run.status === "finished" ? null : status(run.status),
         names.length > 2 ? h("button", { type: "button", class: "small", "aria-label": `remove ${run.name}`, onclick: () => change({ runs: names.filter((n) => n !== run.name).join(",") }) }, "×") : null,
-        i ? h("button", { type: "button", class: "small", onclick: () => change({ runs: [run.name, ...names.filter((n) => n !== run.name)].join(",") }) }, "as first") : h("span", { class: "faint" }, " reference")))),
+        i ? h("button", { type: "button", class: "small", onclick: () => change({ runs: [run.name, ...names.filter((n) => n !== run.name)].join(",") }) }, "as first") : h("span", { class: "tag" }, "reference")))),
     ];
     const curves = h("div", { class: "charts" });
     fillLater(curves, get("api/curves", { runs: args.runs }), (c) => c.plots.length ? c.plots.map((plot) => chart(plot, { runs: args.runs })) : [h("p", { class: "faint" }, "these runs have no curves")]);

@@ -108,9 +108,10 @@ export function signed(value, digits) {
 /** A duration in its two largest units. */
 export function clock(seconds) {
   if (seconds === null || seconds === undefined) return "–";
-  const minutes = Math.floor(seconds / 60);
+  const all = Math.round(seconds);
+  const minutes = Math.floor(all / 60);
   if (minutes >= 60) return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
-  return minutes ? `${minutes} min ${String(Math.round(seconds % 60)).padStart(2, "0")} s` : `${Math.round(seconds)} s`;
+  return minutes ? `${minutes} min ${String(all % 60).padStart(2, "0")} s` : `${all} s`;
 }
 
 /** A run's name without its date, if it has one. */
@@ -165,4 +166,27 @@ export function select(label, options, value, onchange) {
   const box = h("select", { onchange: () => onchange(box.value) },
     options.map((o) => h("option", { value: o.value ?? o, selected: String(o.value ?? o) === String(value ?? "") }, o.label ?? o)));
   return h("label", { class: "field" }, h("span", {}, label), box);
+}
+
+/** A button that switches between the theme of the system, light and dark. */
+export function themeButton() {
+  const names = ["auto", "light", "dark"];
+  let now = stored() ?? "auto";
+  const button = h("button", { type: "button", class: "small", onclick: next }, "");
+  function next() {
+    now = names[(names.indexOf(now) + 1) % names.length];
+    try { localStorage.setItem("kplab-theme", now); } catch { /* a file without storage keeps it for this page */ }
+    apply();
+  }
+  function apply() {
+    if (now === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = now;
+    button.textContent = `theme: ${now}`;
+  }
+  apply();
+  return button;
+}
+
+function stored() {
+  try { return localStorage.getItem("kplab-theme"); } catch { return null; }
 }
