@@ -48,6 +48,8 @@ def main(args: list[str]) -> None:
     if ignored:
         way = "run=RUN" if config.run is not None else "predictions=FILE"
         raise ConfigError(f"{ignored[0]}=… has no meaning with {way}. Leave it out.")
+    if config.pictures and config.backend != "torch":
+        raise ConfigError("pictures=… shows the predictions of backend=torch. Leave one of them out.")
     if config.run is not None:
         run = Run.find(config.run, Path(config.runs_dir))
         own = load_config(run)
