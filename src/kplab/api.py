@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 import pandas as pd
@@ -72,7 +72,7 @@ class TrainedRun:
     @property
     def model(self) -> Model:
         """The model with trained weights, in evaluation mode."""
-        return self._loaded.model
+        return cast("Model", self._loaded.model)
 
     @cached_property
     def _loaded(self) -> LoadedRun:

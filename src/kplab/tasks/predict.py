@@ -33,6 +33,7 @@ class Options:
     flip_test: bool | None = None
     batch_size: int = 32
     device: str = "auto"
+    backend: str = "torch"
     out: str | None = None
     runs_dir: str = MISSING
     watch: Any = False
@@ -65,7 +66,7 @@ def main(args: list[str]) -> int:
         raise ConfigError("kplab predict wants either source=DIR_OR_FILE or split=NAME, and not both.")
     if config.batch_size < 1:
         raise ConfigError(f"batch_size is {config.batch_size}, but must be at least 1.")
-    options = {key: config[key] for key in ("checkpoint", "flip_test", "batch_size", "device")}
+    options = {key: config[key] for key in ("checkpoint", "flip_test", "batch_size", "device", "backend")}
     return _split(run, config, options) if config.source is None else _source(run, config, options)
 
 

@@ -32,6 +32,7 @@ def predict_split(
     batch_size: int = 32,
     device: str = "auto",
     regions: str | None = None,
+    backend: str = "torch",
 ) -> Path:
     """Predict a split into ``predictions/<dataset>-<split>.json`` of the run; returns that path.
 
@@ -44,6 +45,7 @@ def predict_split(
         batch_size: views at a time.
         device: auto, cpu, cuda, …
         regions: image, annotated or detected, if they are not the run's own; the name of the file tells them.
+        backend: torch, or that of an exported file; the name of the file tells it.
 
     Raises:
         ConfigError: the dataset has other keypoints than the run.
@@ -59,10 +61,10 @@ def predict_split(
             f"'{source.name}' has those of '{labels.skeleton.name}' ({', '.join(labels.skeleton.keypoints)}). "
             "Predict it as new images: source=DIR."
         )
-    loaded = LoadedRun.load(run, checkpoint, device, flip_test)
+    loaded = LoadedRun.load(run, checkpoint, device, flip_test, backend)
     places = regions_for(config, labels, split, regions)
     check_regions(places, labels, split, config, loaded.model.for_regions(places.kind).max_poses)
-    path = run.folder / "predictions" / f"{set_name(config, source, split, regions)}.json"
+    path = run.folder / "predictions" / f"{set_name(config, source, split, regions, backend)}.json"
     check_inside(run.folder, path, card_path(path), record_path(path))
     ids = labels.image_id.tolist()
     with ResultsFile(path, labels.skeleton) as results:

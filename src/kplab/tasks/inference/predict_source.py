@@ -93,6 +93,7 @@ def predict_source(
     write: Sequence[str] = ("csv",),
     drawing: Drawing = Drawing(),  # noqa: B008  # frozen
     stages: Stages | None = None,
+    backend: str = "torch",
 ) -> list[Predicted]:
     """Predict images, videos, a camera or a folder that grows into ``predictions.json``, tables and drawings.
 
@@ -116,6 +117,7 @@ def predict_source(
         write: formats besides COCO's, see ``WRITERS``.
         drawing: what is drawn.
         stages: tracking and smoothing; None: none.
+        backend: torch, or that of an exported file.
 
     Raises:
         DataError: there is no image and no video, or images are damaged.
@@ -135,7 +137,7 @@ def predict_source(
         job = Job(one, folder, selection, min_score, tuple(write), drawing)
         job.prepare(inside=run.folder if out == run.folder / "predictions" else folder)
         if loaded is None:
-            loaded = LoadedRun.load(run, checkpoint, device, flip_test)
+            loaded = LoadedRun.load(run, checkpoint, device, flip_test, backend)
             if loaded.config.regions == "annotated":
                 print(
                     "this model was trained on boxes, and new images have none: each image is taken for one subject's box"
@@ -207,6 +209,7 @@ class Job:
                 "flip_test": loaded.flip_test,
                 "batch_size": batch_size,
                 "device": str(loaded.model.device.type),
+                "backend": loaded.backend,
                 "min_score": self.min_score,
                 **asdict(self.selection),
                 "draw": asdict(self.drawing),

@@ -44,14 +44,15 @@ class Views(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.source if self.regions is None else self.regions)
 
-    def __getitem__(self, item: tuple[int, int]) -> Sample:
-        index, _ = item
+    def region(self, index: int) -> tuple[int, np.ndarray | None, float, float]:
+        """Index of the image, box (None: the whole image), score and padding of a region."""
         regions = self.regions
         if regions is None:
-            i, score, padding = index, 1.0, 1.0
-        else:
-            i, score, padding = int(regions.image[index]), float(regions.score[index]), regions.padding
-        box = None if regions is None else regions.box[index]
+            return index, None, 1.0, 1.0
+        return int(regions.image[index]), regions.box[index], float(regions.score[index]), regions.padding
+
+    def __getitem__(self, item: tuple[int, int]) -> Sample:
+        i, box, score, padding = self.region(item[0])
         return view_of(self.source.read(i), i, box, score, padding, self.size, self.keypoints)
 
 
