@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from kplab.data.images import is_file_name
+from kplab.data.naming import Names
 from kplab.data.reading import check_copies, check_extents, labels_from, match_keypoints, some
 from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
@@ -38,6 +39,7 @@ class Category(msgspec.Struct, gc=False):
     id: Integer
     name: str = ""
     keypoints: list[str] | None = None
+    skeleton: Any = None
 
 
 class Annotation(msgspec.Struct, gc=False):
@@ -155,6 +157,27 @@ def order_by_category(
             "the dataset rather than its detection file, or write 'keypoints' into its category."
         )
     return {c.id: match_keypoints(c.keypoints or [], skeleton, f"{path}, category '{c.name}'", rename) for c in chosen}
+
+
+def names_of(categories: list[Category], path: Path, category: str | None = None) -> Names:
+    """Keypoints and edges of the categories that name any; they must agree.
+
+    Raises:
+        DataError: none does, or their names differ.
+    """
+    chosen = [c for c in categories if (c.keypoints if category is None else c.name == category)]
+    listed = {tuple(c.keypoints or ()) for c in chosen}
+    if len({frozenset(one) for one in listed}) != 1 or not all(listed):
+        raise DataError(
+            f"{path}: {len(chosen)} categories name keypoints, of {len(listed)} kinds (categories: "
+            f"{some(c.name for c in categories) or 'none'}). Choose one with category=, or a file of keypoints."
+        )
+    keypoints, count = tuple(chosen[0].keypoints or ()), len(chosen[0].keypoints or ())
+    listed_edges = chosen[0].skeleton if isinstance(chosen[0].skeleton, list) else []
+    pairs = [e for e in listed_edges if isinstance(e, list) and len(e) == 2 and all(type(i) is int for i in e)]
+    first = 0 if any(0 in edge for edge in pairs) else 1  # COCO counts from 1; some tools count from 0
+    edges = [(a - first, b - first) for a, b in pairs if 0 <= a - first < count and 0 <= b - first < count and a != b]
+    return Names(keypoints, tuple(dict.fromkeys(edges)))
 
 
 def _check_ids(file: File, path: Path) -> None:

@@ -19,13 +19,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from kplab.data.formats._coco_columns import File, order_by_category, to_labels
+from kplab.data.formats._coco_columns import File, names_of, order_by_category, to_labels
+from kplab.data.formats._files import copy_images, json_keys
+from kplab.data.holds import Holds
+from kplab.data.naming import Names
 from kplab.errors import DataError
 from kplab.ops import affine
 from kplab.structures.labels import Extras, Labels
 from kplab.structures.skeleton import Skeleton
 
 FORMAT = "coco"
+HOLDS = Holds(visibility=True, boxes=True, areas=True, crowds=True, bare=True, tracks=True, groups=True, precision=1e-9)
 UNKNOWN_SIZE = 2**31
 
 
@@ -54,6 +58,18 @@ class ImageExtras:
 
     raw: dict[str, Any]
     others: list[Numbered]
+
+
+def recognise(path: Path) -> bool:
+    """Whether a file is COCO's JSON."""
+    return path.is_file() and {"images", "annotations", "categories"} <= json_keys(path)
+
+
+def names(path: Path, category: str | None = None) -> Names:
+    """Keypoints and skeleton of the category."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such annotation file. Check its path.")
+    return names_of(_decode(path.read_bytes(), path, File).categories, path, category)
 
 
 def read(
@@ -154,19 +170,26 @@ def _decode(data: bytes, path: Path, kind: type[Any]) -> Any:
         raise DataError(f"{path}: not whole JSON ({len(data)} bytes): {error}. {remedy}") from error
 
 
-def write(labels: Labels, path: str | Path) -> Path:
+def write(labels: Labels, path: str | Path, copy: bool = False) -> Path:
     """Write a COCO keypoint file.
 
     With the extras of ``read(keep_extras=True)``, also of a part of what was read, every field of the source is written
     as it was, and only what differs in ``labels`` is changed: keypoints one by one, boxes, areas, tracks, images and
     instances added or removed. Without them the file has the fields that COCO names; an ignored instance with labelled
     keypoints is then written as a crowd.
+
+    Args:
+        labels: what to write.
+        path: the JSON file.
+        copy: copy the images beside it as well, under their names.
     """
     path = Path(path)
     extras = labels.extras
     document = _fresh(labels) if extras is None or extras.format != FORMAT else _updated(labels, extras, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.encode(document))
+    if copy:
+        copy_images(labels, path.parent, labels.names)
     return path
 
 
