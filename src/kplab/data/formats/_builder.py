@@ -32,6 +32,7 @@ class Builder:
         self.skeleton, self.where = skeleton, where
         self.notes: Counter[str] = Counter()
         self.remarks: list[str] = []
+        self.classes: set[int] = set()
         self._names: list[str] = []
         self._sizes: list[tuple[int, int] | None] = []
         self._groups: list[str] = []

@@ -70,9 +70,11 @@ def to_labels(
     rename: Mapping[str, str] | None,
     group: str | None = None,
     allow_outside: bool = False,
+    renumber: bool = False,
 ) -> Labels:
     """Check a parsed file and turn it into Labels; the arguments are those of ``coco.read``."""
     order = order_by_category(file.categories, path, skeleton, category, rename)
+    notes = _renumbered(file) if renumber else []
     _check_ids(file, path)
     huge = [i.file_name for i in file.images if max(abs(i.width), abs(i.height)) >= 2**62]
     if huge:
@@ -82,7 +84,6 @@ def to_labels(
         bad = [file.images[i].file_name for i in np.flatnonzero((size <= 0).any(1))]
         raise DataError(f"{path}: images without a positive width and height: {some(bad)}. Write their size in pixels.")
     rows = [a for a in file.annotations if a.category_id in order]
-    notes = []
     if len(rows) < len(file.annotations):
         notes.append(f"{len(file.annotations) - len(rows)} annotations of other categories left out")
     index = {image.id: i for i, image in enumerate(file.images)}
@@ -180,14 +181,32 @@ def names_of(categories: list[Category], path: Path, category: str | None = None
     return Names(keypoints, tuple(dict.fromkeys(edges)))
 
 
+def _renumbered(file: File) -> list[str]:
+    """Number annotations from 1 in their order, and images where they count from 0; returns notes.
+
+    Images keep their order, and annotations their images: an image id that occurs twice can't be mended.
+    """
+    first = min((image.id for image in file.images), default=1)
+    if first <= 0:
+        for image in file.images:
+            image.id += 1 - first
+        for annotation in file.annotations:
+            annotation.image_id += 1 - first
+    for number, annotation in enumerate(file.annotations, 1):
+        annotation.id = number
+    return [f"{len(file.annotations)} annotations are numbered anew" + (", and images from 1" if first <= 0 else "")]
+
+
 def _check_ids(file: File, path: Path) -> None:
     """Refuse identifiers that are not unique and positive: pycocotools takes annotation id 0 for 'no match'."""
     for kind, ids in (("image", [i.id for i in file.images]), ("annotation", [a.id for a in file.annotations])):
         column = np.array(ids, dtype=np.int64)
         if (column <= 0).any():
+            alike = len(column) > 1 and (column == column[0]).all()
+            remedy = f"add {1 - column.min()} to every {kind} id" if not alike else f"all {kind} ids are {column[0]}"
             raise DataError(
                 f"{path}: {int((column <= 0).sum())} {kind} ids are not positive, e.g. {column.min()}; COCO's "
-                f"evaluator takes 0 for 'no match'. Number them from 1: add {1 - column.min()} to every {kind} id."
+                f"evaluator takes 0 for 'no match'. Number them from 1: {remedy}, or read with renumber=true."
             )
         values, counts = np.unique(column, return_counts=True)
         if (counts > 1).any():

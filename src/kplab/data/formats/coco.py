@@ -82,6 +82,7 @@ def read(
     rename: Mapping[str, str] | None = None,
     group: str | None = None,
     allow_outside: bool = False,
+    renumber: bool = False,
 ) -> Labels:
     """Read a COCO keypoint file.
 
@@ -100,6 +101,7 @@ def read(
         group: folder, or a regular expression of which the match in the file name (or its first group) is the image's
             group, such as ``^[^_]+``; null takes the videos that the file names.
         allow_outside: allow file names that lead out of the image folder.
+        renumber: number annotations anew, and images from 1, for exports whose ids are 0 or repeated; not with keep_extras.
 
     Raises:
         DataError: the file is missing, truncated, not a COCO keypoint file, or contradicts itself.
@@ -111,10 +113,12 @@ def read(
         raise DataError(f"{path}: no such annotation file. Check the path of the dataset's annotations.")
     if not root.is_dir():
         raise DataError(f"{root}: no such image folder, for {path}. Check the path of the dataset's images.")
+    if renumber and keep_extras:
+        raise DataError(f"{path}: renumber=true changes ids, by which keep_extras=true keeps fields. Leave one out.")
     data = path.read_bytes()
     with _no_collection():
         read = _decode(data, path, File)
-        labels = to_labels(read, path, root, skeleton, category, area, rename, group, allow_outside)
+        labels = to_labels(read, path, root, skeleton, category, area, rename, group, allow_outside, renumber)
     if keep_extras:
         labels.extras = _extras(_decode(data, path, dict[str, Any]), labels, category, area, rename, group)
     return labels

@@ -103,8 +103,18 @@ def read(
         for box, xy, visible in _rows(texts.get(name), shape, classes, builder):
             where = np.array(size, dtype=np.float64)
             builder.instance(image, (xy * where)[order], visible[order], box * np.tile(where, 2))
+    _note_classes(stated, builder)
     used = [p for p in files if p.stat().st_size] + _config_files(root, config)
     return builder.labels(home, used, box_margin=box_margin)
+
+
+def _note_classes(config: Mapping[str, Any], builder: Builder) -> None:
+    """Note that all rows have class 0 where the YAML file names several classes: X-AnyLabeling has written such files."""
+    classes = config.get("names")
+    if isinstance(classes, dict | list) and len(classes) > 1 and builder.classes == {0}:
+        builder.remarks.append(
+            f"all rows have class 0, although the dataset names {len(classes)} classes: the export probably lost them"
+        )
 
 
 def _home(path: Path) -> Path:
@@ -237,6 +247,7 @@ def _rows(
         if classes is not None and int(values[0]) not in classes:
             builder.notes["rows of other classes are left out"] += 1
             continue
+        builder.classes.add(int(values[0]))
         cx, cy, w, h = values[1:5]
         box = np.array([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
         found.append((box, np.where((seen > 0)[:, None], points[:, :2], np.nan), seen))
