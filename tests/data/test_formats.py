@@ -36,7 +36,7 @@ EXAMPLES = Path(__file__).parent / "formats"
 FORMATS = formats.find_formats()
 WRITTEN = [name for name in FORMATS if hasattr(formats.load_format(name), "write")]
 #: Formats with a label file for each image, of which any may be missing.
-PER_IMAGE = ("labelme", "pts", "yolo")
+PER_IMAGE = ("labelme", "panoptic_hand", "pts", "yolo")
 NAMED = [name for name in FORMATS if formats.load_format(name).HOLDS.names]
 MEDIA = (*IMAGE_SUFFIXES, ".avi", ".mp4")
 

@@ -155,7 +155,7 @@ def order_by_category(
         what = "no category names any keypoints" if category is None else f"no category is called '{category}'"
         raise DataError(
             f"{path}: {what} (categories: {some(c.name for c in categories) or 'none'}). Choose the keypoint file of "
-            "the dataset rather than its detection file, or write 'keypoints' into its category."
+            "the dataset rather than its detection file, write 'keypoints' into its category, or use in_order=true."
         )
     return {c.id: match_keypoints(c.keypoints or [], skeleton, f"{path}, category '{c.name}'", rename) for c in chosen}
 
@@ -171,7 +171,8 @@ def names_of(categories: list[Category], path: Path, category: str | None = None
     if len({frozenset(one) for one in listed}) != 1 or not all(listed):
         raise DataError(
             f"{path}: {len(chosen)} categories name keypoints, of {len(listed)} kinds (categories: "
-            f"{some(c.name for c in categories) or 'none'}). Choose one with category=, or a file of keypoints."
+            f"{some(c.name for c in categories) or 'none'}). Choose one with category=, or a file of keypoints; where the "
+            "file names none, in_order=true takes the order of the numbers."
         )
     keypoints, count = tuple(chosen[0].keypoints or ()), len(chosen[0].keypoints or ())
     listed_edges = chosen[0].skeleton if isinstance(chosen[0].skeleton, list) else []

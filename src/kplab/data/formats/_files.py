@@ -82,8 +82,6 @@ def read_table(path: Path, what: str) -> list[list[str]]:
         rows = [row for row in csv.reader(text.splitlines(), strict=True) if row]
     except csv.Error as error:
         raise DataError(f"{path}: not a {what}: {error}. Export the file again.") from error
-    if not text.endswith(("\n", "\r")):
-        raise DataError(f"{path}: the last row has no end: the file may be truncated. Export it again, or end the row.")
     for number, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
             raise DataError(
@@ -262,13 +260,13 @@ def xml_root(path: Path) -> str:
     return tags[0] if tags else ""
 
 
-def first_row(path: Path) -> list[str]:
-    """Cells of the first row of a CSV file; empty where it is none."""
-    if path.suffix.lower() != ".csv" or not path.is_file():
-        return []
-    with path.open("rb") as stream:
-        line = stream.readline(1 << 20).decode("utf-8-sig", "replace")
-    return next(csv.reader([line]), [])
+def first_rows(path: Path, count: int = 1) -> list[list[str]]:
+    """Cells of the first rows of a CSV file; empty ones where it is none, or has fewer."""
+    lines: list[str] = []
+    if path.suffix.lower() == ".csv" and path.is_file():
+        with path.open("rb") as stream:
+            lines = [stream.readline(1 << 20).decode("utf-8-sig", "replace") for _ in range(count)]
+    return [next(csv.reader([line]), []) for line in lines] or [[]] * count
 
 
 def hdf5_names(path: Path) -> set[str]:

@@ -58,7 +58,9 @@ def names(path: Path, skeleton_file: str | Path | None = None) -> Names:
         listed = numbered(len(tree)).keypoints
         parents = [(int(parent), i) for i, (parent, _) in enumerate(tree) if 0 <= parent < len(tree)]
         swaps = [(i, int(swap)) for i, (_, swap) in enumerate(tree) if 0 <= swap < len(tree)]
-    return Names(listed, tuple(parents), tuple((i, j) for i, j in swaps if i < j))
+    # a swap that its partner does not return is an error of the file: its names decide then
+    mutual = all((j, i) in swaps for i, j in swaps)
+    return Names(listed, tuple(parents), tuple((i, j) for i, j in swaps if i < j) if mutual else ())
 
 
 def read(

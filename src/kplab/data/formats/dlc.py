@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from kplab.data.formats._dlc_table import KEY, MULTI_LEVELS, SINGLE_LEVELS, check_table, read_csv, read_h5
-from kplab.data.formats._files import copy_images, first_row, image_sizes
+from kplab.data.formats._files import copy_images, first_rows, image_sizes
 from kplab.data.holds import Holds
 from kplab.data.naming import Names
 from kplab.data.reading import OUTSIDE_TOLERANCE, check_copies, labels_from, match_keypoints, some
@@ -62,9 +62,11 @@ class Row:
 def recognise(path: Path) -> bool:
     """Whether a folder is a project with labelled tables."""
     if not path.is_dir():
-        return False
+        first, second = first_rows(path, 2)
+        individuals = second[:1] == ["individuals"]
+        return first[:1] == ["scorer"] and (individuals or path.parent.parent.name == "labeled-data")
     found = [*path.glob("labeled-data/*/CollectedData*.csv"), *path.glob("CollectedData*.csv")]
-    return any(first_row(file)[:1] == ["scorer"] for file in found)
+    return any(first_rows(file)[0][:1] == ["scorer"] for file in found)
 
 
 def names(path: Path, labels: str = "csv", scorer: str | None = None) -> Names:
@@ -85,7 +87,7 @@ def read(
     """Read every labelled folder of a DeepLabCut project; an image's group is its folder, one for each video.
 
     Args:
-        project: folder that holds ``labeled-data``; tables are ``labeled-data/<video>/CollectedData*``, or, where there
+        project: one table, or the folder that holds ``labeled-data``; tables are ``labeled-data/<video>/CollectedData*``, or, where there
             are none, ``CollectedData*`` in the project itself (Lightning Pose).
         skeleton: its names must be the bodyparts of the tables, in any order.
         labels: csv or h5.
@@ -97,12 +99,12 @@ def read(
     Raises:
         DataError: tables or images are missing, or a table contradicts itself or the skeleton.
     """
-    root = Path(project)
+    root = _root(Path(project))
     head = Head(rename=rename)
     rows: list[Row] = []
     found: list[tuple[int, str, np.ndarray]] = []
     notes: list[str] = []
-    tables = _tables(root, labels, scorer)
+    tables = _tables(Path(project), labels, scorer)
     for path in tables:
         table, three = read_csv(path) if labels == "csv" else read_h5(path)
         check_table(table, path)
@@ -148,9 +150,18 @@ def read(
     )
 
 
+def _root(path: Path) -> Path:
+    """The folder of a project, of which one table may be given."""
+    if not path.is_file():
+        return path
+    return path.parents[2] if path.parent.parent.name == "labeled-data" else path.parent
+
+
 def _tables(root: Path, kind: str, scorer: str | None) -> list[Path]:
     if kind not in ("csv", "h5"):
         raise DataError(f"{root}: labels='{kind}' is unknown. Use labels=csv or labels=h5.")
+    if root.is_file():
+        return [root]
     pattern = f"CollectedData_{scorer}.{kind}" if scorer else f"CollectedData*.{kind}"
     found = sorted(root.glob(f"labeled-data/*/{pattern}")) or sorted(root.glob(pattern))
     if not found:

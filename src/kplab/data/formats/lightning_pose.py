@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from kplab.data.formats._builder import Builder
-from kplab.data.formats._files import clean, copy_images, first_row
+from kplab.data.formats._files import clean, copy_images, first_rows
 from kplab.data.holds import Holds, singles
 from kplab.data.naming import Names
 from kplab.data.reading import match_keypoints
@@ -29,7 +29,8 @@ HOLDS = Holds(several=False, precision=1e-9)
 
 def recognise(path: Path) -> bool:
     """Whether a file is a CSV table with DeepLabCut's header."""
-    return first_row(path)[:1] == ["scorer"]
+    first, second = first_rows(path, 2)
+    return first[:1] == ["scorer"] and second[:1] == ["bodyparts"] and path.parent.parent.name != "labeled-data"
 
 
 def names(path: Path) -> Names:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from kplab.data.formats._builder import Builder
-from kplab.data.formats._files import clean, copy_images, first_row, number, posix, read_table
+from kplab.data.formats._files import clean, copy_images, first_rows, number, posix, read_table
 from kplab.data.holds import Holds, instances_of
 from kplab.data.images import read_header
 from kplab.data.naming import Names, numbered
@@ -35,7 +35,7 @@ OTHERS = (*BOX, "area", "track", "crowd", "group", "width", "height")
 
 def recognise(path: Path) -> bool:
     """Whether a CSV file has columns NAME_x and NAME_y, or numbered columns."""
-    return bool(_columns(first_row(path)))
+    return bool(_columns(first_rows(path)[0]))
 
 
 def _columns(header: list[str]) -> dict[str, tuple[int, int]]:

@@ -24,12 +24,12 @@ from kplab.structures.labels import Labels
 from kplab.structures.skeleton import Skeleton
 
 HOLDS = Holds(several=False, empty=False, names=False, precision=1e-6)
-BODY = re.compile(r"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{\s*([^{}]*?)\s*\}\s*")
+BODY = re.compile(r"\s*version:\s*1(?:\.0)?\s+n_points:\s*(\d+)\s*\{\s*([^{}]*?)\s*\}\s*")
 
 
 def recognise(path: Path) -> bool:
     """Whether a folder has, or a file is, a points file."""
-    return path.suffix == ".pts" or (path.is_dir() and any(path.glob("*.pts")))
+    return path.suffix == ".pts" or (path.is_dir() and any(path.rglob("*.pts")))
 
 
 def names(path: Path) -> Names:
