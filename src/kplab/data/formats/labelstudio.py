@@ -1,8 +1,8 @@
 """Label Studio JSON: a list of tasks with key points and rectangles.
 
 Coordinates are percent of the image, continuous from its corner. A key point belongs to the rectangle that its ``parentID``
-names, or to the smallest rectangle around it, or to the only subject of the image. A key point is hidden where its region
-has the choice ``hidden`` or ``occluded``.
+names, or that a relation joins it to, or to the smallest rectangle around it, or to the only subject of the image. It is
+hidden where its region has the choice ``hidden`` or ``occluded``.
 
 Source: Label Studio, export format JSON and the tags KeyPointLabels and RectangleLabels.
 """
@@ -41,6 +41,8 @@ class Result(msgspec.Struct):
     width: int | None = msgspec.field(name="original_width", default=None)
     height: int | None = msgspec.field(name="original_height", default=None)
     rotation: float = msgspec.field(name="image_rotation", default=0)
+    from_id: str | None = None
+    to_id: str | None = None
 
 
 class Annotation(msgspec.Struct):
@@ -154,9 +156,13 @@ def _parts(regions: list[Result], rename: Mapping[str, str], where: str, builder
         r.id: [str(c).lower() for c in r.value.get("choices", [])] for r in regions if r.type == "choices"
     }
     boxes = {r.id for r in regions if r.type == "rectanglelabels"}
+    related: dict[str, str] = {}
+    for r in regions:
+        if r.type == "relation" and r.from_id and r.to_id:
+            related |= {a: b for a, b in ((r.from_id, r.to_id), (r.to_id, r.from_id)) if b in boxes}
     parts = []
     for region in regions:
-        if region.type not in (*KINDS, "choices"):
+        if region.type not in (*KINDS, "choices", "relation"):
             builder.notes[f"regions of type '{region.type}' are left out"] += 1
         if region.type not in KINDS:
             continue
@@ -169,9 +175,10 @@ def _parts(regions: list[Result], rename: Mapping[str, str], where: str, builder
         x, y, w, h = (_percent(region, name, where) for name in ("x", "y", "width", "height"))
         if region.type == "keypointlabels":
             hidden = any(choice in HIDDEN for choice in choices.get(region.id, []))
-            if region.parent is not None and region.parent not in boxes:
+            parent = region.parent or related.get(region.id)
+            if parent is not None and parent not in boxes:
                 raise DataError(f"{where}: key point '{label}' names a parent that the task lacks. Export it again.")
-            parts.append(Part(rename.get(label, label), np.array([x, y]) * scale, group=region.parent, hidden=hidden))
+            parts.append(Part(rename.get(label, label), np.array([x, y]) * scale, group=parent, hidden=hidden))
             continue
         corner, along, down = np.array([x, y]) * scale, np.array([w, 0]) * scale, np.array([0, h]) * scale
         angle = np.deg2rad(_percent(region, "rotation", where))
@@ -220,6 +227,7 @@ def write(labels: Labels, path: str | Path, copy: bool = False) -> Path:
                 point = {"x": x, "y": y, "width": clean(100 / max(width, height))}
                 region = f"{id_}-{k}"
                 add(region, "keypointlabels", {**point, "keypointlabels": [labels.skeleton.keypoints[k]]}, id_)
+                results.append({"type": "relation", "from_id": id_, "to_id": region, "direction": "right"})
                 if labels.poses.visible[row, k] == 1:
                     add(region, "choices", {**point, "choices": ["hidden"]}, id_)
         tasks.append({"id": i + 1, "data": {"image": str(name)}, "annotations": [{"id": i + 1, "result": results}]})
