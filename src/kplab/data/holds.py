@@ -51,17 +51,6 @@ class Holds:
     precision: float = 1e-6
 
 
-#: Headings of the table of formats: the fields of ``Holds`` with a word of their own.
-HEADINGS = {
-    "several": "several subjects",
-    "visibility": "hidden keypoints",
-    "bare": "unlabelled subjects",
-    "empty": "empty images",
-    "names": "keypoint names",
-    "sizes": "mixed sizes",
-}
-
-
 @dataclass(frozen=True)
 class Loss:
     """What a format can't hold of labels.
@@ -171,10 +160,10 @@ def table(formats: Sequence[tuple[str, str, Holds]]) -> list[str]:
     """A Markdown table of what formats hold, a line each.
 
     Args:
-        formats: name, "yes / no" for reading and writing, and what it holds.
+        formats: name, "yes, no" for reading and writing, and what it holds.
     """
     flags = [f.name for f in fields(Holds) if f.name not in ("precision", "keypoints")]
-    rows = [["format", "read / written", *(HEADINGS.get(flag, flag) for flag in flags), "precision, px"]]
+    rows = [["format", "in, out", *("hidden" if flag == "visibility" else flag for flag in flags), "px"]]
     for name, how, holds in formats:
         rows.append([f"`{name}`", how, *("yes" if getattr(holds, f) else "–" for f in flags), f"{holds.precision:.0g}"])
     lines = ["| " + " | ".join(cells) + " |" for cells in rows]

@@ -112,7 +112,7 @@ def summary(name: str) -> str:
 
 
 def describe_formats() -> str:
-    """Every format with its target and keys, as ``kplab data --formats`` prints them."""
+    """Every format with its target and keys, as ``kplab data formats`` prints them."""
     parts = []
     for name in all_formats():
         module = load_format(name)
@@ -138,5 +138,5 @@ def table_of_formats() -> list[str]:
     for name in all_formats():
         module = load_format(name)
         can = ["yes" if hasattr(module, word) else "no" for word in ("read", "write")]
-        rows.append((name, " / ".join(can), module.HOLDS))
+        rows.append((name, ", ".join(can), module.HOLDS))
     return table(rows)

@@ -22,6 +22,7 @@ from kplab.data.holds import Holds, instances_of
 from kplab.data.images import read_header
 from kplab.data.naming import Names, numbered
 from kplab.data.reading import match_keypoints, some
+from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
 from kplab.ops import affine
 from kplab.structures.labels import Labels
@@ -113,6 +114,7 @@ def read(
             missing.add(name)
             continue
         if name not in seen:
+            FileSource(home, [name], allow_outside)  # refuses names outside before any file is opened
             sides = (value("width"), value("height"))
             size = (int(sides[0]), int(sides[1])) if np.isfinite(sides).all() else read_header(home / name)[0]
             group = row[place["group"]] if "group" in place else ""
