@@ -15,7 +15,6 @@ from kplab.data.reading import BOX_AREA_SHARE, boxes_around, share_of_box, some
 from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 
-
 VISIBLE = 0.01
 """Error of a coordinate, pixels, above which it is stated as a loss."""
 

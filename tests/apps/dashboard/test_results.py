@@ -89,6 +89,9 @@ def test_speed_and_size_of_the_front(made) -> None:
     assert [p["speed"] for p in points] == pytest.approx([100 / 1.5, 25.0])
     assert [p["parameters"] for p in points] == [1.2, 1.2]
     assert {p.name for p in figures.pareto_plots(points)} == {"pareto-mean_px", "pareto-speed", "pareto-parameters"}
+    for ap, shown in ((0.0, 2), (-1.0, 1), (None, 1)):
+        (first, *_) = figures.pareto_plots([points[0], {**points[1], "AP": ap}])
+        assert len([s for s in first.series if not s.dashed]) == shown, f"AP {ap}"
 
 
 def test_results_are_computed_once_and_anew_when_the_scores_change(made, service: Service, tmp_path: Path) -> None:

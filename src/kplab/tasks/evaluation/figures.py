@@ -151,7 +151,11 @@ def pareto_plots(points: Sequence[Mapping[str, Any]]) -> list[Plot]:
         ("mean_px", "mean error, pixels", True), ("speed", "images a second, predicted", False),
         ("parameters", "parameters, millions", True),
     ):  # fmt: skip
-        known = [(i, p) for i, p in enumerate(points) if as_number(p.get(key)) is not None and (p.get("AP") or -1) >= 0]
+        # an AP of -1 is unknown, as pycocotools states it
+        known = [
+            (i, p) for i, p in enumerate(points)
+            if as_number(p.get(key)) is not None and (ap := as_number(p.get("AP"))) is not None and ap >= 0
+        ]  # fmt: skip
         if not known:
             continue
         series = [Series(p["name"], [p[key]], [p["AP"]], labels=[p["name"]], colour=i) for i, p in known]

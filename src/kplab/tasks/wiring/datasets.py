@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kplab import config as configs
 from kplab.data import formats
@@ -61,7 +63,10 @@ def read_splits(dataset: DictConfig) -> dict[str, Labels]:
     sources = {}
     for name, node in dataset.sources.items():
         check_source(node, f"dataset '{dataset.get('name')}', source '{name}'")
-        sources[str(name)] = build_node(node, "dataset", skeleton=skeleton)
+        try:
+            sources[str(name)] = build_node(node, "dataset", skeleton=skeleton)
+        except DataError as error:
+            raise DataError(f"{error}{unset_variables(dataset)}") from None
     plan = dataset.get("split")
     if plan is None:
         return sources
@@ -75,6 +80,23 @@ def read_splits(dataset: DictConfig) -> dict[str, Labels]:
             f"dataset '{dataset.name}': split: {error}. It wants manifest, with fractions or folds, and by."
         ) from None
     return splitting.split(*asked.args, **asked.kwargs)
+
+
+def unset_variables(dataset: DictConfig) -> str:
+    """A sentence on the environment variables that a dataset's paths are made of and that are not set; "" if all are.
+
+    >>> unset_variables(OmegaConf.create({"folder": "${oc.env:SOME_UNSET_VARIABLE,data}/mice"}))
+    ' The dataset reads the environment variable SOME_UNSET_VARIABLE, which is not set.'
+    """
+    text = OmegaConf.to_yaml(dataset)
+    unset = [name for name in dict.fromkeys(re.findall(r"\$\{oc\.env:(\w+)", text)) if not os.environ.get(name)]
+    several = "s" if len(unset) > 1 else ""
+    verb = "are" if several else "is"
+    return (
+        f" The dataset reads the environment variable{several} {', '.join(unset)}, which {verb} not set."
+        if unset
+        else ""
+    )
 
 
 def check_source(node: DictConfig, where: str) -> None:

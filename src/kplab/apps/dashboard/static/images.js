@@ -2,27 +2,12 @@
 
 import { colour } from "./chart.js";
 import { address, change, get, h, imageAddress, link, number, place, report, select } from "./dom.js";
-import { drawErrors, drawLayer, renderPoseView } from "./pose_view.js";
+import { drawErrors, drawLayer, Model, renderPoseView } from "./pose_view.js";
 
 const IMAGES = 60;
 const TRUTH = "#FFFFFF";
 const ORDERS = ["worst", "best", "changed", "improved", "regressed", "lowest score", "file"];
 const FILTERS = ["order", "keypoint", "min_error", "max_error", "missed", "extra", "min_size", "max_size", "visibility", "group", "text"];
-
-/** A model as anywidget has it, without a kernel. */
-class Model {
-  constructor(values) {
-    this.values = values;
-    this.heard = {};
-  }
-  get(name) { return this.values[name]; }
-  set(name, value) {
-    this.values[name] = value;
-    for (const call of this.heard[`change:${name}`] ?? []) call();
-  }
-  on(name, call) { (this.heard[name] ??= []).push(call); }
-  save_changes() {}
-}
 
 export function imagesView(el, first) {
   let args = first;
@@ -160,7 +145,7 @@ export function imagesView(el, first) {
     const aspect = Math.min(1.8, Math.max(0.75, aspects[Math.floor(aspects.length / 2)] ?? 1));
     const cells = found.items.map((item, i) => {
       const source = imageAddress(runs()[0], found.set, item, wide, cropping ? boxes[i] : null);
-      const picture = h("img", { alt: item.file, src: source, loading: "eager", decoding: "async" });
+      const picture = source ? h("img", { alt: item.file, src: source, loading: "eager", decoding: "async" }) : h("span", { class: "missing" }, item.file);
       const frame = h("span", { class: "frame" }, picture);
       frame.style.aspectRatio = String(aspect);
       return h("a", { class: "cell", href: link("images", { ...place().args, id: item.id }), title: item.file }, frame, h("span", { class: "caption" }, figures(item)));
@@ -300,7 +285,8 @@ export function imagesView(el, first) {
       if (single?.model !== model) return;
       model.set("heatmap", URL.createObjectURL(pixels));
       button.setAttribute("aria-pressed", "true");
-      heat.textContent = `heatmaps of ${found.labels[0]}, ${keypoint() === null ? "all keypoints" : found.skeleton.keypoints[keypoint()]}`;
+      const boxes = response.headers.get("X-Regions") === "annotated" ? ", on annotated boxes" : "";
+      heat.textContent = `heatmaps of ${found.labels[0]}, ${keypoint() === null ? "all keypoints" : found.skeleton.keypoints[keypoint()]}${boxes}`;
     }).catch((error) => { heat.textContent = error.message; });
   }
 
