@@ -21,6 +21,17 @@ from kplab.structures.labels import Labels
 
 HOLDS = Holds(visibility=True, boxes=True, areas=True, crowds=True, bare=True, tracks=True, groups=True, precision=1e-6)
 
+CORE = "fiftyone.core"
+#: The fields of a sample, by the names of FiftyOne's classes.
+FIELDS = {
+    "filepath": f"{CORE}.fields.StringField",
+    "tags": f"{CORE}.fields.ListField({CORE}.fields.StringField)",
+    "metadata": f"{CORE}.fields.EmbeddedDocumentField({CORE}.metadata.ImageMetadata)",
+    "group_name": f"{CORE}.fields.StringField",
+    "boxes": f"{CORE}.fields.EmbeddedDocumentField({CORE}.labels.Detections)",
+    "keypoints": f"{CORE}.fields.EmbeddedDocumentField({CORE}.labels.Keypoints)",
+}
+
 
 def write(labels: Labels, path: str | Path, copy: bool = False) -> Path:
     """Write the JSON of a dataset.
@@ -50,13 +61,12 @@ def write(labels: Labels, path: str | Path, copy: bool = False) -> Path:
         for row in instances_of(labels, i):
             _add(sample, labels, row, np.array([width, height], dtype=np.float64))
         samples.append(sample)
-    fields = {"group_name": "StringField", "boxes": "Detections", "keypoints": "Keypoints"}
     content = {
         "name": skeleton.name,
         "media_type": "image",
         "skeletons": {"keypoints": _skeleton(labels)},
         "default_skeleton": _skeleton(labels),
-        "sample_fields": fields,
+        "sample_fields": FIELDS,
         "samples": samples,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
