@@ -1,7 +1,7 @@
 """Export for FiftyOne: one JSON file that ``fiftyone.Dataset.from_json`` reads.
 
 Points and boxes are fractions of the image. Each subject is a ``Detection`` with its box, and a ``Keypoint`` with its points
-and their visibility; both have the same ``instance``, ``index`` of its track where it has one, and crowds are ``iscrowd``. A
+and their visibility; both have the number ``subject``, and ``index``, its track, where it has one. Crowds are ``iscrowd``. A
 point without a position is ``[NaN, NaN]``, as FiftyOne writes it, which is not strict JSON.
 
 Source: Voxel51, FiftyOne user guide, "Keypoints", "Storing keypoint skeletons".
@@ -81,7 +81,7 @@ def _skeleton(labels: Labels) -> dict[str, Any]:
 def _add(sample: dict[str, Any], labels: Labels, row: int, size: np.ndarray) -> None:
     """Add a subject to a sample."""
     p = labels.poses
-    common: dict[str, Any] = {"label": labels.skeleton.name, "tags": [], "instance_id": int(labels.instance_id[row])}
+    common: dict[str, Any] = {"label": labels.skeleton.name, "tags": [], "subject": int(labels.instance_id[row])}
     if p.track[row] >= 0:
         common["index"] = int(p.track[row])
     if np.isfinite(p.box[row]).all():
