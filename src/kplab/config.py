@@ -36,6 +36,15 @@ def conf_dir() -> Path:
     return folder if (folder / "train.yaml").is_file() else Path(__file__).resolve().parent / "conf"
 
 
+def config_name(verb: str) -> str:
+    """Name of the configuration of a verb, or of an action of a verb.
+
+    >>> config_name("data convert")
+    'data_convert'
+    """
+    return verb.replace(" ", "_")
+
+
 def compose(
     verb: str,
     overrides: list[str],
@@ -44,7 +53,7 @@ def compose(
     complete: Callable[[DictConfig, dict[str, str]], None] | None = None,
     base: DictConfig | None = None,
 ) -> DictConfig:
-    """Compose ``conf/<verb>.yaml`` with overrides, and check it against the schema of the verb.
+    """Compose ``conf/<verb>.yaml`` (of an action ``conf/<verb>_<action>.yaml``) with overrides, and check it.
 
     Args:
         schema: dataclass of the verb's top-level keys.
@@ -69,7 +78,8 @@ def compose(
             if base is not None:
                 ConfigStore.instance().store("stored", base)
             given = [without_group(override) for override in overrides]
-            config = hydra_compose(verb if base is None else "stored", overrides=given, return_hydra_config=True)
+            name = config_name(verb) if base is None else "stored"
+            config = hydra_compose(name, overrides=given, return_hydra_config=True)
             check_choices(config.hydra.runtime)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(verb, str(error), overrides, known_keys(schema))) from None
