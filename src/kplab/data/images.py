@@ -21,6 +21,10 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
+class ImageTooLarge(DataError):
+    """An image has more pixels than are read."""
+
+
 def find_images(pattern: str) -> tuple[list[Path], list[Path]]:
     """Image files of a folder (with its subfolders), a glob, or one file, sorted by name; and the other files there.
 
@@ -65,17 +69,35 @@ def read_image(path: Path | str, upright: bool = False) -> np.ndarray:
     path = Path(path)
     if upright:
         return turned(read_image(path), read_header(path)[1])
-    data = check_whole(path)
+    return decode_image(_bytes(path), str(path))
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Decode the bytes of an image file; see ``read_image``.
+
+    Args:
+        data: the whole file.
+        name: of the image, for messages.
+
+    Returns:
+        (H, W, 3) uint8 RGB, as stored: EXIF orientation is ignored.
+
+    Raises:
+        DataError: it is not an image, is truncated, or holds floating-point pixels.
+    """
+    problem = truncation(data, len(data))
+    if problem:
+        raise _truncated(name, problem)
     try:
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     except cv2.error as error:
-        raise DataError(f"{path}: OpenCV cannot decode it ({error}). Convert it to PNG or JPEG.") from error
+        raise DataError(f"{name}: OpenCV cannot decode it ({error}). Convert it to PNG or JPEG.") from error
     if image is None:
-        raise DataError(f"{path}: not an image that OpenCV can decode ({len(data)} bytes). Convert it to PNG or JPEG.")
+        raise DataError(f"{name}: not an image that OpenCV can decode ({len(data)} bytes). Convert it to PNG or JPEG.")
     if image.dtype == np.uint16:
         image = np.round(image / 257.0).astype(np.uint8)
     if image.dtype != np.uint8:
-        raise DataError(f"{path}: pixels are {image.dtype}, expected 8 or 16-bit integers. Convert it to PNG.")
+        raise DataError(f"{name}: pixels are {image.dtype}, expected 8 or 16-bit integers. Convert it to PNG.")
     if image.ndim == 2 or image.shape[2] == 1:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     if image.shape[2] == 2:
@@ -115,19 +137,6 @@ def few_bits(path: Path) -> int | None:
     return bits if 8 < bits <= FEW_BITS else None
 
 
-def check_whole(path: Path) -> bytes:
-    """The bytes of a file that is not truncated; much faster than decoding it.
-
-    Raises:
-        DataError: the file is missing, or is a truncated JPEG or PNG.
-    """
-    data = _bytes(path)
-    problem = truncation(data, len(data))
-    if problem:
-        raise _truncated(path, problem)
-    return data
-
-
 def check_ending(path: Path) -> None:
     """Refuse a truncated JPEG or PNG, without decoding it or holding it in memory.
 
@@ -149,29 +158,39 @@ def check_ending(path: Path) -> None:
         raise _truncated(path, problem)
 
 
-def read_header(path: Path | str) -> tuple[tuple[int, int], int]:
+def read_header(file: Path | str | BinaryIO, name: str | None = None) -> tuple[tuple[int, int], int]:
     """Size and EXIF orientation of an image, without decoding its pixels.
+
+    Args:
+        file: the path, or an open file at its start.
+        name: of an open file, for messages.
 
     Returns:
         (width, height) in stored pixels, and the orientation tag (1 where there is none: upright).
 
     Raises:
+        ImageTooLarge: it has more pixels than kplab reads.
         DataError: the file is missing or is not an image.
     """
-    path = Path(path)
+    name = str(file) if name is None else name
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             return image.size, _orientation(image)
     except FileNotFoundError:
-        raise _missing(path) from None
+        raise _missing(name) from None
     except Image.DecompressionBombError as error:
-        raise DataError(
-            f"{path}: too large: {error} kplab reads images of up to {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels: cut it "
-            "into tiles, or scale it down."
+        raise ImageTooLarge(
+            f"{name}: too large: {error} kplab reads images of up to {most_pixels()} pixels: cut it into tiles, or scale "
+            "it down."
         ) from error
     except Exception as error:
         # PIL raises many kinds about damaged headers: OSError, SyntaxError, ValueError, struct.error, …
-        raise DataError(f"{path}: it has no image header ({error}). Fetch the file again.") from error
+        raise DataError(f"{name}: it has no image header ({error}). Fetch the file again.") from error
+
+
+def most_pixels() -> int:
+    """The largest number of pixels of an image that is read."""
+    return 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -244,9 +263,9 @@ def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(f"{path}: cannot be read ({error}). Check that it is a file and may be read.")
 
 
-def _truncated(path: Path, problem: str) -> DataError:
+def _truncated(path: Path | str, problem: str) -> DataError:
     return DataError(f"{path}: {problem}. Fetch the file again, or leave the image out of the dataset.")
 
 
-def _missing(path: Path) -> DataError:
+def _missing(path: Path | str) -> DataError:
     return DataError(f"{path}: no such image. Check the dataset's image folder, or fetch the file again.")

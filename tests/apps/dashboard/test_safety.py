@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from kplab.apps.dashboard.security import is_loopback
-from kplab.apps.dashboard.server import STATIC, Service, application, listen
+from kplab.apps.dashboard.server import STATIC, Service, application
+from kplab.apps.listening import listen
+from kplab.apps.security import is_loopback
 
 BASE = "http://127.0.0.1:8000"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import sys
 import traceback
 import webbrowser
@@ -24,12 +23,13 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
 
 from kplab.apps.dashboard import query
 from kplab.apps.dashboard.index import Index, Watcher, cache_folder
 from kplab.apps.dashboard.results import Results
-from kplab.apps.dashboard.security import Guard, find_run, is_loopback
+from kplab.apps.dashboard.security import find_run
+from kplab.apps.listening import Static, address_of, listen
+from kplab.apps.security import Guard, is_loopback
 from kplab.errors import ConfigError, KplabError, describe, is_refused
 from kplab.runs import notes
 
@@ -224,19 +224,11 @@ def application(service: Service, host: str = "127.0.0.1", token: str | None = N
         Route("/figure", figure),
         Mount("/static", Static(directory=STATIC)),
     ]
-    app = Starlette(routes=routes, middleware=[Middleware(Guard, host=host, token=token)], lifespan=lifespan)
+    app = Starlette(
+        routes=routes, middleware=[Middleware(Guard, name="dashboard", host=host, token=token)], lifespan=lifespan
+    )
     app.state.service = service
     return app
-
-
-class Static(StaticFiles):
-    """Files of the pages, which a browser asks for anew: a new version of kplab has others."""
-
-    def file_response(self, *args: Any, **more: Any) -> Response:
-        """The response of one file."""
-        response = super().file_response(*args, **more)
-        response.headers["Cache-Control"] = "no-cache"
-        return response
 
 
 async def stream(service: Service, request: Request) -> AsyncIterator[str]:
@@ -253,25 +245,6 @@ async def stream(service: Service, request: Request) -> AsyncIterator[str]:
         await asyncio.sleep(EVERY)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
-
-    Raises:
-        ConfigError: the port is taken, or the host is none of this machine's.
-    """
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        made = socket.socket(family, socket.SOCK_STREAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((host, port))
-        made.listen(128)  # the address is printed before the first request is answered
-        return made
-    except OSError as error:
-        raise ConfigError(
-            f"can't listen on {host}:{port} ({error.strerror}). Choose another: port=0 takes a free one."
-        ) from None
-
-
 def serve(runs_dir: Path, host: str, port: int, open_browser: bool) -> None:
     """Serve until Ctrl-C; prints the address.
 
@@ -284,9 +257,7 @@ def serve(runs_dir: Path, host: str, port: int, open_browser: bool) -> None:
     print(f"reading the runs in {runs_dir} …", file=sys.stderr, flush=True)
     service = Service(runs_dir)
     service.watcher.check(force=True)
-    shown = socket.gethostname() if host in ("0.0.0.0", "::") else host
-    shown = f"[{shown}]" if ":" in shown else shown
-    address = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
+    address = address_of(listening, host, token)
     print(f"dashboard: {address}   (Ctrl-C ends it)", flush=True)
     if open_browser:
         Timer(0.5, webbrowser.open, [address]).start()

@@ -1,7 +1,7 @@
 // The page: navigation, theme, keys, and the view that the address names.
 
 import { compareView } from "./compare.js";
-import { h, link, place, report } from "./dom.js";
+import { h, link, place, report, themeButton } from "./dom.js";
 import { imagesView } from "./images.js";
 import { runView } from "./run.js";
 import { runsView } from "./runs.js";
@@ -18,28 +18,6 @@ const help = h("dialog", { "aria-label": "keys" },
     ["t 1 2 …", "show or hide truth and the runs"], ["e", "lines of the errors"], ["k", "names of the keypoints"], ["h", "heatmaps of the first run"], ["z", "zoom to the subjects"], ["+ − 0", "zoom, and the whole image"],
     ["Shift + arrows", "move the zoomed image"]].map(([key, what]) => [h("dt", {}, key), h("dd", {}, what)])),
   h("form", { method: "dialog" }, h("button", {}, "close")));
-
-function themeButton() {
-  const names = ["auto", "light", "dark"];
-  let now = stored() ?? "auto";
-  const button = h("button", { type: "button", class: "small", onclick: next }, "");
-  function next() {
-    now = names[(names.indexOf(now) + 1) % names.length];
-    try { localStorage.setItem("kplab-theme", now); } catch { /* a file without storage keeps it for this page */ }
-    apply();
-  }
-  function apply() {
-    if (now === "auto") delete document.documentElement.dataset.theme;
-    else document.documentElement.dataset.theme = now;
-    button.textContent = `theme: ${now}`;
-  }
-  apply();
-  return button;
-}
-
-function stored() {
-  try { return localStorage.getItem("kplab-theme"); } catch { return null; }
-}
 
 // ---------------------------------------------------------------- the view of the address
 

@@ -167,3 +167,26 @@ export function select(label, options, value, onchange) {
     options.map((o) => h("option", { value: o.value ?? o, selected: String(o.value ?? o) === String(value ?? "") }, o.label ?? o)));
   return h("label", { class: "field" }, h("span", {}, label), box);
 }
+
+/** A button that switches between the theme of the system, light and dark. */
+export function themeButton() {
+  const names = ["auto", "light", "dark"];
+  let now = stored() ?? "auto";
+  const button = h("button", { type: "button", class: "small", onclick: next }, "");
+  function next() {
+    now = names[(names.indexOf(now) + 1) % names.length];
+    try { localStorage.setItem("kplab-theme", now); } catch { /* a file without storage keeps it for this page */ }
+    apply();
+  }
+  function apply() {
+    if (now === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = now;
+    button.textContent = `theme: ${now}`;
+  }
+  apply();
+  return button;
+}
+
+function stored() {
+  try { return localStorage.getItem("kplab-theme"); } catch { return null; }
+}
