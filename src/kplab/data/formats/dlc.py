@@ -30,6 +30,8 @@ from kplab.structures.labels import Extras, Labels
 from kplab.structures.skeleton import Skeleton
 
 FORMAT = "dlc"
+#: What the tables can't hold, of "occluded", "box" and "track".
+LACKS = ("occluded", "box", "track")
 KEY = "df_with_missing"
 SINGLE_LEVELS = ("scorer", "bodyparts", "coords")
 MULTI_LEVELS = ("scorer", "individuals", "bodyparts", "coords")
