@@ -57,7 +57,11 @@ def main(args: list[str]) -> None:
 
     windows = start(config)
     project = windows.project
-    print(printable(f"{len(project)} images, {int((project.counts > 0).sum())} with labels; saved to {project.target.path}"))
+    print(
+        printable(
+            f"{len(project)} images, {int((project.counts > 0).sum())} with labels; saved to {project.target.path}"
+        )
+    )
     # the web server passes the signal on when it has ended, and the labels must be saved then
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

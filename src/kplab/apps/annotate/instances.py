@@ -74,11 +74,11 @@ def instances_of(labels: Labels, i: int) -> dict[str, Instance]:
     """The instances of image i by the text of their ids; boxes that were made from keypoints are left out."""
     poses = labels.poses_of(i)
     drawn = ~_derived(poses, labels.box_source) & np.isfinite(poses.box).all(1)
-    points = np.concatenate([np.nan_to_num(poses.xy), poses.visible[..., None]], axis=-1).reshape(len(poses), -1)
+    triplets = np.concatenate([np.nan_to_num(poses.xy), poses.visible[..., None]], axis=-1)
     rows = slice(int(labels.start[i]), int(labels.start[i + 1]))
     return {
         str(id_): Instance(
-            tuple(points[n].tolist()),
+            tuple(triplets[n].ravel().tolist()),
             tuple(poses.box[n].tolist()) if drawn[n] else None,
             int(poses.track[n]),
             bool(labels.crowd[rows][n]),
@@ -126,7 +126,7 @@ def with_instances(
         labels.source,
         labels.image_id,
         labels.size,
-        labels.group,
+        list(labels.group),
         Poses.concat(parts),
         np.concatenate(image_of).astype(np.int64),
         np.concatenate(id_),

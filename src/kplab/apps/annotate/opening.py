@@ -102,7 +102,9 @@ def source_node(dataset: DictConfig, name: str | None) -> DictConfig:
     if not sources:
         raise ConfigError(f"dataset '{dataset.get('name')}' has no sources. Name a reader and its files (README).")
     if name is None and len(sources) > 1:
-        raise ConfigError(f"dataset '{dataset.name}' has several sources. Name one: source={'|'.join(map(str, sources))}.")
+        raise ConfigError(
+            f"dataset '{dataset.name}' has several sources. Name one: source={'|'.join(map(str, sources))}."
+        )
     name = name or str(next(iter(sources)))
     if name not in sources:
         raise ConfigError(f"dataset '{dataset.name}' has no source '{name}'. It has: {', '.join(map(str, sources))}.")
@@ -126,7 +128,9 @@ def second_file(node: DictConfig, annotator: str) -> Path:
     if not annotator.replace("_", "").replace("-", "").isalnum():
         raise ConfigError(f"annotator is '{annotator}'. Use letters, digits, - and _.")
     first = Path(str(node[formats.keys_of(find_target(str(node["_target_"]), "dataset"))[0].name]))
-    return first / f"annotations.{annotator}.json" if first.is_dir() else first.with_name(f"{first.stem}.{annotator}.json")
+    return (
+        first / f"annotations.{annotator}.json" if first.is_dir() else first.with_name(f"{first.stem}.{annotator}.json")
+    )
 
 
 def image_files(images: str, frames: Sequence[int] | None = None, frames_to: str | None = None) -> FileSource:
@@ -152,10 +156,14 @@ def image_files(images: str, frames: Sequence[int] | None = None, frames_to: str
         return source
     count = len(VideoSource(path))
     if frames is not None and (len(frames) != 3 or frames[2] < 1 or not 0 <= frames[0] < frames[1] <= count):
-        raise ConfigError(f"frames is {list(frames)}. Write frames=[first,end,step], e.g. [0,{count},10]: {path} has {count} frames.")
+        raise ConfigError(
+            f"frames is {list(frames)}. Write frames=[first,end,step], e.g. [0,{count},10]: {path} has {count} frames."
+        )
     numbers = range(count) if frames is None else range(*frames)
     if frames is None and count > FRAMES_AT_MOST:
-        raise DataError(f"{path}: has {count} frames. Choose some: frames=[0,{count},{-(-count // FRAMES_AT_MOST) * 10}]")
+        raise DataError(
+            f"{path}: has {count} frames. Choose some: frames=[0,{count},{-(-count // FRAMES_AT_MOST) * 10}]"
+        )
     folder = write_frames(path, numbers, Path(frames_to) if frames_to else path.with_name(f"{path.name}.frames"))
     return FileSource(folder, [f"{number:06d}.png" for number in numbers])
 
@@ -196,7 +204,9 @@ def read_into(path: Path, labels: Labels) -> Labels:
         return labels
     root = root_of(labels.source)
     if root is None:
-        raise DataError(f"{path}: can't be continued, as its images are no files of one folder. Name a new file: out=FILE.json.")
+        raise DataError(
+            f"{path}: can't be continued, as its images are no files of one folder. Name a new file: out=FILE.json."
+        )
     begun = coco.read(path, root, labels.skeleton, keep_extras=True, allow_outside=True)
     place = {str(name): i for i, name in enumerate(begun.names)}
     unknown = sorted(set(place) - set(map(str, labels.names)))

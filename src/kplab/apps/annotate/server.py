@@ -44,7 +44,6 @@ def application(windows: Windows, host: str = "127.0.0.1", token: str | None = N
         host: that it is served on.
         token: that requests must have; None for none.
     """
-
     version = token_hex(4)  # another project on this port has other images
 
     def index(request: Request) -> Response:

@@ -139,7 +139,10 @@ def suggested(answer: dict[str, Any], size: tuple[int, int], least: float) -> li
         inside = [p is not None and 0 <= p[0] < size[0] and 0 <= p[1] < size[1] for p in points]
         if score < least or not any(inside):
             continue
-        numbers = [(round(p[0], 2), round(p[1], 2), 2.0) if ok else (0.0, 0.0, 0.0) for p, ok in zip(points, inside, strict=True)]
+        numbers = [
+            (round(p[0], 2), round(p[1], 2), 2.0) if ok else (0.0, 0.0, 0.0)
+            for p, ok in zip(points, inside, strict=True)
+        ]
         out.append(Instance(tuple(v for triplet in numbers for v in triplet)))
     return out
 

@@ -130,7 +130,7 @@ class Windows:
             )
         except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return {"kind": "fault", "view": "", "text": f"not a message of the annotator: {error}"}
-        head = {"view": message.view}
+        head: dict[str, Any] = {"view": message.view}
         if isinstance(message, Submit):
             head["number"] = message.number
         try:
@@ -157,7 +157,7 @@ class Windows:
         if isinstance(message, Earlier):
             return self.earlier(message.image)
         self.project.edit(message.image, message.changes, message.view)
-        return {"kind": "accepted"}
+        return {"kind": "accepted", "unsaved": self.project.unsaved}
 
     def find(self, asked: Find) -> np.ndarray:
         """(S,) int64 indices of the images that fit.

@@ -75,6 +75,7 @@ export function render({ model, el }) {
     if (kind === "found") found(message.images);
     if (kind === "earlier") paste(message);
     if (kind === "status") s.status = message;
+    if (kind === "answered" && message.kind === "accepted") s.status.unsaved = message.unsaved;
     if (kind === "connection") s.online = message.online;
     if (kind === "fault" || kind === "refused") say(message.text, true);
     if ((kind === "refused" || kind === "changed") && s.sel && s.image && !s.image.instances.has(s.sel)) select(null);
@@ -267,6 +268,12 @@ export function render({ model, el }) {
     return toImage([box.width / 2, box.height / 2]);
   }
 
+  /** Browsers state the corner of the screen pixel that the pointer is on; its centre is meant. */
+  function centred(value) {
+    const dense = window.devicePixelRatio || 1;
+    return Number.isInteger(value * dense) ? value + 0.5 / dense : value;
+  }
+
   /** The keypoint under a point of the stage; of the selected subject first. */
   function hit([x, y]) {
     if (!s.shown) return null;
@@ -295,7 +302,10 @@ export function render({ model, el }) {
 
   listenPointer(stage, {
     s, hit, corner, toImage, current, update, pan, zoomBy, put, setState, commit,
-    at: (event) => { const box = stage.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; },
+    at: (event) => {
+      const box = stage.getBoundingClientRect();
+      return [centred(event.clientX) - box.left, centred(event.clientY) - box.top];
+    },
     choose: ({ key, k }) => { if (key !== s.sel) select(key); s.active = k; guide(); },
     shifted: (instance, k, [dx, dy]) => withPoint(instance, k, instance.xyv[3 * k] + dx, instance.xyv[3 * k + 1] + dy, visibility(instance, k)),
     boxOf: (a, b) => {
