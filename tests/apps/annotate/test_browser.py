@@ -248,9 +248,13 @@ def test_two_windows_see_each_other(page: Page, browser: Browser, served: str, f
     other.wait_for_function(f"(before) => ({drawn})() !== before", arg=before)
     # each moves another keypoint of the same subject before it knows of the other's change: one is refused, none is lost
     gate = threading.Event()
-    edits_only = lambda route: (
-        route.continue_() if gate.is_set() or "edit" in route.request.post_data else route.abort()
-    )  # noqa: E731
+
+    def edits_only(route) -> None:
+        if gate.is_set() or "edit" in route.request.post_data:
+            route.continue_()
+        else:
+            route.abort()
+
     other.route("**/message", edits_only)
     drag(page, SPOTS[1], (85.5, 35.5))
     saved(page)
