@@ -82,7 +82,7 @@ def agreement(first: Labels, second: Labels) -> Agreement:
         a, b = first.poses_of(i), second.poses_of(j)
         if (a.labelled.any(1) & ~a.ignore).any() and b.labelled.any():
             image = int(first.image_id[i])
-            truth[image], others[image] = a, b[b.labelled.any(1)]
+            truth[image], others[image] = a, b[np.flatnonzero(b.labelled.any(1))]
     if not truth:
         raise DataError(
             "there is no image that both annotators labelled. Let the second one label some of the same images."

@@ -14,7 +14,7 @@ const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
 export function render({ model, el }) {
   const s = { project: null, look: null, list: [], at: 0, image: null, sel: null, active: 0, map: { scale: 1, dx: 0, dy: 0 }, zoom: 1, centre: null,
-    bright: 1, boxing: false, shown: true, names: false, drag: null, over: null, status: {}, text: "", order: "", only: "", online: true };
+    bright: 1, boxing: false, shown: true, names: false, drag: null, over: null, status: {}, text: "", order: "", sorted: "", only: "", online: true };
   const store = makeStore(model, notify);
   let ticket = 0;
   const KEYS = [
@@ -88,8 +88,8 @@ export function render({ model, el }) {
   }
 
   function found(list) {
-    s.list = list;
-    const now = s.image ? list.indexOf(s.image.index) : -1;
+    const now = s.image && s.sorted === s.order ? list.indexOf(s.image.index) : -1; // another order starts with its first
+    [s.list, s.sorted] = [list, s.order];
     if (!list.length) say("no image fits", true);
     else if (now >= 0) s.at = now;
     else go(0);

@@ -38,39 +38,49 @@ export function drawInstance(context, instance, map, look, options = {}) {
   context.setLineDash(options.suggested ? [5, 4] : []);
   context.stroke(edges);
   context.setLineDash([]);
+  // one path for all points of a colour and kind: 85 points are a few strokes
+  const [rims, groups] = [new Path2D(), new Map()];
   for (let k = 0; k < look.project.keypoints.length; k++) {
     if (!known(k)) continue;
-    const shape = new Path2D();
-    if (options.suggested) shape.rect(X(k) - r * 0.8, Y(k) - r * 0.8, r * 1.6, r * 1.6);
-    else shape.arc(X(k), Y(k), r, 0, 6.2832);
     const hollow = xyv[3 * k + 2] === 1 || options.suggested;
-    context.lineWidth = hollow ? 4 : 3;
-    context.strokeStyle = DARK;
-    context.stroke(shape);
     const colour = options.suggested ? SUGGESTED : look.colours[k];
-    if (hollow) {
-      context.lineWidth = 2;
-      context.strokeStyle = colour;
-      context.stroke(shape);
-      context.fillStyle = colour;
-      context.fillRect(X(k) - 0.75, Y(k) - 0.75, 1.5, 1.5);
-    } else {
-      context.fillStyle = colour;
-      context.fill(shape);
+    const name = colour + hollow;
+    if (!groups.has(name)) groups.set(name, { colour, hollow, path: new Path2D() });
+    for (const path of [rims, groups.get(name).path]) {
+      if (options.suggested) path.rect(X(k) - r * 0.8, Y(k) - r * 0.8, r * 1.6, r * 1.6);
+      else {
+        path.moveTo(X(k) + r, Y(k));
+        path.arc(X(k), Y(k), r, 0, 6.2832);
+      }
     }
-    if (options.active === k) {
-      const ring = new Path2D();
-      ring.arc(X(k), Y(k), r + 4.5, 0, 6.2832);
-      context.lineWidth = 4;
-      context.strokeStyle = DARK;
-      context.stroke(ring);
-      context.lineWidth = 2;
-      context.strokeStyle = "#FFFFFF";
-      context.stroke(ring);
-    }
-    if (options.names || options.active === k) drawText(context, look.project.keypoints[k], X(k) + r + 5, Y(k) - r - 2);
+    if (hollow) groups.get(name).path.rect(X(k) - 0.5, Y(k) - 0.5, 1, 1);
+  }
+  context.lineWidth = 4;
+  context.strokeStyle = DARK;
+  context.stroke(rims);
+  for (const { colour, hollow, path } of groups.values()) {
+    context.lineWidth = 2;
+    context.strokeStyle = context.fillStyle = colour;
+    if (hollow) context.stroke(path);
+    else context.fill(path);
+  }
+  const active = options.active ?? null;
+  if (active !== null && known(active)) drawRing(context, X(active), Y(active), r + 4.5);
+  for (let k = 0; k < look.project.keypoints.length; k++) {
+    if (known(k) && (options.names || k === active)) drawText(context, look.project.keypoints[k], X(k) + r + 5, Y(k) - r - 2);
   }
   context.globalAlpha = 1;
+}
+
+function drawRing(context, x, y, radius) {
+  const ring = new Path2D();
+  ring.arc(x, y, radius, 0, 6.2832);
+  context.lineWidth = 4;
+  context.strokeStyle = DARK;
+  context.stroke(ring);
+  context.lineWidth = 2;
+  context.strokeStyle = "#FFFFFF";
+  context.stroke(ring);
 }
 
 export function drawBox(context, [x0, y0, x1, y1], map, options = {}) {

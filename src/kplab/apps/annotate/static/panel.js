@@ -17,7 +17,9 @@ export function makePanel(el, act, keys) {
   const pixels = h("canvas", { class: "pixels" });
   const points = h("canvas", { class: "points" });
   const stage = h("div", { class: "stage", tabindex: 0, role: "application", "aria-label": "image with keypoints; press ? for the keys" }, pixels, points);
-  const [title, place, count] = ["title", "place", "count"].map((name) => h("span", { class: name }));
+  const [place, count] = ["place", "count"].map((name) => h("span", { class: name }));
+  const name = h("bdi", { dir: "ltr" });
+  const title = h("span", { class: "title" }, name); // of a long name the end is shown
   const progress = h("progress", { max: 1, value: 0, "aria-label": "images with labels" });
   const saved = h("span", { class: "saved", role: "status" });
   const hint = h("div", { class: "hint", role: "status" });
@@ -99,7 +101,7 @@ export function makePanel(el, act, keys) {
     if (!s.project || !s.image) return;
     refreshKeypoints(instance, s.active);
     refreshSubjects(s);
-    title.textContent = s.image.name;
+    name.textContent = s.image.name;
     title.title = s.image.name;
     place.textContent = `${s.at + 1} / ${s.list.length}`;
     const labelled = s.status.labelled ?? 0;
@@ -123,6 +125,7 @@ export function makePanel(el, act, keys) {
 
 /** The name of a key as it is printed. */
 function shownKey(name) {
+  if (name === "+") return name;
   const arrows = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Arrows: "←↑↓→" };
-  return name.split("+").map((part) => arrows[part] ?? part).join(" ") || "+";
+  return name.split("+").map((part) => arrows[part] ?? part).join(" ");
 }
