@@ -164,9 +164,9 @@ def report(config: DictConfig) -> str:
 
 def text_of(found: Agreement, first: Path, second: Path) -> str:
     """The table and its totals as text."""
-    table = found.table.to_string(
-        index=False, float_format=lambda v: f"{v:.4f}" if abs(v) < 1 else f"{v:.2f}", na_rep="–"
-    )
+    digits = {"mean_px": 2, "median_px": 2, "p90_px": 2, "sigma": 4, "visibility": 2}
+    formats = {name: f"{{:.{n}f}}".format for name, n in digits.items()}
+    table = found.table.to_string(index=False, formatters=formats, na_rep="–")
     return (
         f"{first.name} and {second.name}: {found.images} images, {found.instances} instances of both, {found.only_first} "
         f"of the first alone, {found.only_second} of the second alone; mean OKS {found.oks:.3f}\n{table}\n"

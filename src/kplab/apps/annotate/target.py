@@ -47,21 +47,21 @@ class Target:
     def of_source(cls, node: DictConfig) -> Target:
         """The files of a dataset's source, written by the format that reads them.
 
-        The first argument of a format's ``read`` and the second of its ``write`` name the same place. A module of a format
-        states in ``LACKS`` what it can't hold.
+        The first argument of a format's ``read`` and the second of its ``write`` name the same place. A format states in
+        ``LACKS`` what it can't hold; without this statement edits could be lost, and its files are not written.
 
         Raises:
-            ConfigError: the format can't be written.
+            ConfigError: the format can't be written, or does not state what it can't hold.
         """
         name = str(node.get("_target_")).rsplit(".", 2)[-2]
         module = formats.load_format(name) if name in formats.find_formats() else None
-        if module is None or not hasattr(module, "write"):
+        if module is None or not hasattr(module, "write") or not hasattr(module, "LACKS"):
             raise ConfigError(
                 f"{node.get('_target_')}: labels that it reads can't be written back. Save a COCO file instead: out=FILE.json"
             )
         place = str(node[formats.keys_of(module.read)[0].name])
         folder = list(inspect.signature(module.write).parameters)[1] == "folder"
-        return cls(Path(place), module.write, folder, tuple(getattr(module, "LACKS", ())))
+        return cls(Path(place), module.write, folder, tuple(module.LACKS))
 
     def files(self, labels: Labels) -> dict[str, Path]:
         """The label files as they are now, by their name relative to the folder that holds ``path``."""

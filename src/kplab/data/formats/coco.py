@@ -26,6 +26,8 @@ from kplab.structures.labels import Extras, Labels
 from kplab.structures.skeleton import Skeleton
 
 FORMAT = "coco"
+#: What the file can't hold, of "occluded", "box" and "track".
+LACKS: tuple[str, ...] = ()
 UNKNOWN_SIZE = 2**31
 
 

@@ -21,7 +21,7 @@ export function drawInstance(context, instance, map, look, options = {}) {
   const X = (k) => xyv[3 * k] * map.scale + map.dx;
   const Y = (k) => xyv[3 * k + 1] * map.scale + map.dy;
   const known = (k) => xyv[3 * k + 2] > 0;
-  const r = look.radius * (options.selected ? 1.15 : 0.85);
+  const r = Math.min(look.radius, 2.4 + 1.6 * map.scale) * (options.selected ? 1.15 : 0.85);
   context.globalAlpha = options.selected || options.suggested ? 1 : 0.75;
   if (instance.box) drawBox(context, instance.box, map, { ...options, crowd: instance.crowd });
   const edges = new Path2D();
