@@ -6,13 +6,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from kplab.apps.annotate.instances import Instance
 from kplab.apps.annotate.opening import open_project
 from kplab.apps.annotate.server import application
 from kplab.apps.annotate.window import Windows
@@ -32,12 +35,10 @@ def browser(chromium: str) -> Iterator[Browser]:
         found.close()
 
 
-@pytest.fixture
-def served(files) -> Iterator[str]:
-    """The address of the project of the test's files; it is closed at the end of the test, if the test does not."""
-    project = open_project(files.config("dataset=bugs"))
-    project.start_saving()
-    windows = Windows(project)
+@contextmanager
+def serving(windows: Windows) -> Iterator[str]:
+    """The address of a project; its labels are saved at the end."""
+    windows.project.start_saving()
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(application(windows), log_level="warning", timeout_graceful_shutdown=1))
@@ -50,6 +51,13 @@ def served(files) -> Iterator[str]:
     server.should_exit = True
     thread.join(10)
     windows.close()
+
+
+@pytest.fixture
+def served(files) -> Iterator[str]:
+    """The address of the project of the test's files."""
+    with serving(Windows(open_project(files.config("dataset=bugs")))) as address:
+        yield address
 
 
 @pytest.fixture
@@ -295,6 +303,52 @@ def test_edits_wait_for_the_server(page: Page, files) -> None:
     near(points(of_image(files, 5)[0]), [(*SPOTS[0], 2), (*SPOTS[1], 2)] + [(0, 0, 0)] * 3)
     assert len(lost) == 2
     page.faults[:] = [f for f in page.faults if "ERR_FAILED" not in f]  # type: ignore[attr-defined]
+
+
+class Predicted:
+    """Stands for the suggestions of a run: two subjects in each image, and an order from the last image to the first."""
+
+    fault, done = None, [0]
+
+    def __init__(self) -> None:
+        self.found = {i: self.of(i) for i in range(6)}
+
+    def ask(self, i: int) -> None:
+        pass
+
+    def of(self, i: int) -> list[Instance]:
+        first = Instance(tuple(v for x, y in SPOTS for v in (x, y, 2.0)))
+        return [first, Instance((float(i), 5.0, 2.0) + (0.0,) * 12)]
+
+    def order(self, name: str) -> np.ndarray:
+        return np.arange(6) if name == "file name" else np.arange(6)[::-1]
+
+    def close(self) -> None:
+        pass
+
+
+def test_suggestions_become_labels_by_one_key(browser: Browser, files) -> None:
+    windows = Windows(open_project(files.config("dataset=bugs")), Predicted())  # type: ignore[arg-type]
+    with serving(windows) as address:
+        page = open_page(browser, address)
+        page.keyboard.press("Enter")
+        hint(page, "no suggestion to accept")  # this image has labels
+        page.get_by_label("order of the images").select_option("most instructive")
+        shown(page, 5)
+        hint(page, "Enter accepts")
+        assert of_image(files, 5) == [], "nothing is labelled before"
+        page.keyboard.press("Enter")
+        saved(page)
+        first, second = of_image(files, 5)
+        assert points(first) == [(x, y, 2) for x, y in SPOTS]
+        assert points(second)[0] == (5, 5, 2)
+        page.keyboard.press("Control+z")
+        saved(page)
+        assert of_image(files, 5) == []
+        page.keyboard.press("d")
+        shown(page, 4)
+        page.context.close()
+        assert not page.faults  # type: ignore[attr-defined]
 
 
 def test_search_filter_and_help(page: Page) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kplab.apps.annotate.jobs import variants
+from kplab.apps.annotate import suggestions as module
+from kplab.apps.annotate.jobs import predictions, variants
 from kplab.apps.annotate.order import confidence, disagreement, teaching_order, thumbnail
-from kplab.apps.annotate.suggestions import spread, suggested
+from kplab.apps.annotate.suggestions import TEACHES, UNCERTAIN, UNSTABLE, Suggestions, spread, suggested
+from kplab.apps.annotate.window import Windows
+from kplab.errors import DataError
 from kplab.ops import affine
 from kplab.structures.poses import Poses
 
@@ -35,6 +38,10 @@ def test_instances_are_paired_and_missing_ones_count() -> None:
     assert disagreement([poses(two[:1]), poses(two)]) == pytest.approx(0.5)
     assert disagreement([poses(two[:0]), poses(two)]) == 1
     assert disagreement([poses(two), poses(two[:0])]) == 1
+    partly = two[:1].copy()
+    partly[0, 1] = np.nan
+    assert disagreement([poses(two[:1]), poses(partly)]) == pytest.approx(0.5), "one of two keypoints"
+    assert disagreement([poses(partly), poses(partly)]) == 0
 
 
 def test_confidence_is_the_mean_of_keypoints_weighted_by_instances() -> None:
@@ -51,6 +58,77 @@ def test_variants_show_the_same_places() -> None:
     for pixels, back in variants(image):
         row, column = np.argwhere(pixels[..., 0] == 255)[0]
         assert affine.apply(back, np.array([[column + 0.5, row + 0.5]])) == pytest.approx(np.array([[20.5, 10.5]]))
+
+
+class SeesSpots:
+    """Stands for a run whose model names two bright pixels by their side, and so makes no error in any variant."""
+
+    def __init__(self, skeleton) -> None:
+        self.skeleton = skeleton
+
+    def new_regions(self, source) -> None:
+        return None
+
+    def stream(self, source, regions, *, batch_size: int, workers: int):
+        for i in range(len(source)):
+            row, column = np.nonzero(source.read(i)[..., 0] == 255)
+            order = np.argsort(column)  # the right wing is on the left
+            xy = np.full((1, 5, 2), np.nan)
+            xy[0, [2, 1]] = np.stack([column, row], axis=1)[order] + 0.5
+            yield i, Poses.make(xy, box=np.array([[*xy[0, 2], *xy[0, 1]]]))
+
+
+def test_predictions_of_all_variants_are_in_the_pixels_of_the_image(skeleton) -> None:
+    image = np.zeros((41, 60, 3), dtype=np.uint8)
+    image[10, 20], image[30, 50] = 255, 255
+    found = predictions(SeesSpots(skeleton), image)  # type: ignore[arg-type]
+    for one in found:
+        assert one.xy[0, [2, 1]] == pytest.approx(np.array([[20.5, 10.5], [50.5, 30.5]]))
+        assert one.box[0] == pytest.approx([20.5, 10.5, 50.5, 30.5])
+    assert disagreement(found) == pytest.approx(0)
+
+
+def test_suggestions_and_orders_of_a_project(opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images that are asked for come first; what is predicted is announced once; an image that fails is no end."""
+    project = opened()
+    asked: list[np.ndarray] = []
+
+    class FakeRun:
+        folder, name = "run", "run"
+
+    def call(worker, job: str, **arguments) -> dict:
+        asked.append(arguments["keypoints"])
+        n = len(asked)
+        if n == 2:
+            raise DataError("damaged")
+        return {
+            "xy": [[[n, n], None, None, None, None]],
+            "score": [1.0],
+            "disagreement": n / 10,
+            "confidence": 1 - n / 10,
+        }
+
+    monkeypatch.setattr(module, "check_run", lambda *_: None)
+    monkeypatch.setattr(module.Worker, "call", call)
+    found = Suggestions(project, FakeRun())  # type: ignore[arg-type]
+    windows = Windows(project, found)
+    assert windows.answer({"kind": "show", "view": "v", "image": 3})["suggested"] is None
+    found.start()
+    found._thread.join(20)
+    order = [3, *[i for i in spread(6).tolist() if i != 3]]
+    assert found.done == [i for i in order if i != order[1]]
+    assert windows.answer({"kind": "show", "view": "v", "image": 3})["suggested"][0]["xyv"][:3] == (1, 1, 2)
+    news = windows.answer({"kind": "news", "view": "v"})["items"]
+    assert [item["image"] for item in news if item["kind"] == "suggestion"] == found.done
+    assert next(item for item in news if item["kind"] == "status")["fault"] == "damaged"
+    # the last ones have the largest disagreement and the lowest confidence; the one that failed has neither
+    expected = [*order[:1:-1], order[0], order[1]]
+    assert found.order(UNSTABLE).tolist() == expected
+    assert found.order(UNCERTAIN).tolist() == expected
+    teaches = found.order(TEACHES).tolist()
+    assert sorted(teaches) == list(range(6))
+    assert teaches[-1] == 0, "labelled images come last"
+    windows.close()
 
 
 def test_uncertain_images_come_first_and_equal_ones_are_spread() -> None:

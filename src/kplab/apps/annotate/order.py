@@ -25,8 +25,8 @@ def disagreement(variants: Sequence[Poses]) -> float:
     """How far the predictions of one image are apart, as a share of the subject's size, in [0, 1].
 
     The mean over instances and keypoints of min(1, d / s): d is the distance between the first prediction and that of another
-    variant, s the square root of the area of the first one's extent. Instances are assigned by the smallest sum of distances;
-    one without a partner counts as 1.
+    variant, s the square root of the area of the first one's extent. A keypoint that one of both lacks counts as 1, and one
+    that both lack is left out. Instances are assigned by the smallest sum of distances; one without a partner counts as 1.
 
     Args:
         variants: predictions of the image as it is, and of changed images, all in pixels of the image as it is.
@@ -43,7 +43,9 @@ def disagreement(variants: Sequence[Poses]) -> float:
     found = []
     for other in variants[1:]:
         distance = np.linalg.norm(first.xy[:, None] - other.xy[None], axis=-1) / scale[:, None, None]
-        share = np.where(np.isfinite(distance), np.minimum(distance, 1.0), 1.0).mean(-1)
+        either = first.labelled[:, None] | other.labelled[None]
+        share = np.where(np.isfinite(distance), np.minimum(distance, 1.0), 1.0)
+        share = (share * either).sum(-1) / np.maximum(either.sum(-1), 1)
         rows, columns = linear_sum_assignment(share)
         # those of either side that have no partner count as 1
         alone = max(share.shape) - len(rows)
