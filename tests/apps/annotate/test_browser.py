@@ -280,6 +280,23 @@ def test_two_windows_see_each_other(page: Page, browser: Browser, served: str, f
     other.context.close()
 
 
+def test_a_change_of_another_window_during_a_drag_is_kept(page: Page, browser: Browser, served: str, files) -> None:
+    other = open_page(browser, served)
+    page.mouse.move(*on_screen(page, *SPOTS[0]))
+    page.mouse.down()
+    page.mouse.move(*on_screen(page, 50.5, 40.5), steps=3)
+    drawn = "() => document.querySelector('canvas.points').toDataURL()"
+    before = page.evaluate(drawn)
+    drag(other, SPOTS[4], (40.5, 90.5))
+    saved(other)
+    page.wait_for_timeout(600)  # longer than the pause between two questions for news
+    page.mouse.up()
+    page.wait_for_function(f"(before) => ({drawn})() !== before", arg=before)
+    saved(page)
+    near(points(of_image(files, 0)[0]), [(50.5, 40.5, 2), *[(*p, 2) for p in SPOTS[1:4]], (40.5, 90.5, 2)])
+    other.context.close()
+
+
 def test_edits_wait_for_the_server(page: Page, files) -> None:
     """Without a connection edits are kept and shown as not stored; nothing is done twice when the answer was lost."""
     page.keyboard.press("End")

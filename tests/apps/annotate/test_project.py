@@ -397,6 +397,29 @@ def test_deeplabcut_tables_are_written_back(files, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*.journal"))
 
 
+@pytest.mark.parametrize("factor", [1.0, 1.2, 1.25])
+def test_boxes_of_keypoints_follow_them(files, skeleton, factor: float) -> None:
+    """A file in which other programs have written boxes around the keypoints; they keep their factor."""
+    document = files.read()
+    document["annotations"][0]["bbox"] = [75.5 - 45 * factor, 65.5 - 35 * factor, 90 * factor, 70 * factor]
+    files.labels.write_text(json.dumps(document))
+    labels = coco.read(files.labels, files.images, skeleton)
+    before = instances_of(labels, 0)["7"]
+    assert before.box is None
+    moved_ = with_instances(labels, {0: {"7": moved(before, 4, 10.5, 100.5)}})
+    assert moved_.poses.box[0] == pytest.approx(
+        [65.5 - 55 * factor, 65.5 - 35 * factor, 65.5 + 55 * factor, 65.5 + 35 * factor]
+    )
+    assert moved_.poses.area[0] == pytest.approx(3000 * 110 / 90)
+
+
+def test_a_box_that_is_only_near_the_keypoints_was_drawn(files, skeleton) -> None:
+    document = files.read()
+    document["annotations"][0]["bbox"] = [30.5, 30.5, 90.5, 70]
+    files.labels.write_text(json.dumps(document))
+    assert instances_of(coco.read(files.labels, files.images, skeleton), 0)["7"].box == (30.5, 30.5, 121, 100.5)
+
+
 def test_instances_of_labels_and_back(files, skeleton) -> None:
     """Images that are given back unchanged give the same labels."""
     labels = coco.read(files.labels, files.images, skeleton, keep_extras=True)

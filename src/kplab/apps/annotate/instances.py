@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import msgspec
@@ -17,6 +16,8 @@ from kplab.structures.poses import Poses
 BOX_MARGIN = 1.25
 #: Largest difference of a box from the extent of its keypoints, pixels, with which it counts as made from them.
 DERIVED = 0.01
+#: Largest factor of a box that was made from keypoints.
+MOST = 1.6
 
 
 class Instance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,7 +74,7 @@ def check(instance: Instance, keypoints: int, size: tuple[int, int]) -> None:
 def instances_of(labels: Labels, i: int) -> dict[str, Instance]:
     """The instances of image i by the text of their ids; boxes that were made from keypoints are left out."""
     poses = labels.poses_of(i)
-    drawn = ~_derived(poses, labels.box_source) & np.isfinite(poses.box).all(1)
+    drawn = np.isnan(margins(poses)) & np.isfinite(poses.box).all(1)
     triplets = np.concatenate([np.nan_to_num(poses.xy), poses.visible[..., None]], axis=-1)
     rows = slice(int(labels.start[i]), int(labels.start[i + 1]))
     return {
@@ -87,16 +88,23 @@ def instances_of(labels: Labels, i: int) -> dict[str, Instance]:
     }
 
 
-def _margin(box_source: str) -> float:
-    """The factor with which a reader, or the annotator, makes boxes from keypoints."""
-    stated = re.search(r"keypoint extent x ([\d.]+)", box_source)
-    return float(stated[1]) if stated else BOX_MARGIN
+def margins(poses: Poses) -> np.ndarray:
+    """(N,) factor on the extent of the keypoints that makes each box, as readers and the annotator make them.
 
-
-def _derived(poses: Poses, box_source: str) -> np.ndarray:
-    """(N,) bool: whether each box is the extent of its keypoints."""
-    made = boxes_around(poses, _margin(box_source))
-    return np.asarray((np.abs(made - poses.box) < DERIVED).all(1))
+    NaN where a box is another one: it was drawn.
+    """
+    hull = boxes_around(poses, 1.0)
+    side, own = hull[:, 2:] - hull[:, :2], poses.box[:, 2:] - poses.box[:, :2]
+    factor = own.max(1) / side.max(1)
+    made = (
+        np.concatenate(
+            [hull[:, :2] + hull[:, 2:] - side * factor[:, None], hull[:, :2] + hull[:, 2:] + side * factor[:, None]], 1
+        )
+        / 2
+    )
+    with np.errstate(invalid="ignore"):
+        same = (np.abs(made - poses.box) < DERIVED).all(1) & (factor > 0.99) & (factor < MOST)
+    return np.where(same, factor, np.nan)
 
 
 def with_instances(
@@ -104,8 +112,8 @@ def with_instances(
 ) -> Labels:
     """Labels in which the instances of some images are others; nothing else changes.
 
-    Instances that did not change keep their rows. A box that was not drawn is ``keypoint extent x margin``. The area of an
-    instance changes as its box does; of a new one it is 0.53 of its box.
+    Instances that did not change keep their rows. A box that was not drawn is the extent of the keypoints times ``BOX_MARGIN``,
+    or times the factor that it had. The area of an instance changes as its box does; of a new one it is 0.53 of its box.
 
     Args:
         labels: as read.
@@ -152,11 +160,13 @@ def _poses(labels: Labels, i: int, ids: list[int], instances: list[Instance]) ->
         ignore=np.array([not instance.labelled for instance in instances]),
         track=np.array([instance.track for instance in instances]),
     )
-    missing = np.isnan(made.box).any(1)
-    made.box[missing] = boxes_around(made, _margin(labels.box_source))[missing]
-    made.area = share_of_box(made.box)
     before, rows = instances_of(labels, i), labels.poses_of(i)
     place = {int(key): n for n, key in enumerate(before)}
+    # a box that follows its keypoints keeps its factor
+    factor = dict(zip(place, np.nan_to_num(margins(rows), nan=BOX_MARGIN).tolist(), strict=True))
+    for n in np.flatnonzero(np.isnan(made.box).any(1)).tolist():
+        made.box[n] = boxes_around(made[[n]], factor.get(ids[n], BOX_MARGIN))[0]
+    made.area = share_of_box(made.box)
     out = []
     for n, id_ in enumerate(ids):
         one = made[[n]]

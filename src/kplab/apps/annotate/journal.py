@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class Journal:
                 f"{target}: is open in another process{owner}. Use a second browser window on its address, or end it first."
             ) from None
         (self.folder / "pid").write_text(str(os.getpid()))
+        self.lock = threading.Lock()
         self.digests: dict[str, str | None] = {}
         self.kept: set[str] = set()
         try:
@@ -128,16 +130,17 @@ class Journal:
         self._append({"edit": edit})
 
     def _append(self, line: dict[str, Any]) -> None:
-        self.stream.seek(0, os.SEEK_END)
-        end = self.stream.tell()
-        try:
-            self.stream.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-            self.stream.flush()
-            os.fsync(self.stream.fileno())
-        except BaseException:
-            # a full disk: nothing of the line may stay, as others will follow
-            os.ftruncate(self.stream.fileno(), end)
-            raise
+        with self.lock:
+            self.stream.seek(0, os.SEEK_END)
+            end = self.stream.tell()
+            try:
+                self.stream.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+                self.stream.flush()
+                os.fsync(self.stream.fileno())
+            except BaseException:
+                # a full disk: nothing of the line may stay, as others will follow
+                os.ftruncate(self.stream.fileno(), end)
+                raise
 
     def replace(self, staged: Mapping[str, Path]) -> None:
         """Replace label files, each of them whole; those that are equal already stay.

@@ -21,8 +21,8 @@ from kplab.apps.annotate.target import Target
 from kplab.errors import DataError, KplabError, describe, is_refused
 from kplab.structures.labels import Labels
 
-#: Seconds between an edit and the start of its save; and the longest save, as a share of the time between saves.
-PAUSE, SHARE = 0.4, 0.2
+#: Seconds between an edit and the start of its save; seconds of a pause for each second that a save takes; the longest pause.
+PAUSE, TIMES, LONGEST = 0.4, 3, 10
 
 
 class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,7 +76,7 @@ class Project:
         self._place: dict[str, int] = {}
         self._next = int(labels.instance_id.max(initial=0)) + 1
         self._count = np.bincount(labels.image_of()[labels.poses.labelled.any(1)], minlength=len(labels))
-        self._saved = 0
+        self._saved, self._saving = 0, threading.Lock()
         self._wake, self._stop = threading.Event(), False
         self._thread: threading.Thread | None = None
         journal.opened(target.files(labels))
@@ -182,16 +182,17 @@ class Project:
             KplabError: the format can't hold them, or a file was changed by another program.
             OSError: a file can't be written.
         """
-        number = len(self.edits)
-        if number == self._saved:
-            return
-        try:
-            with tempfile.TemporaryDirectory(dir=self.journal.folder) as folder:
-                self.journal.replace(self.target.stage(self.labels(), Path(folder)))
-        except Exception as error:
-            self.fault = describe(error)
-            raise
-        self._saved, self.fault = number, None
+        with self._saving:
+            number = len(self.edits)
+            if number == self._saved:
+                return
+            try:
+                with tempfile.TemporaryDirectory(dir=self.journal.folder) as folder:
+                    self.journal.replace(self.target.stage(self.labels(), Path(folder)))
+            except Exception as error:
+                self.fault = describe(error)
+                raise
+            self._saved, self.fault = number, None
 
     def start_saving(self) -> None:
         """Save in a thread, soon after each edit."""
@@ -211,7 +212,7 @@ class Project:
                 if not (isinstance(error, KplabError) or is_refused(error)):
                     traceback.print_exc()
             # large files are saved less often, so that edits are not held up
-            time.sleep(0 if self._stop else (time.perf_counter() - begun) / SHARE)
+            time.sleep(0 if self._stop else min(LONGEST, TIMES * (time.perf_counter() - begun)))
 
     def close(self) -> None:
         """Save, and let other processes open the target. Edits that can't be saved stay in the journal.

@@ -15,7 +15,7 @@ from kplab.apps.annotate.instances import Instance
 from kplab.apps.annotate.order import teaching_order, thumbnail
 from kplab.apps.annotate.project import Project
 from kplab.apps.dashboard.worker import Worker
-from kplab.errors import ConfigError, KplabError, describe
+from kplab.errors import ConfigError, KplabError, RunError, describe
 from kplab.runs.run import Run
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks.wiring.datasets import skeleton_of
@@ -29,12 +29,15 @@ UNCERTAIN = "lowest confidence"
 ORDERS = (FILE, TEACHES, UNSTABLE, UNCERTAIN)
 
 
-def check_run(run: Run, skeleton: Skeleton) -> None:
-    """Check that a run knows a keypoint of a skeleton.
+def check_run(run: Run, skeleton: Skeleton, checkpoint: str) -> None:
+    """Check that a run has a model, and knows a keypoint of a skeleton.
 
     Raises:
         ConfigError: it knows none.
+        RunError: it has no checkpoint.
     """
+    if checkpoint in ("auto", "best", "last") and not list((run.folder / "checkpoints").glob("*.ckpt")):
+        raise RunError(f"{run.folder}: has no checkpoint (the run is {run.status}). Train it, or name another run.")
     own = skeleton_of(load_config(run).dataset)
     if not set(own.keypoints) & set(skeleton.keypoints):
         raise ConfigError(
@@ -56,7 +59,7 @@ class Suggestions:
     """
 
     def __init__(self, project: Project, run: Run, checkpoint: str = "auto", least: float = 0.3) -> None:
-        check_run(run, project.skeleton)
+        check_run(run, project.skeleton, checkpoint)
         count = len(project)
         self.project, self.run, self.checkpoint, self.least = project, run, checkpoint, least
         self.disagree, self.confident = np.full(count, np.nan), np.full(count, np.nan)

@@ -157,6 +157,7 @@ class Windows:
         if isinstance(message, Earlier):
             return self.earlier(message.image)
         self.project.edit(message.image, message.changes, message.view)
+        self._state(message.view).status = {}  # the answer states a part of it, so the next news state it anew
         return {"kind": "accepted", "unsaved": self.project.unsaved}
 
     def find(self, asked: Find) -> np.ndarray:

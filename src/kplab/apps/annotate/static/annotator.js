@@ -77,8 +77,8 @@ export function render({ model, el }) {
     if (kind === "status") s.status = message;
     if (kind === "answered" && message.kind === "accepted") s.status.unsaved = message.unsaved;
     if (kind === "connection") s.online = message.online;
-    if (kind === "fault" || kind === "refused") say(message.text, true);
     if ((kind === "refused" || kind === "changed") && s.sel && s.image && !s.image.instances.has(s.sel)) select(null);
+    if (kind === "fault" || kind === "refused") say(message.text, true);
     update();
   }
 
@@ -307,7 +307,10 @@ export function render({ model, el }) {
       return [centred(event.clientX) - box.left, centred(event.clientY) - box.top];
     },
     choose: ({ key, k }) => { if (key !== s.sel) select(key); s.active = k; guide(); },
-    shifted: (instance, k, [dx, dy]) => withPoint(instance, k, instance.xyv[3 * k] + dx, instance.xyv[3 * k + 1] + dy, visibility(instance, k)),
+    shifted: (k, [dx, dy]) => {
+      const instance = current(); // null where another window has deleted it meanwhile
+      return instance && withPoint(instance, k, instance.xyv[3 * k] + dx, instance.xyv[3 * k + 1] + dy, visibility(instance, k));
+    },
     boxOf: (a, b) => {
       const [width, height] = s.image.size;
       const [x0, x1] = [a[0], b[0]].map((v) => round(clamp(v, 0, width))).sort((m, n) => m - n);

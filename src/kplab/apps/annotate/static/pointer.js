@@ -10,7 +10,7 @@ export function listenPointer(stage, view) {
     if (!s.image || event.button > 2) return;
     stage.setPointerCapture(event.pointerId);
     const at = view.at(event);
-    const start = { from: at, moved: false, button: event.button, shift: event.shiftKey };
+    const start = { from: at, moved: false, button: event.button, occluded: event.shiftKey };
     const found = event.altKey ? null : view.hit(at);
     if (event.button === 1) s.drag = { ...start, kind: "pan" };
     else if (s.boxing && event.button === 0) s.drag = { ...start, kind: "box", anchor: view.toImage(at) };
@@ -33,8 +33,8 @@ export function listenPointer(stage, view) {
       if (drag.moved && (drag.kind === "pan" || drag.kind === "place")) {
         view.pan(event.movementX, event.movementY);
       } else if (drag.moved && drag.kind === "point" && drag.button === 0) {
-        const shift = [0, 1].map((i) => (at[i] - drag.from[i]) / s.map.scale);
-        drag.instance = view.shifted(view.current(), drag.k, shift);
+        drag.shift = [0, 1].map((i) => (at[i] - drag.from[i]) / s.map.scale);
+        drag.instance = view.shifted(drag.k, drag.shift);
       } else if (drag.kind === "box") drag.box = view.boxOf(drag.anchor, view.toImage(at));
     }
     view.update();
@@ -46,9 +46,9 @@ export function listenPointer(stage, view) {
     if (!drag) return;
     const at = view.at(event);
     if (drag.kind === "point" && drag.button === 2) view.setState(0);
-    else if (drag.kind === "point" && drag.moved) view.commit(drag.instance);
+    else if (drag.shift) view.commit(view.shifted(drag.k, drag.shift)); // of the instance as it is now
     else if (drag.kind === "box" && drag.box) view.setBox(drag.box);
-    else if (drag.kind === "place" && !drag.moved) view.put(...view.toImage(at), drag.shift ? 1 : 2);
+    else if (drag.kind === "place" && !drag.moved) view.put(...view.toImage(at), drag.occluded ? 1 : 2);
     view.update();
   }
 

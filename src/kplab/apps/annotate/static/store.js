@@ -29,7 +29,7 @@ export function makeStore(model, notify) {
   }
 
   function news(item) {
-    const image = images.get(item.image);
+    const image = images.get(item.image) ?? loading.get(item.image)?.found;
     if (item.kind === "changed" && image) image.instances = withQueue(item.image, new Map(item.instances));
     if (item.kind === "suggestion" && image) image.suggested = item.suggested;
     notify(item.kind, item);
@@ -40,6 +40,7 @@ export function makeStore(model, notify) {
   async function picture(message, buffers) {
     const found = { index: message.image, name: message.name, size: message.size, suggested: message.suggested, fault: null };
     found.instances = withQueue(message.image, new Map(message.instances));
+    if (loading.has(found.index)) loading.get(found.index).found = found; // it may change before its pixels are there
     try {
       found.bitmap = await createImageBitmap(await blobOf(message, buffers), { imageOrientation: "none" });
     } catch (error) {
