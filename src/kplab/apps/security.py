@@ -83,7 +83,7 @@ class Guard:
                 redirect.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
             else:
                 answer = refusal(
-                    headers, f"This {self.name} needs its token. Open the address that `kplab {self.name}` has printed."
+                    headers, f"This server needs its token. Open the address that `kplab {self.name}` has printed."
                 )
         await answer(scope, receive, with_headers)
 
@@ -94,17 +94,15 @@ class Guard:
         # an address of any interface has no name of its own: there the token protects
         allowed = is_loopback(name) if is_loopback(self.host) else self.token is not None
         if not allowed:
-            return (
-                f"Host '{host}' is not that of this {self.name}. Open the address that `kplab {self.name}` has printed."
-            )
+            return f"Host '{host}' is not this server's. Open the address that `kplab {self.name}` has printed."
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            return f"Origin '{origin}' may not use this {self.name}."
+            return f"Origin '{origin}' may not use this server."
         if method not in ("GET", "HEAD") and origin is None and not self.programs:
             return "A request that writes needs an Origin."
         followed = method == "GET" and headers.get("sec-fetch-mode") == "navigate"  # a link in a message to this page
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not followed:
-            return f"Another site may not use this {self.name}."
+            return "Another site may not use this server."
         return None
 
     def _has_token(self, headers: Headers) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import threading
 import time
@@ -200,15 +198,3 @@ def served(service: Service) -> Iterator[Served]:
     yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}/", service)
     service.stopping = server.should_exit = True
     thread.join(10)
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """The path of a browser."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        message = "needs a browser: install the package chromium"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found

@@ -193,10 +193,27 @@ def test_heatmaps_lie_over_the_points_that_they_show(
         assert np.linalg.norm(found - true.xy[0, k]) < cell, k
 
 
-def test_a_model_without_heatmaps_is_named(made, labels: Labels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_part_of_a_model_has_heatmaps(made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cascade has none for whole images; its pose model has them for boxes. A model without any is named."""
+
+    class Cascade(OnePeak):
+        heatmap_stride = None  # type: ignore[assignment]
+
+        def for_regions(self, kind: str) -> OnePeak:
+            return OnePeak() if kind == "annotated" else self
+
     plain = OnePeak()
     plain.heatmap_stride = None  # type: ignore[assignment]
-    monkeypatch.setattr(maps, "loaded", lambda *_: (plain, labels, annotated_regions(labels)))
-    maps.heatmaps.cache_clear()
+    folder = str(made.runs_dir / made.a)
+    config = load_config(Run.open(made.runs_dir / made.a))
+    config.regions = "image"
+    monkeypatch.setattr(maps, "load_config", lambda _: config)
+    maps.loaded.cache_clear()
+    monkeypatch.setattr(maps, "load_model", lambda *_, **__: (Cascade(), None))
+    model, labels, regions = maps.loaded(folder, "test", 0.0)
+    assert (model.heatmap_stride, regions.kind) == (4, "annotated")
+    assert len(regions) == len(labels.poses)
+    monkeypatch.setattr(maps, "load_model", lambda *_, **__: (plain, None))
     with pytest.raises(ModelError, match="has no heatmaps"):
-        maps.heatmaps("x", "test", 0.0, int(labels.image_id[0]))
+        maps.loaded(folder, "test", 1.0)
+    maps.loaded.cache_clear()

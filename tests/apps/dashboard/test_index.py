@@ -121,7 +121,24 @@ def test_groups_have_mean_and_spread(index: Index, made) -> None:
     assert group["count"] == 3
     assert group["means"]["mean_px"] == pytest.approx([mean, spread, 3], rel=1e-6)
     by_seed = query.groups(index, Query("status=finished", sort="seed"), ["seed"])["groups"]
-    assert [g["by"] for g in by_seed] == [[0.0], [1.0], [2.0]]
+    assert [g["by"] for g in by_seed] == [[0.0, "dots-test"], [1.0, "dots-test"], [2.0, "dots-test"]]
+
+
+def test_groups_never_average_different_scores_of_a_run(made, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / made.a
+    shutil.copytree(made.runs_dir / made.a, folder)
+    for kind in ("scores", "predictions"):
+        for path in list((folder / kind).glob("dots-test.*")):
+            content = path.read_bytes()
+            if ".record" in path.name:
+                content = content.replace(b"dots-test", b"dots-test-annotated")
+            path.with_name(path.name.replace("dots-test", "dots-test-annotated")).write_bytes(content)
+    index = Index(tmp_path / "runs", tmp_path / "index.sqlite")
+    index.update()
+    found = query.groups(index, Query(columns=["mean_px"]), ["training"])
+    assert found["by"] == ["training", "set"]
+    assert sorted(g["by"][1] for g in found["groups"]) == ["dots-test", "dots-test-annotated"]
+    assert [g["means"]["mean_px"][1] for g in found["groups"]] == [None, None]
 
 
 def test_the_index_follows_the_folder(made, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 
+from kplab.data.regions import Regions
 from kplab.errors import ModelError
 from kplab.ops import affine
 from kplab.runs.files import reading_only
@@ -27,14 +28,24 @@ COLOUR = (213, 94, 0)
 
 
 @lru_cache(maxsize=1)
-def loaded(folder: str, split: str, stamp: float) -> tuple[Model, Labels, Any]:
-    """A run's model, a split of its dataset, and the regions of the split."""
+def loaded(folder: str, split: str, stamp: float) -> tuple[Model, Labels, Regions]:
+    """The part of a run's model that has heatmaps, a split of its dataset, and the regions of the split for this part.
+
+    They are the run's own regions, or annotated boxes for the pose model of a cascade.
+
+    Raises:
+        ModelError: no part has heatmaps.
+    """
     run = Run.open(Path(folder))
     config = load_config(run)
     model, _ = load_model(run, device="cpu")
-    with reading_only():
-        labels = read_split(config.dataset, split)
-    return model, labels, regions_for(config, labels, split)
+    for kind in (str(config.regions), "annotated"):
+        part = model.for_regions(kind)
+        if part.heatmap_stride is not None:
+            with reading_only():
+                labels = read_split(config.dataset, split)
+            return part, labels, regions_for(config, labels, split, kind)
+    raise ModelError("this model has no heatmaps: it predicts coordinates, or maps of another kind.")
 
 
 @lru_cache(maxsize=4)
@@ -45,10 +56,8 @@ def heatmaps(folder: str, split: str, stamp: float, image_id: int) -> np.ndarray
         ModelError: the model has no heatmaps, or the split no such image.
     """
     model, labels, regions = loaded(folder, split, stamp)
-    model = model.for_regions(regions.kind)
     stride = model.heatmap_stride
-    if stride is None:
-        raise ModelError("this model has no heatmaps: it predicts coordinates, or maps of another kind.")
+    assert stride is not None
     (found,) = np.nonzero(labels.image_id == image_id)
     if not len(found):
         raise ModelError(f"split '{split}' has no image {image_id}.")
@@ -73,7 +82,7 @@ def write(folder: str, split: str, image_id: int, keypoint: int | None, out: Pat
     """Write the map of a keypoint, or the maximum of all, as PNG whose opacity is the value.
 
     Returns:
-        the largest value.
+        the largest value, and the kind of the regions that the model was given.
     """
     checkpoints = Path(folder) / "checkpoints"
     stamp = checkpoints.stat().st_mtime if checkpoints.is_dir() else 0.0
@@ -83,4 +92,5 @@ def write(folder: str, split: str, image_id: int, keypoint: int | None, out: Pat
     picture[..., :3] = COLOUR[::-1]
     picture[..., 3] = 230 * np.clip(one / max(float(one.max()), 1e-6), 0, 1)
     out.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-    return {"largest": float(one.max())}
+    _, _, regions = loaded(folder, split, stamp)
+    return {"largest": float(one.max()), "regions": regions.kind}

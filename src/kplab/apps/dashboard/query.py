@@ -70,18 +70,21 @@ def page(index: Index, query: Query) -> dict[str, Any]:
 
 
 def groups(index: Index, query: Query, by: Sequence[str]) -> dict[str, Any]:
-    """Rows grouped by the values of keys, with number, mean and spread of other columns.
+    """Rows grouped by the values of keys and by the name of their scores, with number, mean and spread of other columns.
+
+    Scores of different sets, such as those on detected and on annotated boxes, are never averaged.
 
     Args:
         query: ``columns`` are the numbers to average; ``sort`` is one of them, of ``by``, or "count".
         by: keys, at least one.
 
     Returns:
-        {"groups": [{"by": values, "count": rows, "means": key to [mean, standard deviation, number], "runs": names}],
-        "total": number of groups}
+        {"by": keys, "groups": [{"by": values, "count": rows, "means": key to [mean, standard deviation, number],
+        "runs": names}], "total": number of groups}
     """
     if not by:
         raise ConfigError("groups need a key to group by.")
+    by = [*by, *(["set"] if "set" not in by else [])]
     where, values = condition(index, query.text)
     keys = [key_of(index, name) for name in by]
     joins = " ".join(f"LEFT JOIN value g{i} ON g{i}.key = {key} AND g{i}.row = r.id" for i, key in enumerate(keys))
@@ -116,7 +119,7 @@ def groups(index: Index, query: Query, by: Sequence[str]) -> dict[str, Any]:
     for entry in grouped.values():
         parts[name not in (*by, "count") and name not in entry["means"]].append(entry)
     ordered = sorted(parts[0], key=rank, reverse=descending) + parts[1]
-    return {"total": len(ordered), "groups": ordered[query.offset : query.offset + min(query.limit, MOST)]}
+    return {"by": by, "total": len(ordered), "groups": ordered[query.offset : query.offset + min(query.limit, MOST)]}
 
 
 def _moments(n: int, total: float, squares: float) -> list[float | None]:

@@ -247,11 +247,12 @@ class Results:
         if not any((run.folder / "checkpoints").glob("*.ckpt")):
             raise RunError(f"{run.name} has no checkpoint, so its model can't be asked.")
         with tempfile.NamedTemporaryFile(suffix=".png") as file:
-            self.modeller.call(
+            made = self.modeller.call(
                 "heatmaps", folder=str(run.folder), split=str(about["card"].get("split")),
                 image_id=whole(args, "id", 0), keypoint=None if keypoint < 0 else keypoint, out=file.name,
             )  # fmt: skip
-            return Response(Path(file.name).read_bytes(), media_type="image/png")
+            headers = {"X-Regions": str(made["regions"])}
+            return Response(Path(file.name).read_bytes(), media_type="image/png", headers=headers)
 
     # ------------------------------------------------------------ events
 

@@ -150,13 +150,22 @@ class LoadedRun:
         Raises:
             RunError: the detector's run is missing or incomplete.
         """
-        if self.config.regions != "detected":
+        detector = self.load_detector()
+        if detector is None:
             return None
-        detector, _ = load_model(
-            Run.find(str(self.config.detector_run), Path(self.config.runs_dir)), device=self.device
-        )
         found = stream_poses(detector, source, batch_size=batch_size)
         return predicted_regions((poses for _, poses in found), self.config.padding)
+
+    def load_detector(self) -> Model | None:
+        """The model of ``detector_run`` if the run reads detected boxes, else None.
+
+        Raises:
+            RunError: the detector's run is missing or incomplete.
+        """
+        if self.config.regions != "detected":
+            return None
+        run = Run.find(str(self.config.detector_run), Path(self.config.runs_dir))
+        return load_model(run, device=self.device)[0]
 
     def made_from(self) -> dict[str, Path]:
         """The files that predictions depend on, for their record."""

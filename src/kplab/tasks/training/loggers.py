@@ -172,10 +172,30 @@ def _to_wandb(logger: WandbLogger, run: Run, results: Sequence[Result]) -> None:
         ]
         tables[f"{result.name}/predictions"] = wandb.Table(["rank", "file", "truth and prediction", *_NUMBERS], rows)
         for rank in ("typical", "worst"):
-            tables[f"{result.name}/{rank}"] = [row[2] for row in rows if row[0] == rank]
+            chosen = [(row, picture) for name, row, picture in result.pictures if name == rank]
+            canvases = same_size([picture for _, picture in chosen])
+            tables[f"{result.name}/{rank}"] = [
+                wandb.Image(canvas, caption=caption(row)) for canvas, (row, _) in zip(canvases, chosen, strict=True)
+            ]
     tables["lineage"] = wandb.Table(["artefact", "sha256", "made from"], [list(row) for row in chain(run)])
     with _stored_in(run):
         logger.experiment.log({name: shown for name, shown in tables.items() if not isinstance(shown, list) or shown})
+
+
+def same_size(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Pictures with a border of grey to the largest width and height of all: wandb shows a list in cells of one size.
+
+    >>> [p.shape for p in same_size([np.zeros((2, 5, 3), np.uint8), np.zeros((4, 3, 3), np.uint8)])]
+    [(4, 5, 3), (4, 5, 3)]
+    """
+    height, width = (max((p.shape[axis] for p in pictures), default=0) for axis in (0, 1))
+    found = []
+    for picture in pictures:
+        top, left = (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
+        canvas = np.full((height, width, 3), 128, dtype=np.uint8)
+        canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+        found.append(canvas)
+    return found
 
 
 @contextmanager

@@ -2,27 +2,12 @@
 
 import { colour } from "./chart.js";
 import { address, change, get, h, imageAddress, link, number, place, report, select } from "./dom.js";
-import { drawErrors, drawLayer, renderPoseView } from "./pose_view.js";
+import { drawErrors, drawLayer, Model, renderPoseView } from "./pose_view.js";
 
 const IMAGES = 60;
 const TRUTH = "#FFFFFF";
 const ORDERS = ["worst", "best", "changed", "improved", "regressed", "lowest score", "file"];
 const FILTERS = ["order", "keypoint", "min_error", "max_error", "missed", "extra", "min_size", "max_size", "visibility", "group", "text"];
-
-/** A model as anywidget has it, without a kernel. */
-class Model {
-  constructor(values) {
-    this.values = values;
-    this.heard = {};
-  }
-  get(name) { return this.values[name]; }
-  set(name, value) {
-    this.values[name] = value;
-    for (const call of this.heard[`change:${name}`] ?? []) call();
-  }
-  on(name, call) { (this.heard[name] ??= []).push(call); }
-  save_changes() {}
-}
 
 export function imagesView(el, first) {
   let args = first;
@@ -300,7 +285,8 @@ export function imagesView(el, first) {
       if (single?.model !== model) return;
       model.set("heatmap", URL.createObjectURL(pixels));
       button.setAttribute("aria-pressed", "true");
-      heat.textContent = `heatmaps of ${found.labels[0]}, ${keypoint() === null ? "all keypoints" : found.skeleton.keypoints[keypoint()]}`;
+      const boxes = response.headers.get("X-Regions") === "annotated" ? ", on annotated boxes" : "";
+      heat.textContent = `heatmaps of ${found.labels[0]}, ${keypoint() === null ? "all keypoints" : found.skeleton.keypoints[keypoint()]}${boxes}`;
     }).catch((error) => { heat.textContent = error.message; });
   }
 

@@ -75,6 +75,21 @@ export function drawErrors(context, truth, layer, skeleton, map, options = {}) {
   context.stroke(lines);
 }
 
+/** A model as anywidget has it, without a kernel: for pages. */
+export class Model {
+  constructor(values) {
+    this.values = values;
+    this.heard = {};
+  }
+  get(name) { return this.values[name]; }
+  set(name, value) {
+    this.values[name] = value;
+    for (const call of this.heard[`change:${name}`] ?? []) call();
+  }
+  on(name, call) { (this.heard[name] ??= []).push(call); }
+  save_changes() {}
+}
+
 function make(tag, name, parent) {
   const element = document.createElement(tag);
   element.className = name;

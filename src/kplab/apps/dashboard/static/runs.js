@@ -41,7 +41,7 @@ export function runsView(el, first) {
     try {
       if (by.length) {
         const found = await get("api/groups", { ...asked, sort: args.sort ?? "-count", by: by.join(",") });
-        table.replaceChildren(groupTable(found, by));
+        table.replaceChildren(groupTable(found, found.by));
         counter.textContent = `${found.total} groups`;
         pages(found.total, page);
       } else {
