@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,15 +121,3 @@ def opened(files: Files, skeleton: Skeleton) -> Callable[[], Project]:
         )
 
     return open_
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """The path of a browser."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        message = "needs a browser: install the package chromium"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found

@@ -114,6 +114,20 @@ def test_a_refused_edit_returns_the_newer_state(client: TestClient) -> None:
     assert [item["kind"] for item in news["items"]] == ["status"], "a new view asks for images anyway"
 
 
+def test_each_edit_is_followed_by_the_state_of_the_file(windows: Windows) -> None:
+    """Also where the file is saved between two questions, and so nothing has changed from one to the other."""
+    for k in range(2):
+        windows.answer({"kind": "news", "view": "v"})
+        points = (5.0, 6.0 + k, 2.0) + (0.0,) * 12
+        change = {"key": f"v.{k}", "before": None, "after": {"xyv": points}}
+        answer = windows.answer({"kind": "edit", "view": "v", "number": k, "image": 2, "changes": [change]})
+        assert (answer["kind"], answer["unsaved"]) == ("accepted", 1)
+        windows.project.save()
+        (status,) = windows.answer({"kind": "news", "view": "v"})["items"]
+        assert (status["unsaved"], status["labelled"]) == (0, 2)
+    assert windows.answer({"kind": "news", "view": "v"})["items"] == []
+
+
 def test_pages_ask_no_other_host_and_make_no_html_of_data() -> None:
     texts = {path.name: path.read_text() for path in STATIC.glob("*.*")}
     assert set(MODULES) | {"page.js"} == {name for name in texts if name.endswith(".js")}

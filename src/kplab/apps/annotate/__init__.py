@@ -68,7 +68,7 @@ def main(args: list[str]) -> None:
         serve(windows, str(config.host), int(config.port), bool(config.open))
     finally:
         windows.close()
-        print(printable(f"saved: {project.target.path}"))
+        print(printable(f"{len(project.edits)} edits, saved to {project.target.path}" if project.edits else "no edits"))
 
 
 def start(config: DictConfig) -> Windows:
