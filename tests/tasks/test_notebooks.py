@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
+import numpy as np
 import pytest
 
 from kplab.apps import course
@@ -15,7 +16,8 @@ from kplab.runs.run import Run
 
 COURSE = (
     "01_the_data", "02_targets_and_ceilings", "03_train_and_watch", "04_see_predictions", "05_compare_runs",
-    "06_from_pictures_to_a_model", "07_what_makes_a_keypoint", "08_use_it_on_a_video",
+    "06_from_pictures_to_a_model", "07_what_makes_a_keypoint", "08_use_it_on_a_video", "09_fitness",
+    "10_augmented_reality", "11_robot_arm",
 )  # fmt: skip
 
 
@@ -168,6 +170,33 @@ def test_which_run_is_shown(
     assert not course.comparable(run, run, "val")
 
 
+@pytest.mark.slow
+def test_which_run_an_application_shows(
+    finished: Callable[..., Run], own_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with other keypoints is refused by name and passed over as latest; one with the keypoints predicts the film."""
+    import kplab
+    from kplab.apps import films
+    from kplab.errors import ConfigError
+
+    run, arm = finished(), films.skeleton("arm6")
+    monkeypatch.setenv(course.FOLDER_VARIABLE, str(run.folder.parent))
+    with pytest.raises(ConfigError, match="this application needs 'arm6'"):
+        films.find_run(str(run.folder), arm)
+    assert films.find_run("latest", arm) is None
+    assert films.find_run(None, arm) is None
+    own = kplab.load(run).skeleton
+    latest = films.find_run("latest", own)
+    assert latest is not None
+    assert latest.name == run.name
+    clip, _ = films.moving_arm(np.zeros((3, 4)))
+    found = films.detect(clip, own, latest)
+    assert sorted(found.predictions.poses) == [0, 1, 2]
+    assert found.source == f"predictions of run {run.name}"
+    measured = kplab.load(run).scores("test").per_keypoint["median_px"]
+    np.testing.assert_allclose(found.sigma, measured / np.sqrt(2 * np.log(2)))
+
+
 def test_a_control_for_each_kind_of_value() -> None:
     from kplab.apps.explore import between, control
 
@@ -184,8 +213,6 @@ def test_a_control_for_each_kind_of_value() -> None:
 
 def test_a_picture_follows_its_controls() -> None:
     """It is drawn once at first, and an error while drawing is shown in its place; a mistake in the function is an error."""
-    import numpy as np
-
     from kplab.apps.explore import explore
 
     calls = []

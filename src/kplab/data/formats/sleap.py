@@ -19,12 +19,13 @@ import numpy as np
 
 from kplab.data.apart import read_apart
 from kplab.data.images import read_header
-from kplab.data.reading import labels_from, match_keypoints, some
+from kplab.data.reading import boxes_around, labels_from, match_keypoints, some
 from kplab.data.sources.files import FileSource
 from kplab.data.video import frame_name, write_frames
 from kplab.errors import DataError
 from kplab.ops import affine
 from kplab.structures.labels import Extras, Labels
+from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 
 MIDPIXEL_SINCE = 1.1
@@ -113,7 +114,6 @@ def read(
     image_of, rows = image_of[frame_of[shown]], rows[shown]
     ids, table = np.arange(1, len(rows) + 1), file.instances[rows]
     guessed = table["instance_type"] == PREDICTED
-    track = table["track"].astype(np.int64)
     labelled_frames = labels_from(
         skeleton,
         FileSource(frames_to, names),
@@ -126,7 +126,7 @@ def read(
         ids,
         box_margin=box_margin,
         area_share=1.0,
-        track=np.where(track < len(file.tracks), np.maximum(track, -1), -1),
+        track=_tracks(file, table),
         notes=notes,
         extras=Extras(
             FORMAT,
@@ -137,6 +137,54 @@ def read(
     )
     labelled_frames.area_source = f"area of the keypoints' padded box ({labelled_frames.box_source})"
     return labelled_frames
+
+
+def read_frames(
+    labels: str | Path, skeleton: Skeleton, predicted: bool = False, box_margin: float = 1.2
+) -> dict[int, Poses]:
+    """The poses of a video by number of frame, ascending, without its images: the video need not be there.
+
+    Args:
+        labels: the ``.slp`` file, of one video.
+        skeleton: it has all nodes of the file, and may have more: these are unlabelled.
+        predicted: read predicted instances as well, where no user instance supersedes them; they have SLEAP's scores.
+        box_margin: factor on the extent of the keypoints that makes a box; an area is that of its box.
+
+    Raises:
+        DataError: the file is missing or broken, has several videos, or has nodes that the skeleton lacks.
+    """
+    file = _load(Path(labels))
+    _check(file)
+    if len(np.unique(file.frames["video"])) != 1:
+        raise DataError(f"{file.path}: has frames of {len(np.unique(file.frames['video']))} videos, not of one.")
+    nodes = tuple({node: None for number in np.unique(file.instances["skeleton"]) for node in file.skeletons[number]})
+    unknown = [node for node in nodes if node not in skeleton.keypoints]
+    if unknown:
+        raise DataError(
+            f"{file.path}: skeleton '{skeleton.name}' lacks the nodes {some(unknown)}. Name the skeleton of this file."
+        )
+    frame_of, rows, _ = _instances(file, predicted)
+    own = Skeleton(skeleton.name, nodes, (), tuple(range(len(nodes))), (1.0,) * len(nodes), "not used")
+    found, visible, _ = _points(file, rows, own, None)
+    columns = [skeleton.index(node) for node in nodes]
+    xy, seen = np.full((len(rows), len(skeleton), 2), np.nan), np.zeros((len(rows), len(skeleton)), dtype=np.uint8)
+    xy[:, columns], seen[:, columns] = found, visible
+    table = file.instances[rows]
+    score = np.where(table["instance_type"] == PREDICTED, table["score"], 1.0)
+    poses = Poses.make(xy, seen, score, track=_tracks(file, table))
+    poses.box = boxes_around(poses, box_margin)
+    poses.area = (poses.box[:, 2:] - poses.box[:, :2]).prod(1)
+    some_point = poses.labelled.any(1)
+    numbers = file.frames["frame_idx"]
+    return {
+        int(numbers[row]): poses[(frame_of == row) & some_point] for row in np.argsort(numbers, kind="stable").tolist()
+    }
+
+
+def _tracks(file: File, table: np.ndarray) -> np.ndarray:
+    """The track of each instance; -1 where it has none."""
+    track = table["track"].astype(np.int64)
+    return np.where(track < len(file.tracks), np.maximum(track, -1), -1)
 
 
 def _load(path: Path) -> File:

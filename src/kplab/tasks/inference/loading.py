@@ -20,7 +20,7 @@ from kplab.structures.poses import Poses
 from kplab.structures.predictor import Model
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks.inference.assembly import Assembly
-from kplab.tasks.inference.stream import stream_poses
+from kplab.tasks.inference.stream import FramePredictor, stream_poses
 from kplab.tasks.wiring.models import build_model
 from kplab.tasks.wiring.nodes import load_config
 
@@ -155,6 +155,26 @@ class LoadedRun:
             return None
         found = stream_poses(detector, source, batch_size=batch_size)
         return predicted_regions((poses for _, poses in found), self.config.padding)
+
+    def frame_predictor(self, batch_size: int = 32) -> FramePredictor:
+        """What predicts the frames of a stream: in whole images, or in the boxes of ``detector_run``.
+
+        Args:
+            batch_size: views at a time.
+
+        Raises:
+            RunError: the detector's run is missing or incomplete.
+        """
+        detector = self.load_detector()
+        kind = "image" if detector is None else "detected"
+        return FramePredictor(
+            self.model.for_regions(kind),
+            self.assembly(kind),
+            detector,
+            float(self.config.padding),
+            self.flip_test,
+            batch_size,
+        )
 
     def load_detector(self) -> Model | None:
         """The model of ``detector_run`` if the run reads detected boxes, else None.
