@@ -67,6 +67,7 @@ def main(args: list[str]) -> None:
     try:
         serve(windows, str(config.host), int(config.port), bool(config.open))
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         windows.close()
         print(printable(f"{len(project.edits)} edits, saved to {project.target.path}" if project.edits else "no edits"))
 

@@ -77,7 +77,7 @@ class Project:
         self._next = int(labels.instance_id.max(initial=0)) + 1
         self._count = np.bincount(labels.image_of()[labels.poses.labelled.any(1)], minlength=len(labels))
         self._saved, self._saving = 0, threading.Lock()
-        self._wake, self._stop = threading.Event(), False
+        self._wake, self._stop = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         journal.opened(target.files(labels))
         index = {int(image): i for i, image in enumerate(labels.image_id)}
@@ -201,10 +201,10 @@ class Project:
         self._wake.set()
 
     def _keep_saving(self) -> None:
-        while not self._stop:
+        while not self._stop.is_set():
             self._wake.wait()
             self._wake.clear()
-            time.sleep(PAUSE)
+            self._stop.wait(PAUSE)
             begun = time.perf_counter()
             try:
                 self.save()
@@ -212,7 +212,7 @@ class Project:
                 if not (isinstance(error, KplabError) or is_refused(error)):
                     traceback.print_exc()
             # large files are saved less often, so that edits are not held up
-            time.sleep(0 if self._stop else min(LONGEST, TIMES * (time.perf_counter() - begun)))
+            self._stop.wait(min(LONGEST, TIMES * (time.perf_counter() - begun)))
 
     def close(self) -> None:
         """Save, and let other processes open the target. Edits that can't be saved stay in the journal.
@@ -220,7 +220,7 @@ class Project:
         Raises:
             KplabError: as ``save``.
         """
-        self._stop = True
+        self._stop.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join(60)
