@@ -30,6 +30,8 @@ from kplab.structures.skeleton import Skeleton
 
 FORMAT = "coco"
 HOLDS = Holds(visibility=True, boxes=True, areas=True, crowds=True, bare=True, tracks=True, groups=True, precision=1e-9)
+#: ``write`` changes only what differs from the file that was read.
+UPDATES = True
 UNKNOWN_SIZE = 2**31
 
 
