@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from kplab.apps.annotate.order import confidence, disagreement
-from kplab.data.images import read_image
 from kplab.data.sources.arrays import ArraySource
+from kplab.data.sources.files import FileSource
 from kplab.ops import affine
 from kplab.runs.run import Run
 from kplab.structures.poses import Poses
@@ -61,7 +61,7 @@ def predict(run: str, checkpoint: str, image: str, keypoints: Sequence[str]) -> 
         keypoints: of the project, in its order; those that the run does not know stay unlabelled.
     """
     model = loaded(run, checkpoint)
-    found = predictions(model, read_image(Path(image)))
+    found = predictions(model, FileSource.of([Path(image)]).read(0))
     poses = found[0]
     place = [model.skeleton.keypoints.index(name) if name in model.skeleton.keypoints else -1 for name in keypoints]
     xy = np.where((np.array(place) >= 0)[:, None], poses.xy[:, place], np.nan)
