@@ -174,7 +174,7 @@ def test_redirections_are_followed_with_the_range(server: BadServer, tmp_path: P
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     with serving() as gone:
         url = gone.url("a.zip")
-    with pytest.raises(DataError, match="3 attempts in a row failed .*refused"):
+    with pytest.raises(DataError, match=r"3 attempts in a row failed .*refused"):
         fetch(File("a.zip", url), tmp_path / "a.zip", LIMITS)
 
 

@@ -17,6 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -197,7 +198,13 @@ def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[_Member]:
         elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             raise DataError(f"{archive}: member '{name}' is a device. The archive is not safe: don't unpack it.")
         else:
-            yield _Member(name, info.file_size, lambda info=info: opened.open(info))  # type: ignore[misc]
+            yield _Member(name, info.file_size, partial(opened.open, info))
+
+
+def _opened(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    stream = tar.extractfile(info)
+    assert stream is not None, "a regular file has content"
+    return stream
 
 
 def _tar_members(archive: Path, tar: tarfile.TarFile) -> Iterator[_Member]:
@@ -209,7 +216,7 @@ def _tar_members(archive: Path, tar: tarfile.TarFile) -> Iterator[_Member]:
         elif info.islnk():
             yield _Member(info.name, 0, None, info.linkname)
         elif info.isreg():
-            yield _Member(info.name, info.size, lambda info=info: tar.extractfile(info))  # type: ignore[misc]
+            yield _Member(info.name, info.size, partial(_opened, tar, info))
         else:
             raise DataError(f"{archive}: member '{info.name}' is a device. The archive is not safe: don't unpack it.")
     assert tar.fileobj is not None
