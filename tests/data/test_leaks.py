@@ -103,7 +103,8 @@ def test_the_hash_is_that_of_the_cosine_transform() -> None:
 def test_correlations_of_thumbnails() -> None:
     """Oracle: NumPy's correlation of the reduced images; the rounding to int8 is the tolerance."""
     grey = [cv2.cvtColor(scene(i), cv2.COLOR_BGR2GRAY) for i in range(2)]
-    small = [cv2.resize(cv2.resize(g, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32), (16, 16), interpolation=cv2.INTER_AREA) for g in grey]  # fmt: skip
+    half = [cv2.resize(g, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32) for g in grey]
+    small = [cv2.resize(h, (16, 16), interpolation=cv2.INTER_AREA) for h in half]
     expected = np.corrcoef(small[0].ravel(), small[1].ravel())[0, 1]
     assert correlation(fingerprint(grey[0])[1], fingerprint(grey[1])[1]) == pytest.approx(expected, abs=0.01)
     flat = fingerprint(np.full((50, 50), 7, np.uint8))[1]

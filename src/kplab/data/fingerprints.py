@@ -73,10 +73,10 @@ def fingerprint(grey: np.ndarray) -> tuple[int, np.ndarray]:
     low = cv2.dct(small)[:LOW, :LOW].ravel()
     bits = np.packbits(low > np.median(low))
     thumbnail = cv2.resize(small, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).ravel()
-    thumbnail -= thumbnail.mean()
+    thumbnail = thumbnail - thumbnail.mean()
     # scaled to the largest value: rounding to int8 changes correlations by less than 0.01
-    thumbnail *= 127 / max(float(np.abs(thumbnail).max()), 1e-6)
-    return int.from_bytes(bits.tobytes(), "big"), np.round(thumbnail).astype(np.int8)
+    scaled = thumbnail * (127 / max(float(np.abs(thumbnail).max()), 1e-6))
+    return int.from_bytes(bits.tobytes(), "big"), np.round(scaled).astype(np.int8)
 
 
 def near(one: Fingerprints, other: Fingerprints) -> Iterator[tuple[int, int]]:

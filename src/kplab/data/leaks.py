@@ -111,11 +111,11 @@ def _neighbours(one: Labels, other: Labels) -> dict[int, int]:
         if len({side for _, side, _ in members}) < 2:
             continue
         place, window = _places([name for name, _, _ in members])
-        side, index = np.array([s for _, s, _ in members]), np.array([i for _, _, i in members])
-        order = np.argsort(place[side == 0], kind="stable")
-        there, of = place[side == 0][order], index[side == 0][order]
-        after = np.searchsorted(there, place[side == 1])
-        for j, at, k in zip(index[side == 1].tolist(), place[side == 1], after, strict=True):
+        sides, index = np.array([s for _, s, _ in members]), np.array([i for _, _, i in members])
+        order = np.argsort(place[sides == 0], kind="stable")
+        there, of = place[sides == 0][order], index[sides == 0][order]
+        after = np.searchsorted(there, place[sides == 1])
+        for j, at, k in zip(index[sides == 1].tolist(), place[sides == 1], after, strict=True):
             close = [c for c in (k - 1, k) if 0 <= c < len(there) and abs(there[c] - at) <= window]
             if close:
                 found[j] = int(of[min(close, key=lambda c: abs(there[c] - at))])
