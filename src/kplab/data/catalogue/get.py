@@ -50,8 +50,7 @@ class Got:
 def get(entry: Entry, limits: Limits, reporter: Reporter, keep: bool = False) -> Got:
     """Fetch all files of a dataset that are not there.
 
-    A file that lies in the folder ``downloads`` of the dataset is used as it is, whoever put it there, once its checksum is
-    verified.
+    A file that lies in the folder ``downloads`` of the dataset is not fetched: it is verified and used.
 
     Args:
         entry: of the catalogue.
