@@ -6,15 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from kplab.errors import printable
 
@@ -33,18 +25,17 @@ class Reporter:
 
     def downloaded(self, name: str, done: int, total: int | None) -> None:
         """Update the bar of a download."""
-        self.bars.update(self._task(printable(name)), completed=done, total=total)
+        of = f" of {total / 1e6:.1f}" if total is not None else ""
+        self.bars.update(self._task(name), completed=done, total=total, state=f"{done / 1e6:.1f}{of} MB")
 
     def unpacked(self, name: str, files: int) -> None:
         """Update the count of unpacked files."""
-        self.bars.update(
-            self._task(printable(f"unpacking {name}")), description=printable(f"{name}: {files} files unpacked")
-        )
+        self.bars.update(self._task(f"unpacking {name}"), state=f"{files} files")
 
     def _task(self, text: str) -> TaskID:
         if text not in self.tasks:
             self._end()
-            self.tasks[text] = self.bars.add_task(text, total=None)
+            self.tasks[text] = self.bars.add_task(printable(text), total=None, state="")
         return self.tasks[text]
 
     def _end(self) -> None:
@@ -60,8 +51,7 @@ def shown() -> Iterator[Reporter]:
     bars = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        TextColumn("{task.fields[state]}", markup=False),
         TimeRemainingColumn(),
         console=console,
         transient=True,
