@@ -94,9 +94,12 @@ fmt: $(READY) ## format the code, strip the notebooks
 # further arguments of a target's command
 ARGS ?=
 
-.PHONY: demo dashboard annotate serve report bench benchmark runs reproduce notebooks clean
+.PHONY: demo data dashboard annotate serve report bench benchmark runs reproduce notebooks clean
 demo: $(READY) ## generate data, train two models, evaluate and compare them, in a few minutes
 	$(BIN)/kplab demo
+
+data: $(READY) ## fetch a dataset of the catalogue: DATASET=coco (no DATASET: list them); resumes
+	$(BIN)/kplab data get $(if $(filter command line environment,$(origin DATASET)),dataset=$(DATASET)) $(ARGS)
 
 runs: $(READY) ## list the runs
 	$(BIN)/kplab runs
