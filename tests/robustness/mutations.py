@@ -197,18 +197,33 @@ def _extreme(rng: random.Random, dtype: np.dtype) -> Any:
 
 
 def mutate_mat(rng: random.Random, data: bytes) -> bytes:
-    """The array of a MATLAB file changed, or its compressed bytes damaged from within."""
-    joints = scipy.io.loadmat(io.BytesIO(data))["joints"]
+    """Numbers of a MATLAB file changed, or an array replaced by another kind."""
+    content = {k: v for k, v in scipy.io.loadmat(io.BytesIO(data)).items() if not k.startswith("__")}
+    arrays = [array for value in content.values() for array in _numeric(value)]
     for _ in range(rng.choice((1, 1, 3))):
-        joints[tuple(rng.randrange(n) for n in joints.shape)] = rng.choice(
-            (np.nan, np.inf, -1, 1e9, 1e30, 2, 0.5, 0, -1e30)
-        )
-    change = rng.randrange(6)
-    strange = (joints[:, :2], joints.astype(complex), np.array([["x"]]), joints.astype(np.uint8), np.zeros((14, 3, 0)))
-    value = joints if change else rng.choice(strange)
+        array = rng.choice(arrays)
+        value = rng.choice((np.nan, np.inf, -1, 1e9, 1e30, 2, 0.5, 0, -1e30))
+        with np.errstate(all="ignore"):
+            array[tuple(rng.randrange(n) for n in array.shape)] = np.array(value).astype(array.dtype)
+    name = rng.choice(list(content))
+    if rng.randrange(6) == 0:
+        first = arrays[0]
+        strange = (first[:, :2], first.astype(complex), np.array([["x"]]), first.astype(np.uint8), np.zeros((14, 3, 0)))
+        content[name] = rng.choice(strange)
+    if rng.randrange(10) == 0:
+        content["x"] = content.pop(name)
     out = io.BytesIO()
-    scipy.io.savemat(out, {rng.choice(("joints",) * 9 + ("x",)): value}, do_compression=rng.random() < 0.5)
+    scipy.io.savemat(out, content, do_compression=rng.random() < 0.5)
     return out.getvalue()
+
+
+def _numeric(value: np.ndarray) -> list[np.ndarray]:
+    """The arrays of numbers in an array of MATLAB: itself, or those of its cells and fields."""
+    if value.dtype.names:
+        return [array for name in value.dtype.names for array in _numeric(value[name])]
+    if value.dtype == object:
+        return [array for cell in value.ravel() if isinstance(cell, np.ndarray) for array in _numeric(cell)]
+    return [value] if value.size and value.dtype.kind in "iuf" else []
 
 
 BY_SUFFIX: dict[str, tuple[Mutation, ...]] = {

@@ -103,7 +103,7 @@ def fake_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Brightest) 
     (folder / "config.yaml").write_text("{}")
     loaded = SimpleNamespace(
         run=SimpleNamespace(name="run", folder=folder), skeleton=SKELETON, model=model, checkpoint=folder / "weights",
-        flip_test=False, config=SimpleNamespace(regions="image"), made_from=lambda: {"checkpoint": folder / "weights"},
+        flip_test=False, backend="torch", config=SimpleNamespace(regions="image"), made_from=lambda: {"checkpoint": folder / "weights"},
         card=lambda kind: {"run": "run", "boxes": kind},
         frame_predictor=lambda batch_size: FramePredictor(model, Assembly(True), batch_size=batch_size),
     )  # fmt: skip
