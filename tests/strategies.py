@@ -1,4 +1,4 @@
-"""Hypothesis strategies of poses."""
+"""Hypothesis strategies of poses and labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from kplab.structures.image_source import ImageSource
+from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
+from kplab.structures.skeleton import Skeleton
 
 
 @st.composite
@@ -49,3 +52,46 @@ def poses(
             visible[i, draw(st.integers(0, keypoints - 1))] = 2
     area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
     return Poses.make(xy, visible, box=box, area=area)
+
+
+@st.composite
+def labels(draw: st.DrawFn, skeleton: Skeleton, source: ImageSource, sizes: list[tuple[int, int]]) -> Labels:
+    """Labels of all images of a source, with everything that labels can hold.
+
+    Images without a subject, subjects without a labelled keypoint, crowds, tracks, groups, boxes and areas. At least one
+    subject has a labelled keypoint.
+
+    Args:
+        draw: the function that Hypothesis passes.
+        skeleton: K keypoints.
+        source: the images.
+        sizes: (width, height) of each image, pixels.
+    """
+    parts, image_of, crowd, track = [], [], [], []
+    for i, size in enumerate(sizes):
+        found = draw(poses(len(skeleton), size, min_instances=int(i == 0)))
+        for row in range(len(found)):
+            kind = "subject" if not parts else draw(st.sampled_from(["subject", "subject", "bare", "crowd"]))
+            if kind != "subject":
+                found.xy[row], found.visible[row], found.ignore[row] = np.nan, 0, True
+            found.area[row] *= draw(st.floats(0.1, 1))
+            image_of.append(i)
+            crowd.append(kind == "crowd")
+            track.append(draw(st.integers(-1, 3)))
+        parts.append(found)
+    whole = Poses.concat(parts)
+    whole.track[:] = track
+    groups = [draw(st.sampled_from(["a", "b", source.name(i)])) for i in range(len(sizes))]
+    return make_labels(
+        skeleton,
+        source,
+        np.arange(1, len(sizes) + 1),
+        np.array(sizes),
+        groups,
+        whole,
+        np.array(image_of, dtype=np.int64),
+        np.arange(1, len(whole) + 1),
+        np.array(crowd, dtype=bool),
+        box_source="annotation",
+        area_source="annotation",
+    )

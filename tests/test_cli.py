@@ -26,7 +26,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("verb", list(find_verbs()))
 def test_help_of_a_verb_shows_its_keys(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The help of a verb prints its config file, which documents each key."""
-    assert main([verb, "--help"]) == 0
+    assert main([*verb.split(), "--help"]) == 0
     assert f"# kplab {verb}" in capsys.readouterr().out
 
 

@@ -15,7 +15,7 @@ import yaml
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from kplab.config import conf_dir
+from kplab.config import conf_dir, config_name
 from kplab.tasks import compose, find_verbs
 
 CONF = conf_dir()
@@ -116,7 +116,7 @@ def test_a_choice_states_every_option_with_its_default(group: str, name: str) ->
 def test_a_verb_and_its_file_have_the_same_keys_and_defaults(verb: str) -> None:
     """A schema may leave a default to the file; if it states one, it is the file's."""
     found = find_verbs()[verb]
-    raw = yaml.safe_load((found.config or CONF / f"{verb}.yaml").read_text())
+    raw = yaml.safe_load((found.config or CONF / f"{config_name(verb)}.yaml").read_text())
     choices = [key for default in raw.get("defaults", []) if isinstance(default, dict) for key in default]
     groups = {key.removeprefix("optional ").split("@")[-1].split(".")[0] for key in choices}
     schema = {

@@ -18,14 +18,16 @@ def load(name: str) -> Skeleton:
 
 
 def mirrored(name: str) -> str:
-    """The name with left and right exchanged: left_eye, leftear, eyeL, hindlegL4."""
+    """The name with left and right exchanged: left_eye, leftear, mouth_left, L_Eye, eyeL, hindlegL4."""
     swap = {"left": "right", "right": "left", "L": "R", "R": "L"}
-    return re.sub(r"^(left|right)|(?<=[a-z])([LR])(?=\d?$)", lambda m: swap[m.group()], name)
+    pattern = r"^(left|right)|(?<=_)(left|right)$|^[LR](?=_)|(?<=[a-z])([LR])(?=\d?$)"
+    return re.sub(pattern, lambda m: swap[m.group()], name)
 
 
 def test_mirrored_handles_all_naming_styles() -> None:
-    names = ["left_eye", "rightear", "eyeL", "hindlegR4", "nose", "root_of_tail", "head_top"]
-    assert [mirrored(n) for n in names] == ["right_eye", "leftear", "eyeR", "hindlegL4", *names[4:]]
+    names = ["left_eye", "rightear", "eyeL", "hindlegR4", "wing_left", "L_F_Paw", "nose", "root_of_tail", "paw1LH_top"]
+    expected = ["right_eye", "leftear", "eyeR", "hindlegL4", "wing_right", "R_F_Paw", *names[6:]]
+    assert [mirrored(n) for n in names] == expected
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -33,7 +35,8 @@ def test_flip_is_an_involution_that_swaps_left_and_right_in_the_names(path: Path
     skeleton = load(path.stem)
     assert skeleton.name == path.stem
     assert [skeleton.flip[j] for j in skeleton.flip] == list(range(len(skeleton)))
-    if skeleton.name != "face68":  # its points are numbered: its pairs are compared with mmpose's
+    # points of faces are numbered: their pairs are compared with mmpose's
+    if "point17" not in skeleton.keypoints and "face-17" not in skeleton.keypoints:
         assert [skeleton.keypoints[j] for j in skeleton.flip] == [mirrored(n) for n in skeleton.keypoints]
 
 
@@ -68,6 +71,8 @@ def test_face_pairs_mirror_the_mean_of_the_outer_corners() -> None:
         ("ap10k17", "ap10k", "ap10k", True),
         ("mpii16", "mpii", "mpii", True),
         ("crowdpose14", "crowdpose", "crowdpose", True),
+        ("wholebody133", "coco_wholebody", "coco_wholebody", False),
+        ("animal_pose20", "animalpose", "animalpose", True),
     ],
 )
 def test_skeletons_equal_those_of_mmpose(
@@ -81,8 +86,44 @@ def test_skeletons_equal_those_of_mmpose(
     assert list(skeleton.sigmas) == pytest.approx(meta[sigmas_of]["sigmas"])
     if same_edges:
         assert list(skeleton.edges) == [(names.index(a), names.index(b)) for a, b in meta[theirs]["skeleton"]]
-    if ours in ("coco17", "mpii16"):
+    if ours in ("coco17", "mpii16", "wholebody133", "animal_pose20"):
         assert list(skeleton.keypoints) == names
+
+
+def test_wholebody_has_all_edges_of_mmpose_and_those_of_the_face(real_data: Path) -> None:
+    meta = json.loads((real_data / "mmpose_samples" / "keypoint_meta.json").read_text())["coco_wholebody"]
+    whole, face = load("wholebody133"), load("face68")
+    theirs = [(meta["keypoints"].index(a), meta["keypoints"].index(b)) for a, b in meta["skeleton"]]
+    assert list(whole.edges) == theirs + [(a + 23, b + 23) for a, b in face.edges]
+
+
+def test_horse22_is_horse10_of_mmpose(real_data: Path) -> None:
+    meta = json.loads((real_data / "mmpose_samples" / "keypoint_meta.json").read_text())["horse10"]
+    horse = load("horse22")
+    assert list(horse.keypoints) == meta["keypoints"]
+    assert not any(meta["swap"])
+    assert horse.flip == tuple(range(22))
+    assert [(horse.keypoints[a], horse.keypoints[b]) for a, b in horse.edges] == [tuple(e) for e in meta["skeleton"]]
+
+
+@pytest.mark.parametrize(
+    ("part", "whole"),
+    [
+        ("wholebody_feet23", "wholebody133"),
+        ("wholebody_face68", "wholebody133"),
+        ("wholebody_hands42", "wholebody133"),
+        ("face51", "face68"),
+        ("hand6", "hand21"),
+    ],
+)
+def test_subsets_have_pairs_sigmas_and_edges_of_the_whole(part: str, whole: str) -> None:
+    small, large = load(part), load(whole)
+    place = [large.index(name) for name in small.keypoints]
+    assert [large.flip[i] for i in place] == [place[j] for j in small.flip]
+    assert [large.sigmas[i] for i in place] == list(small.sigmas)
+    if part != "hand6":  # its tips are joined to the wrist
+        kept = {e for e in large.edges if set(e) <= set(place)}
+        assert {(place[a], place[b]) for a, b in small.edges} == kept
 
 
 def test_fly13_is_the_skeleton_of_the_sleap_project(real_data: Path) -> None:

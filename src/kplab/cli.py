@@ -27,9 +27,20 @@ def main(argv: list[str] | None = None) -> int:
     """Run a verb and return the exit status; a mistake of the user ends in one message without a traceback."""
     args = sys.argv[1:] if argv is None else argv
     verb, rest = (args[0], args[1:]) if args else ("--help", [])
+    if rest and is_word(rest[0]):
+        verb, rest = f"{verb} {rest[0]}", rest[1:]
     with exit_code(verb) as outcome:
         outcome.code = run(verb, rest)
     return outcome.code
+
+
+def is_word(argument: str) -> bool:
+    """Whether an argument is neither an override nor an option, and so an action of a verb.
+
+    >>> is_word("convert"), is_word("head=simcc"), is_word("--cfg"), is_word("~dataset")
+    (True, False, False, False)
+    """
+    return argument.isidentifier()
 
 
 def run(verb: str, args: list[str]) -> int:
@@ -42,17 +53,25 @@ def run(verb: str, args: list[str]) -> int:
     if verb in ("-h", "--help", "help"):
         print(usage(verbs))
         return 0
+    first, _, action = verb.partition(" ")
+    actions = [name.partition(" ")[2] for name in verbs if name.startswith(f"{first} ")]
+    if action and first in verbs and not actions:
+        verb, args = first, [action, *args]  # which its configuration refuses
+    elif action and first in verbs and action not in actions:
+        raise ConfigError(f"kplab {first} has no action '{action}'. Actions: {', '.join(actions)}.")
     if verb not in verbs:
         from difflib import get_close_matches
 
-        close = get_close_matches(verb, verbs, n=1)
+        close = get_close_matches(first, verbs, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"unknown verb '{verb}'.{hint} Verbs: {', '.join(verbs)}.")
+        raise ConfigError(
+            f"unknown verb '{first}'.{hint} Verbs: {', '.join(name for name in verbs if ' ' not in name)}."
+        )
     found = verbs[verb]
     if {"-h", "--help"} & set(args):
-        from kplab.config import conf_dir
+        from kplab.config import conf_dir, config_name
 
-        config = found.config or conf_dir() / f"{verb}.yaml"
+        config = found.config or conf_dir() / f"{config_name(verb)}.yaml"
         print(f"kplab {verb}: {found.summary}\n\n  {found.example}\n\n{config.read_text()}")
     elif "--cfg" in args:
         from omegaconf import OmegaConf

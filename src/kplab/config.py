@@ -36,6 +36,15 @@ def conf_dir() -> Path:
     return folder if (folder / "train.yaml").is_file() else Path(__file__).resolve().parent / "conf"
 
 
+def config_name(verb: str) -> str:
+    """Name of the configuration of a verb, or of an action of a verb.
+
+    >>> config_name("data convert")
+    'data_convert'
+    """
+    return verb.replace(" ", "_")
+
+
 def compose(
     verb: str,
     overrides: list[str],
@@ -44,7 +53,7 @@ def compose(
     complete: Callable[[DictConfig, dict[str, str]], None] | None = None,
     base: DictConfig | None = None,
 ) -> DictConfig:
-    """Compose ``conf/<verb>.yaml`` with overrides, and check it against the schema of the verb.
+    """Compose ``conf/<verb>.yaml`` (of an action ``conf/<verb>_<action>.yaml``) with overrides, and check it.
 
     Args:
         schema: dataclass of the verb's top-level keys.
@@ -68,7 +77,9 @@ def compose(
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             if base is not None:
                 ConfigStore.instance().store("stored", base)
-            config = hydra_compose(verb if base is None else "stored", overrides=overrides, return_hydra_config=True)
+            config = hydra_compose(
+                config_name(verb) if base is None else "stored", overrides=overrides, return_hydra_config=True
+            )
             check_choices(config.hydra.runtime)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(verb, str(error), overrides, known_keys(schema))) from None

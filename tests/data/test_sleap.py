@@ -310,7 +310,7 @@ CLIP += ("thorax", "midlegL4", "forelegL4", "midlegR4", "hindlegR4", "wingL")
 def test_the_clip_of_two_flies(real_data: Path, tmp_path: Path) -> None:
     """Counts of its README; the frames that are written are few, the labels all of them."""
     folder = real_data / "sleap_videos"
-    file = sleap._load(folder / "clip.slp")
+    file = sleap.load(folder / "clip.slp")
     frame_of, rows, notes = sleap._instances(file, False)
     xy, visible, _ = sleap._points(file, rows, free(*CLIP), None)
     assert (len(np.unique(frame_of)), len(rows), xy.shape[1], notes) == (1500, 3000, 13, [])
@@ -330,7 +330,7 @@ def test_the_clip_of_two_flies(real_data: Path, tmp_path: Path) -> None:
 
 def test_the_other_files_of_sleap(real_data: Path, tmp_path: Path) -> None:
     folder = real_data / "sleap_videos"
-    guesses = sleap._load(folder / "clip.predictions.slp")
+    guesses = sleap.load(folder / "clip.predictions.slp")
     assert len(sleap._instances(guesses, True)[1]) == 2948
     with pytest.raises(DataError, match="predicted=true"):
         sleap.read(folder / "clip.predictions.slp", free("thorax", "head"), tmp_path)

@@ -111,6 +111,19 @@ def format_target(name: str, folder: Path, rewrite: bool = False, **changes: Any
     return Target(name, files, read, check_labels, [str(folder)])
 
 
+def rewritten_target(name: str, folder: Path) -> Target:
+    """The files that a format's writer makes of the example of its tests, where its reader reads several kinds."""
+    arguments = example(name).make(folder)
+    again = folder / "again"
+    arguments = example(name).rewrite(formats.load_format(name).read(**arguments), again, arguments)
+
+    def read() -> Labels:
+        return formats.load_format(name).read(**arguments)
+
+    read()
+    return Target(f"{name}_written", [p for p in again.rglob("*") if p.is_file()], read, check_labels, [str(folder)])
+
+
 def results_target(folder: Path) -> Target:
     """A results file and its card."""
     poses = Poses.make(
@@ -193,6 +206,7 @@ def image_target(suffix: str, folder: Path) -> Target:
 TARGETS: dict[str, Callable[[Path], Target]] = {
     **{name: (lambda folder, name=name: format_target(name, folder)) for name in FORMATS},
     "dlc_h5": lambda folder: format_target("dlc", folder, rewrite=True, labels="h5", scorer="Ann"),
+    "mpii_written": lambda folder: rewritten_target("mpii", folder),
     "results": results_target,
     "skeleton": skeleton_target,
     "manifest": manifest_target,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kplab.data.suspicions import refuse_fractions
 from kplab.errors import DataError
 from kplab.structures.image_source import ImageSource
 from kplab.structures.labels import Extras, Labels, make_labels
@@ -117,6 +118,7 @@ def labels_from(
     poses = Poses.make(xy, visible, track=track)
     if crowd is not None:
         poses.visible[crowd] = 0
+    refuse_fractions(poses, size[image_of], some(files, 1) or source)
     visible, outside = drop_outside(poses.xy, poses.visible, size[image_of])
     poses = Poses.make(poses.xy, visible, ignore=(visible == 0).all(1), track=track)
     all_notes = [*notes, *outside]

@@ -7,6 +7,9 @@ status or None for 0. Optional are
 ``check(config) -> list[str]``, the errors of a config, ``complete(config, choices)``, which fills in what depends on the
 chosen groups, and ``rebase(overrides) -> (config or None, overrides)``, a config to apply the overrides to in place of the
 verb's own. The module imports no large package at its top, because ``--cfg`` imports it.
+
+A verb may have actions, such as ``kplab data convert``: modules ``tasks/<verb>_actions/<action>.py`` that define what a verb
+does, with a configuration of their own in ``conf/<verb>_<action>.yaml``. Its docstring starts with "``kplab <verb> <action>``: ".
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ class Verb:
     """A verb, as read from its source.
 
     Args:
-        name: as typed after ``kplab``.
+        name: as typed after ``kplab``: one word, or two for an action of a verb.
         summary: one line.
         example: a command.
         module: to import, e.g. ``kplab.tasks.train``.
@@ -58,6 +61,12 @@ def find_verbs(package: Path | None = None) -> dict[str, Verb]:
     found = {}
     for path in sorted((package / "tasks").glob("[!_]*.py")):
         found[path.stem] = read_verb(path, path.stem, "tasks", None)
+    for path in sorted((package / "tasks").glob("[!_]*_actions/[!_]*.py")):
+        verb = path.parent.name.removesuffix("_actions")
+        if verb not in found:
+            raise ConfigError(f"{path}: an action of a verb that does not exist. Add tasks/{verb}.py.")
+        found[f"{verb} {path.stem}"] = read_verb(path, f"{verb} {path.stem}", f"tasks.{path.parent.name}", None)
+    found = dict(sorted(found.items()))
     for path in sorted((package / "apps").glob("[!_]*/__init__.py")):
         name = path.parent.name
         if name in found:
@@ -90,7 +99,7 @@ def read_verb(path: Path, name: str, room: str, config: Path | None) -> Verb:
     if missing:
         raise ConfigError(f"{path}: the verb lacks {', '.join(missing)}. See kplab/tasks/__init__.py.")
     example = str(ast.literal_eval(constants["EXAMPLE"]))
-    return Verb(name, first.partition(": ")[2].rstrip("."), example, f"kplab.{room}.{name}", config)
+    return Verb(name, first.partition(": ")[2].rstrip("."), example, f"kplab.{room}.{name.split()[-1]}", config)
 
 
 def compose(verb: str, overrides: list[str], base: DictConfig | None = None) -> DictConfig:

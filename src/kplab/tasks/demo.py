@@ -71,5 +71,5 @@ Next, try:
   make notebooks                                     the notebooks: data, ceilings, training, predictions
   ./kplab train experiment=heatmap_demo head=simcc   another head; then: ./kplab compare runs=[A,B]
   ./kplab train dataset=coco dataset.folder=PATH     your own data in COCO's layout
-  ./kplab data --formats                             other formats of your own data (README, "Your own data")"""
+  ./kplab data formats                               other formats of your own data (README, "Your own data")"""
     )

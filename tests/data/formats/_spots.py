@@ -20,6 +20,9 @@ SUBJECTS: tuple[tuple[tuple[tuple[int, int] | None, ...], ...], ...] = (
     (((11, 7), (4, 14), (18, 1)),),
 )
 
+#: Pixel indices of the one subject of each image, for formats that have no more.
+ALONE = tuple((subjects[0],) for subjects in SUBJECTS)
+
 
 def image(points: Sequence[tuple[int, int] | None], size: tuple[int, int] = SIZE) -> np.ndarray:
     """(height, width, 3) uint8: black, with a white pixel at each point."""
@@ -30,9 +33,18 @@ def image(points: Sequence[tuple[int, int] | None], size: tuple[int, int] = SIZE
     return out
 
 
-def write_images(folder: Path, names: Sequence[str]) -> None:
-    """Write the images of ``SUBJECTS``."""
-    for name, subjects in zip(names, SUBJECTS, strict=True):
+def write_images(
+    folder: Path,
+    names: Sequence[str],
+    images: Sequence[Sequence[Sequence[tuple[int, int] | None]]] = SUBJECTS,
+) -> None:
+    """Write the images of subjects."""
+    for name, subjects in zip(names, images, strict=True):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), image([p for subject in subjects for p in subject]))
+
+
+def joints(names: Sequence[str]) -> list[list[tuple[int, int]]]:
+    """Pixel indices of the joints of one subject in each of three images, all different."""
+    return [[((3 * k + n) % SIZE[0], (5 * k + 2 * n) % SIZE[1]) for k in range(len(names))] for n in range(3)]

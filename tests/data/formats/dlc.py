@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,5 @@ def make(folder: Path) -> dict[str, Any]:
 
 def rewrite(labels: Labels, folder: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     """Write labels that were read with ``arguments``, and return the arguments that read what was written."""
-    shutil.copytree(arguments["project"], folder, ignore=shutil.ignore_patterns("*.csv"), dirs_exist_ok=True)
-    dlc.write(labels, folder)
+    dlc.write(labels, folder, copy=True)
     return {**arguments, "project": folder}

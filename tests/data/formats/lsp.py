@@ -10,7 +10,9 @@ import numpy as np
 import scipy.io
 from tests.data.formats._spots import SIZE, image
 
+from kplab.data.formats import lsp
 from kplab.data.formats.lsp import JOINTS
+from kplab.structures.labels import Labels
 from kplab.structures.skeleton import Skeleton
 
 FLIP = tuple(
@@ -31,3 +33,9 @@ def make(folder: Path) -> dict[str, Any]:
         joints[1:, 2, number] = 1
     scipy.io.savemat(folder / "joints.mat", {"joints": joints})
     return {"folder": folder, "skeleton": LSP}
+
+
+def rewrite(labels: Labels, folder: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Write labels that were read with ``arguments``, and return the arguments that read what was written."""
+    lsp.write(labels, folder, copy=True)
+    return {"folder": folder, "skeleton": arguments["skeleton"]}

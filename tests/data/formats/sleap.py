@@ -9,6 +9,9 @@ import cv2
 from tests.data.formats._spots import PET, SIZE, SUBJECTS, image
 from tests.data.test_sleap import NAN, slp, user
 
+from kplab.data.formats import sleap
+from kplab.structures.labels import Labels
+
 
 def make(folder: Path) -> dict[str, Any]:
     """Write the example, and return the arguments that read it."""
@@ -24,3 +27,12 @@ def make(folder: Path) -> dict[str, Any]:
     film.release()
     path = slp(folder / "labels.slp", frames, nodes=("right_ear", "nose", "left_ear"))
     return {"labels": path, "skeleton": PET, "frames_to": folder / "frames"}
+
+
+def rewrite(labels: Labels, folder: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Write labels that were read with ``arguments``, and return the arguments that read what was written."""
+    return {
+        "labels": sleap.write(labels, folder / "again.slp", copy=True),
+        "skeleton": arguments["skeleton"],
+        "frames_to": folder,
+    }

@@ -4,13 +4,16 @@ A format is a module ``data/formats/<name>.py`` whose docstring starts with a li
 
 - ``read(…, skeleton, …) -> Labels``: its arguments, described under ``Args:`` in its docstring, are the keys of a source in
   ``conf/dataset/*.yaml``;
-- ``write(labels, path, …)``, where the format can be written.
+- ``write(labels, path, …)``, where the format can be written; a format for export only has no ``read``;
+- ``HOLDS``, what a file has a place for (``data.holds.Holds``);
+- ``recognise(path) -> bool``, whether a file or folder is of this format, and ``names(path, …) -> Names``, its keypoints.
 
 Modules that start with an underscore are parts of a format. ``data.reading`` holds what all readers share.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import re
@@ -21,6 +24,9 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from kplab.data.holds import table
+from kplab.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,29 @@ class Key:
         return f"{self.name}{value}: {self.text.replace('``', '')}"
 
 
-def find_formats() -> list[str]:
-    """Names of all formats: the modules of this folder that do not start with an underscore."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+def find_formats(what: str = "read") -> list[str]:
+    """Names of the formats that can be read or written: the modules of this folder that do not start with an underscore.
+
+    Args:
+        what: read or write: the function that the module defines. Modules are not imported.
+    """
+    paths = sorted(Path(__file__).parent.glob("[!_]*.py"))
+    return [path.stem for path in paths if re.search(rf"^def {what}\(", path.read_text(), re.MULTILINE)]
+
+
+def all_formats() -> list[str]:
+    """Names of all formats."""
+    return sorted({*find_formats("read"), *find_formats("write")})
+
+
+def recognised(path: Path) -> list[str]:
+    """Names of the formats that a file or folder is recognised as; damaged ones are of none."""
+    found = []
+    for name in find_formats():
+        with contextlib.suppress(DataError, OSError):
+            if load_format(name).recognise(path):
+                found.append(name)
+    return found
 
 
 def load_format(name: str) -> ModuleType:
@@ -86,15 +112,31 @@ def summary(name: str) -> str:
 
 
 def describe_formats() -> str:
-    """Every format with its target and keys, as ``kplab data --formats`` prints them."""
+    """Every format with its target and keys, as ``kplab data formats`` prints them."""
     parts = []
-    for name in find_formats():
+    for name in all_formats():
         module = load_format(name)
-        written = "read and written" if hasattr(module, "write") else "read only"
-        lines = [f"{name} ({written}): {summary(name).replace('``', '')}", f"  _target_: {module.__name__}.read"]
-        lines += [
-            textwrap.fill(str(key), 120, initial_indent=" " * 4, subsequent_indent=" " * 8)
-            for key in keys_of(module.read)
-        ]
+        can = [word for word in ("read", "write") if hasattr(module, word)]
+        how = {"read write": "read and written", "read": "read only", "write": "written only"}[" ".join(can)]
+        lines = [textwrap.fill(f"{name} ({how}): {summary(name).replace('``', '')}", 120, subsequent_indent=" " * 4)]
+        for word in can:
+            lines.append(
+                f"  _target_: {module.__name__}.read" if word == "read" else "  kplab data convert write.KEY=…:"
+            )
+            lines += [
+                textwrap.fill(str(key), 120, initial_indent=" " * 4, subsequent_indent=" " * 8)
+                for key in keys_of(getattr(module, word))
+                if word == "read" or key.name not in ("labels", "path", "folder")
+            ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def table_of_formats() -> list[str]:
+    """The table of what each format holds, in Markdown, as docs/formats.md has it."""
+    rows = []
+    for name in all_formats():
+        module = load_format(name)
+        can = ["yes" if hasattr(module, word) else "no" for word in ("read", "write")]
+        rows.append((name, ", ".join(can), module.HOLDS))
+    return table(rows)

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from kplab.data.images import is_file_name
+from kplab.data.naming import Names
 from kplab.data.reading import check_copies, check_extents, labels_from, match_keypoints, some
 from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
@@ -38,6 +39,7 @@ class Category(msgspec.Struct, gc=False):
     id: Integer
     name: str = ""
     keypoints: list[str] | None = None
+    skeleton: Any = None
 
 
 class Annotation(msgspec.Struct, gc=False):
@@ -68,9 +70,11 @@ def to_labels(
     rename: Mapping[str, str] | None,
     group: str | None = None,
     allow_outside: bool = False,
+    renumber: bool = False,
 ) -> Labels:
     """Check a parsed file and turn it into Labels; the arguments are those of ``coco.read``."""
     order = order_by_category(file.categories, path, skeleton, category, rename)
+    notes = _renumbered(file) if renumber else []
     _check_ids(file, path)
     huge = [i.file_name for i in file.images if max(abs(i.width), abs(i.height)) >= 2**62]
     if huge:
@@ -80,7 +84,6 @@ def to_labels(
         bad = [file.images[i].file_name for i in np.flatnonzero((size <= 0).any(1))]
         raise DataError(f"{path}: images without a positive width and height: {some(bad)}. Write their size in pixels.")
     rows = [a for a in file.annotations if a.category_id in order]
-    notes = []
     if len(rows) < len(file.annotations):
         notes.append(f"{len(file.annotations) - len(rows)} annotations of other categories left out")
     index = {image.id: i for i, image in enumerate(file.images)}
@@ -152,9 +155,47 @@ def order_by_category(
         what = "no category names any keypoints" if category is None else f"no category is called '{category}'"
         raise DataError(
             f"{path}: {what} (categories: {some(c.name for c in categories) or 'none'}). Choose the keypoint file of "
-            "the dataset rather than its detection file, or write 'keypoints' into its category."
+            "the dataset rather than its detection file, write 'keypoints' into its category, or use in_order=true."
         )
     return {c.id: match_keypoints(c.keypoints or [], skeleton, f"{path}, category '{c.name}'", rename) for c in chosen}
+
+
+def names_of(categories: list[Category], path: Path, category: str | None = None) -> Names:
+    """Keypoints and edges of the categories that name any; they must agree.
+
+    Raises:
+        DataError: none does, or their names differ.
+    """
+    chosen = [c for c in categories if (c.keypoints if category is None else c.name == category)]
+    listed = {tuple(c.keypoints or ()) for c in chosen}
+    if len({frozenset(one) for one in listed}) != 1 or not all(listed):
+        raise DataError(
+            f"{path}: {len(chosen)} categories name keypoints, of {len(listed)} kinds (categories: "
+            f"{some(c.name for c in categories) or 'none'}). Choose one with category=, or a file of keypoints; where the "
+            "file names none, in_order=true takes the order of the numbers."
+        )
+    keypoints, count = tuple(chosen[0].keypoints or ()), len(chosen[0].keypoints or ())
+    listed_edges = chosen[0].skeleton if isinstance(chosen[0].skeleton, list) else []
+    pairs = [e for e in listed_edges if isinstance(e, list) and len(e) == 2 and all(type(i) is int for i in e)]
+    first = 0 if any(0 in edge for edge in pairs) else 1  # COCO counts from 1; some tools count from 0
+    edges = [(a - first, b - first) for a, b in pairs if 0 <= a - first < count and 0 <= b - first < count and a != b]
+    return Names(keypoints, tuple(dict.fromkeys(edges)))
+
+
+def _renumbered(file: File) -> list[str]:
+    """Number annotations from 1 in their order, and images where they count from 0; returns notes.
+
+    Images keep their order, and annotations their images: an image id that occurs twice can't be mended.
+    """
+    first = min((image.id for image in file.images), default=1)
+    if first <= 0:
+        for image in file.images:
+            image.id += 1 - first
+        for annotation in file.annotations:
+            annotation.image_id += 1 - first
+    for number, annotation in enumerate(file.annotations, 1):
+        annotation.id = number
+    return [f"{len(file.annotations)} annotations are numbered anew" + (", and images from 1" if first <= 0 else "")]
 
 
 def _check_ids(file: File, path: Path) -> None:
@@ -162,9 +203,11 @@ def _check_ids(file: File, path: Path) -> None:
     for kind, ids in (("image", [i.id for i in file.images]), ("annotation", [a.id for a in file.annotations])):
         column = np.array(ids, dtype=np.int64)
         if (column <= 0).any():
+            alike = len(column) > 1 and (column == column[0]).all()
+            remedy = f"add {1 - column.min()} to every {kind} id" if not alike else f"all {kind} ids are {column[0]}"
             raise DataError(
                 f"{path}: {int((column <= 0).sum())} {kind} ids are not positive, e.g. {column.min()}; COCO's "
-                f"evaluator takes 0 for 'no match'. Number them from 1: add {1 - column.min()} to every {kind} id."
+                f"evaluator takes 0 for 'no match'. Number them from 1: {remedy}, or read with renumber=true."
             )
         values, counts = np.unique(column, return_counts=True)
         if (counts > 1).any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -44,3 +45,24 @@ def member(parent: h5py.Group, name: str) -> Any:
     if not isinstance(link, h5py.HardLink):
         raise ValueError(f"'{name}' is a link to another place")
     return parent[name]
+
+
+def top_names(path: Path) -> dict[str, np.ndarray]:
+    """Names at the top of a file, as ``data.apart`` reads them."""
+    with h5py.File(path, "r") as file:
+        return {"names": np.array([str(name) for name in list(file)[:1000]] or [""], dtype=str)}
+
+
+def deepposekit(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an annotation set of DeepPoseKit, as ``data.apart`` reads them.
+
+    Raises:
+        ValueError: one is missing, or of another kind.
+    """
+    kinds = {"images": "u", "annotations": "f", "annotated": "b", "skeleton": "iu"}
+    with h5py.File(path, "r") as file:
+        found = {name: array(file, name) for name in kinds}
+    for name, kind in kinds.items():
+        if found[name].dtype.kind not in kind or (name == "images" and found[name].dtype != np.uint8):
+            raise ValueError(f"'{name}' is of type {found[name].dtype}")
+    return {**found, "annotations": found["annotations"].astype(np.float64)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from kplab.data.formats._coco_columns import File, order_by_category, to_labels
+from kplab.data.formats._coco_columns import File, names_of, order_by_category, to_labels
+from kplab.data.formats._files import copy_images, json_keys
+from kplab.data.holds import Holds
+from kplab.data.naming import Names, numbered
 from kplab.errors import DataError
 from kplab.ops import affine
 from kplab.structures.labels import Extras, Labels
 from kplab.structures.skeleton import Skeleton
 
 FORMAT = "coco"
+HOLDS = Holds(visibility=True, boxes=True, areas=True, crowds=True, bare=True, tracks=True, groups=True, precision=1e-9)
 UNKNOWN_SIZE = 2**31
 
 
@@ -56,6 +60,21 @@ class ImageExtras:
     others: list[Numbered]
 
 
+def recognise(path: Path) -> bool:
+    """Whether a file is COCO's JSON."""
+    return path.is_file() and {"images", "annotations", "categories"} <= json_keys(path)
+
+
+def names(path: Path, category: str | None = None, parts: Sequence[str] | None = None, in_order: bool = False) -> Names:
+    """Keypoints and skeleton of the category; numbers where it names none and ``in_order`` is set."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such annotation file. Check its path.")
+    file = _file(path.read_bytes(), path, parts)
+    if in_order and not any(c.keypoints for c in file.categories):
+        return numbered(max((len(a.keypoints or ()) // 3 for a in file.annotations), default=0))
+    return names_of(file.categories, path, category)
+
+
 def read(
     annotations: str | Path,
     images: str | Path,
@@ -66,6 +85,9 @@ def read(
     rename: Mapping[str, str] | None = None,
     group: str | None = None,
     allow_outside: bool = False,
+    renumber: bool = False,
+    parts: Sequence[str] | None = None,
+    in_order: bool = False,
 ) -> Labels:
     """Read a COCO keypoint file.
 
@@ -84,6 +106,10 @@ def read(
         group: folder, or a regular expression of which the match in the file name (or its first group) is the image's
             group, such as ``^[^_]+``; null takes the videos that the file names.
         allow_outside: allow file names that lead out of the image folder.
+        renumber: number annotations anew, and images from 1, for exports whose ids are 0 or repeated; not with keep_extras.
+        parts: of COCO-WholeBody: any of body, foot, face, left_hand and right_hand, whose keypoints are read as one list;
+            null reads ``keypoints`` only. Not with keep_extras.
+        in_order: the categories name no keypoints, and the skeleton's order is that of the numbers.
 
     Raises:
         DataError: the file is missing, truncated, not a COCO keypoint file, or contradicts itself.
@@ -95,10 +121,15 @@ def read(
         raise DataError(f"{path}: no such annotation file. Check the path of the dataset's annotations.")
     if not root.is_dir():
         raise DataError(f"{root}: no such image folder, for {path}. Check the path of the dataset's images.")
+    if keep_extras and (renumber or parts is not None or in_order):
+        raise DataError(f"{path}: keep_extras=true can't be used with renumber, parts or in_order. Leave it out.")
     data = path.read_bytes()
     with _no_collection():
-        read = _decode(data, path, File)
-        labels = to_labels(read, path, root, skeleton, category, area, rename, group, allow_outside)
+        read = _file(data, path, parts)
+        if in_order and not any(c.keypoints for c in read.categories):
+            for one in read.categories:
+                one.keypoints = list(skeleton.keypoints)
+        labels = to_labels(read, path, root, skeleton, category, area, rename, group, allow_outside, renumber)
     if keep_extras:
         labels.extras = _extras(_decode(data, path, dict[str, Any]), labels, category, area, rename, group)
     return labels
@@ -137,6 +168,15 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
+def _file(data: bytes, path: Path, parts: Sequence[str] | None) -> File:
+    """The file, with the keypoints of the parts of COCO-WholeBody that are asked for."""
+    if parts is None:
+        return _decode(data, path, File)
+    from kplab.data.formats._coco_parts import WholeFile, joined
+
+    return joined(_decode(data, path, WholeFile), parts, path)
+
+
 def _decode(data: bytes, path: Path, kind: type[Any]) -> Any:
     try:
         return msgspec.json.decode(data, type=kind)
@@ -154,19 +194,31 @@ def _decode(data: bytes, path: Path, kind: type[Any]) -> Any:
         raise DataError(f"{path}: not whole JSON ({len(data)} bytes): {error}. {remedy}") from error
 
 
-def write(labels: Labels, path: str | Path) -> Path:
+def write(labels: Labels, path: str | Path, copy: bool = False, parts: bool = False) -> Path:
     """Write a COCO keypoint file.
 
     With the extras of ``read(keep_extras=True)``, also of a part of what was read, every field of the source is written
     as it was, and only what differs in ``labels`` is changed: keypoints one by one, boxes, areas, tracks, images and
     instances added or removed. Without them the file has the fields that COCO names; an ignored instance with labelled
     keypoints is then written as a crowd.
+
+    Args:
+        labels: what to write.
+        path: the JSON file.
+        copy: copy the images beside it as well, under their names.
+        parts: write feet, face and hands in the fields of COCO-WholeBody; only without extras.
     """
     path = Path(path)
-    extras = labels.extras
+    extras = labels.extras if not parts else None
     document = _fresh(labels) if extras is None or extras.format != FORMAT else _updated(labels, extras, path)
+    if parts:
+        from kplab.data.formats._coco_parts import split
+
+        document = split(document)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.encode(document))
+    if copy:
+        copy_images(labels, path.parent, labels.names)
     return path
 
 

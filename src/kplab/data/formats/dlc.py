@@ -11,8 +11,6 @@ Source: DeepLabCut 2 and 3, ``docs/standardDeepLabCut_UserGuide``.
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
@@ -20,8 +18,10 @@ from pathlib import Path, PurePath, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from kplab.data.apart import read_apart
-from kplab.data.images import read_header
+from kplab.data.formats._dlc_table import KEY, MULTI_LEVELS, SINGLE_LEVELS, check_table, read_csv, read_h5
+from kplab.data.formats._files import copy_images, first_rows, image_sizes
+from kplab.data.holds import Holds
+from kplab.data.naming import Names
 from kplab.data.reading import OUTSIDE_TOLERANCE, check_copies, labels_from, match_keypoints, some
 from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
@@ -30,9 +30,7 @@ from kplab.structures.labels import Extras, Labels
 from kplab.structures.skeleton import Skeleton
 
 FORMAT = "dlc"
-KEY = "df_with_missing"
-SINGLE_LEVELS = ("scorer", "bodyparts", "coords")
-MULTI_LEVELS = ("scorer", "individuals", "bodyparts", "coords")
+HOLDS = Holds(precision=1e-9)
 UNIQUE = "single"
 """The individual that DeepLabCut gives bodyparts which occur once in an image, such as the corners of an arena."""
 
@@ -61,6 +59,22 @@ class Row:
     values: np.ndarray
 
 
+def recognise(path: Path) -> bool:
+    """Whether a folder is a project with labelled tables."""
+    if not path.is_dir():
+        first, second = first_rows(path, 2)
+        individuals = second[:1] == ["individuals"]
+        return first[:1] == ["scorer"] and (individuals or path.parent.parent.name == "labeled-data")
+    found = [*path.glob("labeled-data/*/CollectedData*.csv"), *path.glob("CollectedData*.csv")]
+    return any(first_rows(file)[0][:1] == ["scorer"] for file in found)
+
+
+def names(path: Path, labels: str = "csv", scorer: str | None = None) -> Names:
+    """Bodyparts of the first table."""
+    table, _ = (read_csv if labels == "csv" else read_h5)(_tables(path, labels, scorer)[0])
+    return Names(tuple(dict.fromkeys(table.columns.get_level_values("bodyparts"))))
+
+
 def read(
     project: str | Path,
     skeleton: Skeleton,
@@ -73,7 +87,7 @@ def read(
     """Read every labelled folder of a DeepLabCut project; an image's group is its folder, one for each video.
 
     Args:
-        project: folder that holds ``labeled-data``; tables are ``labeled-data/<video>/CollectedData*``, or, where there
+        project: one table, or the folder that holds ``labeled-data``; tables are ``labeled-data/<video>/CollectedData*``, or, where there
             are none, ``CollectedData*`` in the project itself (Lightning Pose).
         skeleton: its names must be the bodyparts of the tables, in any order.
         labels: csv or h5.
@@ -85,15 +99,15 @@ def read(
     Raises:
         DataError: tables or images are missing, or a table contradicts itself or the skeleton.
     """
-    root = Path(project)
+    root = _root(Path(project))
     head = Head(rename=rename)
     rows: list[Row] = []
     found: list[tuple[int, str, np.ndarray]] = []
     notes: list[str] = []
-    tables = _tables(root, labels, scorer)
+    tables = _tables(Path(project), labels, scorer)
     for path in tables:
-        table, three = _read_csv(path) if labels == "csv" else _read_h5(path)
-        _check(table, path)
+        table, three = read_csv(path) if labels == "csv" else read_h5(path)
+        check_table(table, path)
         head.three |= three
         folder = path.parent.relative_to(root).as_posix()
         head.columns[folder] = table.columns
@@ -123,7 +137,7 @@ def read(
         skeleton,
         FileSource(root, names, allow_outside),
         image_id,
-        _sizes(root, names),
+        image_sizes(root, names),
         [PurePosixPath(name).parent.as_posix() for name in names],
         affine.from_pixel_index(placed),
         None,
@@ -136,9 +150,18 @@ def read(
     )
 
 
+def _root(path: Path) -> Path:
+    """The folder of a project, of which one table may be given."""
+    if not path.is_file():
+        return path
+    return path.parents[2] if path.parent.parent.name == "labeled-data" else path.parent
+
+
 def _tables(root: Path, kind: str, scorer: str | None) -> list[Path]:
     if kind not in ("csv", "h5"):
         raise DataError(f"{root}: labels='{kind}' is unknown. Use labels=csv or labels=h5.")
+    if root.is_file():
+        return [root]
     pattern = f"CollectedData_{scorer}.{kind}" if scorer else f"CollectedData*.{kind}"
     found = sorted(root.glob(f"labeled-data/*/{pattern}")) or sorted(root.glob(pattern))
     if not found:
@@ -151,84 +174,6 @@ def _tables(root: Path, kind: str, scorer: str | None) -> list[Path]:
     if doubled:
         raise DataError(f"{root}: folders hold several tables: {some(doubled)}. Choose one with scorer=.")
     return found
-
-
-def _read_csv(path: Path) -> tuple[pd.DataFrame, bool]:
-    """The table with image paths as rows, and whether three columns named them."""
-    try:
-        cells = _cells(path.read_text(encoding="utf-8-sig"))
-    except (csv.Error, ValueError) as error:
-        raise DataError(f"{path}: not a whole DeepLabCut table: {error}. Export it again from DeepLabCut.") from error
-    depth = len(MULTI_LEVELS) if len(cells) > 1 and cells[1, 0] == "individuals" else len(SINGLE_LEVELS)
-    levels = MULTI_LEVELS if depth == len(MULTI_LEVELS) else SINGLE_LEVELS
-    if tuple(cells[:depth, 0]) != levels:
-        raise DataError(
-            f"{path}: the header rows are {some(cells[:depth, 0])}, expected {', '.join(levels)}. "
-            "Export the table again from DeepLabCut."
-        )
-    three = cells.shape[1] > 2 and cells[depth - 1, 1] == ""
-    first = 3 if three else 1
-    rows = ["/".join(r) for r in cells[depth:, :first]]
-    try:
-        values = np.where(cells[depth:, first:] == "", "nan", cells[depth:, first:]).astype(np.float64)
-    except ValueError as error:
-        raise DataError(f"{path}: a cell is not a number: {error}. Correct it, or leave it empty.") from error
-    header = pd.MultiIndex.from_arrays([list(r) for r in cells[:depth, first:]], names=list(levels))
-    return pd.DataFrame(values, index=_posix(rows), columns=header), three
-
-
-def _cells(text: str) -> np.ndarray:
-    """(rows, columns) text of a CSV file; a row without any number may be shorter than the header, as spreadsheets save it.
-
-    Raises:
-        ValueError: the table is empty, truncated, or a row has another number of cells than the header.
-    """
-    lines = [line for line in csv.reader(text.splitlines(), skipinitialspace=True) if line]
-    if not lines:
-        raise ValueError("it is empty")
-    width = len(lines[0])
-    first = 3 if lines[0][1:3] == ["", ""] else 1
-    for number, line in enumerate(lines, 1):
-        last = number == len(lines) and not text.endswith(("\n", "\r"))
-        if len(line) > width or (len(line) < width and (last or any(line[first:]))):
-            raise ValueError(f"row {number} has {len(line)} cells, the header has {width}")
-    return np.array([line + [""] * (width - len(line)) for line in lines], dtype=object)
-
-
-def _read_h5(path: Path) -> tuple[pd.DataFrame, bool]:
-    try:
-        found = read_apart("kplab.data.formats._pandas_hdf:table", path)
-    except DataError as error:
-        raise DataError(
-            f"{str(error).removesuffix('.')}: no DeepLabCut table '{KEY}' can be read. Use labels=csv, or convert the project with "
-            "deeplabcut.convertcsv2h5."
-        ) from error
-    rows, columns, names = (json.loads(str(found[key])) for key in ("rows", "columns", "names"))
-    if tuple(names) not in (SINGLE_LEVELS, MULTI_LEVELS):
-        raise DataError(
-            f"{path}: the columns are not {', '.join(SINGLE_LEVELS)} (and individuals). Use labels=csv, or export the "
-            "table again from DeepLabCut."
-        )
-    three = any(len(row) > 1 for row in rows)
-    header = pd.MultiIndex.from_tuples([tuple(column) for column in columns], names=names)
-    index = _posix(["/".join(map(str, row)) for row in rows])
-    return pd.DataFrame(found["values"], index=index, columns=header), three
-
-
-def _posix(rows: list[str]) -> list[str]:
-    return [r.replace("\\", "/") for r in rows]
-
-
-def _check(table: pd.DataFrame, path: Path) -> None:
-    coords = table.columns.get_level_values("coords")
-    if list(coords) != ["x", "y"] * (len(coords) // 2):
-        raise DataError(f"{path}: 'coords' is not x, y for each bodypart. Give labels, not predictions or 3-D data.")
-    if np.isinf(table.to_numpy()).any():
-        raise DataError(f"{path}: a coordinate is infinite. Leave the cell of an unlabelled point empty.")
-    half = np.isnan(table.to_numpy()[:, 0::2]) != np.isnan(table.to_numpy()[:, 1::2])
-    if half.any():
-        rows = some(table.index[half.any(1)])
-        raise DataError(f"{path}: points have x without y or y without x: {rows}. Complete or empty them.")
 
 
 def _layout(
@@ -259,26 +204,15 @@ def _points(values: np.ndarray) -> np.ndarray:
     return values.reshape(len(values), values.shape[1] // 2, 2)
 
 
-def _sizes(root: Path, files: list[str]) -> np.ndarray:
-    sizes, faults = [], []
-    for name in files:
-        try:
-            sizes.append(read_header(root / name)[0])
-        except DataError as error:
-            faults.append(str(error))
-    if faults:
-        raise DataError(f"{root}: {len(faults)} of {len(files)} labelled images cannot be read:\n  " + some(faults, 5))
-    return np.array(sizes, dtype=np.int64).reshape(-1, 2)
-
-
 def write(
     labels: Labels,
     folder: str | Path,
     scorer: str = "kplab",
     kinds: Sequence[str] = ("csv", "h5"),
     columns: bool = True,
+    copy: bool = False,
 ) -> list[Path]:
-    """Write the tables of a DeepLabCut project; images are not copied.
+    """Write the tables of a DeepLabCut project.
 
     Labels that were read from DeepLabCut, and parts of them, keep scorer, individuals, unique bodyparts and row names of
     their source. Others get one row an image, named ``labeled-data/<its folder>/<its name>``, and individuals where an
@@ -290,6 +224,7 @@ def write(
         scorer: name of the labeller for new tables.
         kinds: "csv", "h5" or both; DeepLabCut expects both.
         columns: name rows by three columns, as newer DeepLabCut does, rather than by one path; for new tables.
+        copy: copy the images to where the tables name them.
 
     Returns:
         The files written.
@@ -322,6 +257,8 @@ def write(
             path = target / f"CollectedData_{header[0][0]}.{kind}"
             table.to_csv(path) if kind == "csv" else table.to_hdf(path, key=KEY, mode="w")
             written.append(path)
+    if copy:
+        copy_images(labels, Path(folder), names)
     return written
 
 

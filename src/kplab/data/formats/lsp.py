@@ -15,7 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from kplab.data.apart import read_apart
+from kplab.data.formats._files import copy_images
+from kplab.data.holds import Holds, singles
 from kplab.data.images import read_header
+from kplab.data.naming import Names
 from kplab.data.reading import labels_from, match_keypoints, some
 from kplab.data.sources.files import FileSource
 from kplab.errors import DataError
@@ -28,6 +31,18 @@ JOINTS = (
     *("right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist"),
     *("neck", "head_top"),
 )
+HOLDS = Holds(several=False, empty=False, keypoints=JOINTS, precision=1e-9)
+
+
+def recognise(path: Path) -> bool:
+    """Whether a folder holds joints.mat."""
+    return (path / "joints.mat").is_file()
+
+
+def names(path: Path) -> Names:
+    """The 14 joints, in LSPET's order."""
+    edges = (0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 12), (12, 9), (9, 10), (10, 11), (12, 13)
+    return Names(JOINTS, edges)
 
 
 def read(folder: str | Path, skeleton: Skeleton, images: str = "images", box_margin: float = 1.2) -> Labels:
@@ -96,3 +111,42 @@ def _joints(path: Path) -> np.ndarray:
     if not np.isfinite(joints).all() or not np.isin(joints[:, 2], (0, 1)).all():
         raise DataError(f"{path}: 'joints' holds values that are not finite, or flags besides 0 and 1. Fetch it again.")
     return joints
+
+
+def write(labels: Labels, folder: str | Path, copy: bool = False) -> Path:
+    """Write ``joints.mat``; image i is ``images/im<number>``, numbered in the order of the labels with a subject.
+
+    Images whose names are ``images/im<number>`` already keep them.
+
+    Args:
+        labels: what to write.
+        folder: the dataset's folder.
+        copy: copy the images there as well, under these names.
+
+    Raises:
+        DataError: an image has several labelled subjects, or the skeleton has other keypoints than LSP.
+    """
+    from kplab.data.formats._mat import write_joints
+
+    target = Path(folder)
+    own = Skeleton("LSP", JOINTS, (), tuple(range(len(JOINTS))), (1.0,) * len(JOINTS), labels.skeleton.sigma_source)
+    order = match_keypoints(labels.skeleton.keypoints, own, f"{target}: LSP has 14 joints of its own")
+    rows = singles(labels, target)
+    kept = [i for i, row in enumerate(rows) if row is not None]
+    if not kept:
+        raise DataError(f"{target}: no image has a labelled subject. Choose other labels.")
+    stored = [re.fullmatch(r"images/im(\d+)\.(jpg|png)", str(labels.names[i])) for i in kept]
+    numbers = [int(m[1]) for m in stored if m]
+    if len(set(numbers)) < len(kept) or not 0 < min(numbers) <= max(numbers) < 10_000_000:
+        numbers = list(range(1, len(kept) + 1))
+    joints = np.zeros((len(JOINTS), 3, max(numbers)))
+    for i, n in zip(kept, numbers, strict=True):
+        xy = affine.to_pixel_index(labels.poses.xy[rows[i]], first=1)[order]
+        joints[:, :2, n - 1] = np.nan_to_num(xy)
+        joints[:, 2, n - 1] = np.isfinite(xy[:, 0])
+    target.mkdir(parents=True, exist_ok=True)
+    write_joints(joints, target / "joints.mat")
+    if copy:
+        ends = [".jpg" if str(labels.names[i]).lower().endswith((".jpg", ".jpeg")) else ".png" for i in kept]
+        copy_images(labels.select(kept), target, [f"images/im{n:05d}{e}" for n, e in zip(numbers, ends, strict=True)])
+    return target / "joints.mat"

@@ -9,7 +9,7 @@ Source: talmolab/sleap, ``sleap/io/format/hdf5.py``, formats 1.0 to 1.3 (later 1
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -17,10 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from kplab.data.apart import read_apart
+from kplab.data.formats._files import copy_images, image_sizes
+from kplab.data.formats._slp_file import PREDICTED, File, check, load
+from kplab.data.formats._slp_write import write_tables
+from kplab.data.holds import Holds
 from kplab.data.images import read_header
+from kplab.data.naming import Names
 from kplab.data.reading import labels_from, match_keypoints, some
-from kplab.data.sources.files import FileSource
+from kplab.data.sources.files import FileSource, leads_out
 from kplab.data.video import frame_name, write_frames
 from kplab.errors import DataError
 from kplab.ops import affine
@@ -28,10 +32,8 @@ from kplab.structures.labels import Extras, Labels
 from kplab.structures.skeleton import Skeleton
 
 MIDPIXEL_SINCE = 1.1
-PREDICTED = 1
-
-
 FORMAT = "sleap"
+HOLDS = Holds(empty=False, tracks=True, precision=1e-9)
 
 
 @dataclass(frozen=True)
@@ -45,23 +47,17 @@ class Head:
     tracks: tuple[str, ...]
 
 
-@dataclass
-class File:
-    """The tables of a ``.slp`` and the contents of its JSON."""
+def recognise(path: Path) -> bool:
+    """Whether a file is SLEAP's."""
+    return path.suffix == ".slp" and path.is_file()
 
-    path: Path
-    format_id: float
-    skeletons: list[list[str]]
-    videos: list[Mapping[str, Any]]
-    tracks: list[str]
-    frames: np.ndarray
-    instances: np.ndarray
-    points: np.ndarray
-    pred_points: np.ndarray
 
-    def frame(self, row: int) -> str:
-        """A frame in words."""
-        return f"frame {self.frames['frame_idx'][row]} of video {self.frames['video'][row]}"
+def names(path: Path) -> Names:
+    """Nodes and edges of the file's first skeleton."""
+    skeletons = load(path).skeletons
+    if not skeletons:
+        raise DataError(f"{path}: has no skeleton. Save the file again from SLEAP.")
+    return skeletons[0]
 
 
 def read(
@@ -73,6 +69,7 @@ def read(
     predicted: bool = False,
     box_margin: float = 1.2,
     rename: Mapping[str, str] | None = None,
+    images: str | Path | None = None,
 ) -> Labels:
     """Read a ``.slp`` file; an image's group is its video, names of tracks are in ``Labels.extras``.
 
@@ -88,12 +85,28 @@ def read(
         predicted: read predicted instances as truth as well, where no user instance supersedes them.
         box_margin: factor on the extent of the keypoints that makes a box.
         rename: node to keypoint of the skeleton, where they differ.
+        images: folder of the images, where the file lists images in place of a video; null is the file's own. The longest
+            end of a stored path that is a file in it is the image.
 
     Raises:
         DataError: the file or a video is missing or broken, or contradicts itself or the skeleton.
     """
-    file = _load(Path(labels))
-    _check(file)
+    return labels_of(load(Path(labels)), skeleton, frames_to, video, frames, predicted, box_margin, rename, images)
+
+
+def labels_of(
+    file: File,
+    skeleton: Skeleton,
+    frames_to: str | Path,
+    video: str | Path | Sequence[str | Path] | None,
+    frames: Sequence[int] | None,
+    predicted: bool,
+    box_margin: float,
+    rename: Mapping[str, str] | None,
+    images: str | Path | None,
+) -> Labels:
+    """Labels of a file's tables; the arguments are those of ``read``."""
+    check(file)
     frame_of, rows, notes = _instances(file, predicted)
     xy, visible, hidden = _points(file, rows, skeleton, rename)
     pointless = ~(visible > 0).any(1)
@@ -106,7 +119,7 @@ def read(
     if empty:
         notes.append(f"{empty} of {len(file.frames)} frames are left out: no instance in them is taken for truth")
     kept = _chosen(file, labelled, frames)
-    names, groups, size = _images(file, kept, Path(frames_to), video)
+    source, groups, size = _images(file, kept, Path(frames_to), video, images)
     image_of = np.full(len(file.frames), -1)
     image_of[kept] = np.arange(len(kept))
     shown = (image_of[frame_of] >= 0) & ~pointless
@@ -116,8 +129,8 @@ def read(
     track = table["track"].astype(np.int64)
     labelled_frames = labels_from(
         skeleton,
-        FileSource(frames_to, names),
-        np.arange(1, len(names) + 1),
+        source,
+        np.arange(1, len(source) + 1),
         size,
         groups,
         xy[shown],
@@ -137,67 +150,6 @@ def read(
     )
     labelled_frames.area_source = f"area of the keypoints' padded box ({labelled_frames.box_source})"
     return labelled_frames
-
-
-def _load(path: Path) -> File:
-    if not path.is_file():
-        raise DataError(f"{path}: no such SLEAP file. Check the path of the dataset's labels.")
-    try:
-        found = read_apart("kplab.data.formats._slp_tables:tables", path)
-    except DataError as error:
-        reason = str(error).removeprefix(f"{path}: ").removesuffix(".")
-        raise DataError(f"{path}: not a whole SLEAP .slp file ({reason}). Save it again from SLEAP.") from error
-    try:
-        header = json.loads(str(found["json"]))
-        videos, tracks = (
-            [json.loads(item) for item in json.loads(str(found[key]))] if key in found else []
-            for key in ("videos_json", "tracks_json")
-        )
-        skeletons = _skeletons(header)
-        videos = videos or header.get("videos") or []
-        names = [str(track[1]) for track in tracks]
-        if not all(isinstance(v, dict) and isinstance(v.get("backend", {}), dict) for v in videos):
-            raise ValueError("a video is not described as SLEAP does")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(
-            f"{path}: its skeletons, videos or tracks cannot be read ({type(error).__name__}: {error}). Save the file "
-            "again from SLEAP."
-        ) from error
-    stated = {name: found[name] for name in ("frames", "instances", "points", "pred_points")}
-    return File(path, float(found["format_id"]), skeletons, videos, names, **stated)
-
-
-def _skeletons(header: Mapping[str, Any]) -> list[list[str]]:
-    """Node names of each skeleton, in the order of its points; the file stores indices into a list that all skeletons share."""
-    names = [str(node["name"]) for node in header["nodes"]]
-    graphs = [s.get("nx_graph", s) for s in header["skeletons"]]
-    return [[names[node["id"]] for node in graph["nodes"]] for graph in graphs]
-
-
-def _check(file: File) -> None:
-    """Refuse tables that refer to missing rows, and frames that occur twice."""
-    f, i = file.frames, file.instances
-    remedy = "The file is damaged: save it again from SLEAP."
-    start, end = f["instance_id_start"].astype(np.int64), f["instance_id_end"].astype(np.int64)
-    wrong = (start > end) | (end > len(i)) | (f["video"] >= len(file.videos))
-    if wrong.any():
-        where = some(file.frame(int(r)) for r in np.flatnonzero(wrong))
-        raise DataError(f"{file.path}: frames name instances or videos that the file does not have: {where}. {remedy}")
-    _, first, count = np.unique(f[["video", "frame_idx"]], return_index=True, return_counts=True)
-    if (count > 1).any():
-        where = some(file.frame(int(r)) for r in first[count > 1])
-        raise DataError(f"{file.path}: frames are labelled twice: {where}. Merge or delete one of each in SLEAP.")
-    if (i["skeleton"] >= len(file.skeletons)).any():
-        raise DataError(f"{file.path}: instances name a skeleton that the file does not have. {remedy}")
-    nodes = np.array([len(s) for s in file.skeletons], dtype=np.int64)
-    begin, stop = i["point_id_start"].astype(np.int64), i["point_id_end"].astype(np.int64)
-    limit = np.where(i["instance_type"] == PREDICTED, len(file.pred_points), len(file.points))
-    wrong = (stop - begin != nodes[i["skeleton"]]) | (begin < 0) | (stop > limit)
-    if wrong.any():
-        raise DataError(
-            f"{file.path}: instances {some(np.flatnonzero(wrong))} do not have as many points as their skeleton has "
-            f"nodes. {remedy}"
-        )
 
 
 def _instances(file: File, predicted: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -236,7 +188,7 @@ def _points(
     xy = np.full((len(rows), len(skeleton), 2), np.nan)
     visible = np.zeros(xy.shape[:2], dtype=bool)
     for number in np.unique(table["skeleton"]):
-        order = match_keypoints(file.skeletons[number], skeleton, f"{file.path}: skeleton {number}", rename)
+        order = match_keypoints(file.skeletons[number].keypoints, skeleton, f"{file.path}: skeleton {number}", rename)
         for kind, points in ((0, file.points), (PREDICTED, file.pred_points)):
             here = (table["skeleton"] == number) & ((table["instance_type"] == PREDICTED) == (kind == PREDICTED))
             places = table["point_id_start"][here].astype(np.int64)[:, None] + order
@@ -286,9 +238,17 @@ def _chosen(file: File, kept: np.ndarray, frames: Sequence[int] | None) -> np.nd
 
 
 def _images(
-    file: File, kept: np.ndarray, folder: Path, given: str | Path | Sequence[str | Path] | None
-) -> tuple[list[str], list[str], np.ndarray]:
-    """File names relative to ``folder``, groups and (I, 2) sizes of frames; writes what is missing."""
+    file: File,
+    kept: np.ndarray,
+    folder: Path,
+    given: str | Path | Sequence[str | Path] | None,
+    images: str | Path | None,
+) -> tuple[FileSource, list[str] | None, np.ndarray]:
+    """Images, groups and (I, 2) sizes of frames; writes the frames of videos that are missing in ``folder``."""
+    lists = [_listed(video) for video in file.videos]
+    used = np.unique(file.frames["video"][kept]).tolist()
+    if given is None and all(lists[v] for v in used):
+        return _image_lists(file, kept, lists, file.path.parent if images is None else Path(images))
     listed = [given] if isinstance(given, str | Path) else given
     if listed is not None and len(listed) != len(file.videos):
         raise DataError(
@@ -307,7 +267,44 @@ def _images(
         sizes[v] = read_header(homes[v] / frame_name(int(numbers[videos == v][0])))[0]
     groups = [homes[int(v)].name for v in videos]
     names = [f"{group}/{frame_name(int(n))}" for group, n in zip(groups, numbers, strict=True)]
-    return names, groups, np.array([sizes[int(v)] for v in videos], dtype=np.int64).reshape(-1, 2)
+    return FileSource(folder, names), groups, np.array([sizes[int(v)] for v in videos], dtype=np.int64).reshape(-1, 2)
+
+
+def _listed(video: Mapping[str, Any]) -> list[str]:
+    """Images that a video is made of; empty where it is a film."""
+    listed = video.get("backend", {}).get("filenames") or video.get("filename")
+    return [str(name) for name in listed] if isinstance(listed, list) else []
+
+
+def _image_lists(
+    file: File, kept: np.ndarray, lists: list[list[str]], root: Path
+) -> tuple[FileSource, list[str] | None, np.ndarray]:
+    """Images that the file lists. Each is a group of its own, or, of several lists, a list is."""
+    frames = file.frames[kept]
+    beyond = [
+        file.frame(int(row)) for row in kept if file.frames["frame_idx"][row] >= len(lists[file.frames["video"][row]])
+    ]
+    if beyond:
+        raise DataError(f"{file.path}: frames are beyond the images that it lists: {some(beyond)}. Save it again.")
+    stored = [lists[v][int(i)] for v, i in zip(frames["video"].tolist(), frames["frame_idx"].tolist(), strict=True)]
+    names = [_below(root, name) for name in stored]
+    missing = [was for was, name in zip(stored, names, strict=True) if name is None]
+    if missing:
+        raise DataError(f"{file.path}: {len(missing)} images are not below {root}: {some(missing)}. Use images=.")
+    found = [str(name) for name in names]
+    groups = [f"video{v}" for v in frames["video"].tolist()] if len(set(frames["video"].tolist())) > 1 else None
+    return FileSource(root, found), groups, image_sizes(root, found)
+
+
+def _below(root: Path, stored: str) -> str | None:
+    """The longest end of a stored path that is a file below a folder."""
+    parts = [part for part in PureWindowsPath(stored).parts if part not in ("..", ".", "/", "\\")]
+    for start in range(len(parts)):
+        name = "/".join(parts[start:])
+        with contextlib.suppress(OSError, ValueError):
+            if (root / name).is_file() and not leads_out(name):
+                return name
+    return None
 
 
 def _stored(video: Mapping[str, Any]) -> str:
@@ -332,3 +329,26 @@ def _find(file: File, number: int, given: Path | None) -> Path:
         except OSError:  # such as a name that is too long
             continue
     raise DataError(f"{file.path}: its video '{stored}' is neither at that path nor beside it. {remedy}")
+
+
+def write(labels: Labels, path: str | Path, copy: bool = False) -> Path:
+    """Write a ``.slp`` file with user instances on a list of images.
+
+    Args:
+        labels: what to write; images without a labelled instance are listed, but have no frame.
+        path: the ``.slp`` file.
+        copy: copy the images beside it as well.
+    """
+    path = Path(path)
+    if copy:
+        copy_images(labels, path.parent, labels.names)
+    files = [_stored_path(labels, i, path.parent if copy else None) for i in range(len(labels))]
+    tracks = labels.extras.head.tracks if labels.extras is not None and labels.extras.format == FORMAT else ()
+    write_tables(labels, path, files, tracks)
+    return path
+
+
+def _stored_path(labels: Labels, i: int, folder: Path | None) -> str:
+    """An absolute path, as SLEAP stores them; the name of an image that is not a file."""
+    source = labels.path(i) if folder is None else folder / str(labels.names[i])
+    return str(labels.names[i]) if source is None else source.absolute().as_posix()

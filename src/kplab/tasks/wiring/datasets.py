@@ -113,7 +113,7 @@ def check_source(node: DictConfig, where: str) -> None:
         why = str(error).removeprefix(f"{where}: ")
         raise ConfigError(
             f"{where}: no reader '{target}': {why} Write _target_: kplab.data.formats.FORMAT.read, where FORMAT is one of "
-            f"{', '.join(formats.find_formats())} (kplab data --formats lists their keys), or name a function of your own."
+            f"{', '.join(formats.find_formats())} (kplab data formats lists their keys), or name a function of your own."
         ) from None
     keys = formats.keys_of(reader)
     given = {str(key) for key in node if not str(key).startswith("_")}

@@ -1,0 +1,1 @@
+"""Actions of ``kplab data``, one module each."""
