@@ -266,6 +266,14 @@ def _frames(name: str) -> list[tuple[int, str]]:
     return [(int(t), "") if t.isdigit() else (-1, t) for t in re.split(r"(\d+)", name) if t]
 
 
+def frames_in_order(labels: Labels) -> dict[str, list[int]]:
+    """Group to the indices of its images, in the natural order of their names."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, group in enumerate(labels.group):
+        groups[str(group)].append(i)
+    return {group: sorted(rows, key=lambda i: _frames(str(labels.names[i]))) for group, rows in sorted(groups.items())}
+
+
 def _cut_by_time(
     labels: Labels, shares: Mapping[str, float], copies: list[list[int]], gap: int
 ) -> dict[str, list[str]]:

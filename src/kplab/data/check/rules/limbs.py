@@ -1,0 +1,143 @@
+"""Keypoints, limbs and whole poses that are outliers among the subjects of the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from kplab.data.check.checked import Checked
+from kplab.data.check.finding import Finding, rule
+from kplab.data.check.tails import upper_limit
+
+LEAST = 4.0
+"""Deviations below this number of scales are never reported."""
+
+SAME_PLACE = 5.0
+"""Pixels: two keypoints that are usually farther apart are not labelled at the same position."""
+
+
+@rule(
+    "warning",
+    "keypoints far from the others",
+    "the distances to the other keypoints are outliers for the size of the subject",
+    "Look at these keypoints.",
+)
+def keypoint_misplaced(data: Checked) -> Iterator[Finding]:
+    """A keypoint is much farther from the other keypoints than on other subjects."""
+    every = data.dataset.misplaced
+    limit = max(LEAST, upper_limit(_largest(every)))
+    values = data.of_instances(every)
+    for i in np.flatnonzero(_largest(values) > limit):
+        k = int(np.nanargmax(values[i]))
+        yield _at(data, i, k, f"{values[i, k]:.1f} scales", float(values[i, k]), limit)
+
+
+@rule(
+    "warning",
+    "limbs of unusual length",
+    "the length relative to the size of the subject is an outlier",
+    "Look at both ends of these limbs.",
+)
+def limb_length(data: Checked) -> Iterator[Finding]:
+    """An edge of the skeleton is much longer or shorter than on other subjects."""
+    every = data.dataset.edge_z
+    edges = data.labels.skeleton.edges
+    for sign, word in ((1, "long"), (-1, "short")):
+        limit = max(LEAST, upper_limit(_largest(sign * every)))
+        values = sign * data.of_instances(every)
+        for i in np.flatnonzero(_largest(values) > limit):
+            e = int(np.nanargmax(values[i]))
+            a, b = (data.labels.skeleton.keypoints[k] for k in edges[e])
+            text = f"{a}-{b}: too {word}, {values[i, e]:.1f} scales"
+            yield _at(data, i, edges[e][1], text, float(values[i, e]), limit)
+
+
+@rule(
+    "warning",
+    "limbs at an unusual angle",
+    "the angle between two limbs is an outlier; only angles that vary little are compared",
+    "Look at the three keypoints.",
+)
+def limb_angle(data: Checked) -> Iterator[Finding]:
+    """Two edges that meet have an angle that is unlike that of other subjects."""
+    joints, every = data.dataset.angle_z
+    limit = max(LEAST, upper_limit(_largest(every)))
+    values = data.of_instances(every)
+    names = data.labels.skeleton.keypoints
+    for i in np.flatnonzero(_largest(values) > limit):
+        j = int(np.nanargmax(values[i]))
+        a, b, c = (names[k] for k in joints[j])
+        yield _at(data, i, int(joints[j][1]), f"{a}, {b}, {c}: {values[i, j]:.1f} scales", float(values[i, j]), limit)
+
+
+@rule(
+    "warning",
+    "subjects of unusual shape",
+    "distances between the keypoints are outliers, and no other order of the names explains it",
+    "Look at these subjects.",
+)
+def pose_outlier(data: Checked) -> Iterator[Finding]:
+    """The distances between the keypoints of a subject, together, are unlike those of other subjects."""
+    limit = max(LEAST, upper_limit(data.dataset.energy))
+    values = data.of_instances(data.dataset.energy)
+    orders = data.dataset.orders
+    row = data.of_instances(np.arange(len(data.dataset.xy), dtype=np.float64), -1)
+    for i in np.flatnonzero(values > limit):
+        if int(row[i]) not in orders:
+            yield _at(data, i, None, f"mean square deviation {values[i]:.1f}", float(values[i]), limit)
+
+
+@rule(
+    "error",
+    "subjects with keypoints in another order",
+    "the points fit the other subjects under exchanged names",
+    "Correct the order of the names for these subjects, e.g. where the export follows the order of clicks.",
+)
+def keypoint_order(data: Checked) -> Iterator[Finding]:
+    """The keypoints of a subject are in another order than the names."""
+    orders = data.dataset.orders
+    row = data.of_instances(np.arange(len(data.dataset.xy), dtype=np.float64), -1)
+    names = data.labels.skeleton.keypoints
+    for i in np.flatnonzero(data.counted):
+        if (order := orders.get(int(row[i]))) is not None:
+            moved = [f"{names[k]} at {names[a]}" for k, a in enumerate(order) if k != a]
+            text = f"fits as: {', '.join(moved[:4])}{f' and {len(moved) - 4} more' if len(moved) > 4 else ''}"
+            yield _at(data, i, None, text, float(len(moved)), 0.0)
+
+
+@rule(
+    "warning",
+    "subjects with two keypoints at one position",
+    "two keypoints that are usually apart have exactly the same position",
+    "Correct one of them, or make it unlabelled.",
+)
+def keypoints_coincide(data: Checked) -> Iterator[Finding]:
+    """Two keypoints of a subject have exactly the same position, and are usually apart."""
+    p = data.labels.poses
+    usual = np.exp(np.nan_to_num(data.dataset.shape.median, nan=-np.inf))
+    longest = usual.max(initial=0) or 1.0
+    sizes = data.of_instances(data.dataset.sizes)
+    names = data.labels.skeleton.keypoints
+    for i in np.flatnonzero(data.counted):
+        known = np.flatnonzero(p.labelled[i])
+        _, first, number = np.unique(p.xy[i, known], axis=0, return_index=True, return_counts=True)
+        if len(first) == len(known) or len(first) == 1:
+            continue
+        for at in first[number > 1]:
+            same = known[(p.xy[i, known] == p.xy[i, known[at]]).all(1)]
+            a, b = int(same[0]), int(same[1])
+            if usual[a, b] / longest * sizes[i] > SAME_PLACE:
+                yield _at(data, i, b, f"same as {names[a]}")
+
+
+def _largest(values: np.ndarray) -> np.ndarray:
+    """(N,) largest number of each row; NaN where there is none."""
+    filled = np.where(np.isfinite(values), values, -np.inf).max(1, initial=-np.inf)
+    return np.where(np.isfinite(filled), filled, np.nan)
+
+
+def _at(
+    data: Checked, i: int, keypoint: int | None, text: str, value: float | None = None, expected: float | None = None
+) -> Finding:
+    return Finding(int(data.image_of[i]), int(i), keypoint, text, value, expected)
