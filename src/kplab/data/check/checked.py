@@ -12,10 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kplab.data.check.chirality import log_odds, mirror_pairs, pair_features, whole_features
+from kplab.data.check.chirality import PAIR, log_odds, mirror_pairs, pair_features, whole_features
 from kplab.data.check.order import best_order
 from kplab.data.check.shape import Shape, angle_deviations, energy, misplacement
-from kplab.data.check.tails import upper_limit
+from kplab.data.check.tails import EXPECTED, upper_limit
 from kplab.data.damage import find_damaged
 from kplab.data.images import few_bits, read_header
 from kplab.errors import DataError
@@ -170,7 +170,8 @@ class Dataset:
         pairs = mirror_pairs(flip)
         if len(pairs) < 2:
             return np.full((len(self.xy), len(pairs)), np.nan)
-        return np.stack([log_odds(pair_features(self.xy, flip, p)) for p in range(len(pairs))], axis=1)
+        share = EXPECTED / len(pairs)
+        return np.stack([log_odds(pair_features(self.xy, flip, p), PAIR, share) for p in range(len(pairs))], axis=1)
 
     def _chunks(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """A function of all counted instances, a part of them at a time."""

@@ -7,8 +7,9 @@ value 1 for every subject; inverted ones are expected near -1. Each subject gets
 
     log p(correct) / p(inverted) = 2 m value / d**2
 
-by normal distributions of equal width. Where left and right can't be told apart by position, as for people seen from the
-front and from behind, m is small and d large, and no subject is found.
+by normal distributions of equal width. A value that is not beyond the tail of the others (``upper_limit``) is no evidence
+against the names, since legs may be crossed. Where left and right can't be told apart by position, as for people seen from
+the front and from behind, m is small and d large, and no subject is found.
 
 Source: leave-one-out residuals of ridge regression: Allen, The relationship between variable selection and data
 augmentation and a method for prediction, Technometrics 16, 1974.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kplab.data.check.tails import NORMAL
+from kplab.data.check.tails import EXPECTED, NORMAL, upper_limit
 
 FITTED = 4000
 """Subjects that the fit uses at most, evenly spread."""
@@ -26,8 +27,9 @@ FITTED = 4000
 SHRINKAGE = 0.1
 """Ridge penalty, as a share of the mean sum of squares of a feature."""
 
-TRIMMED = 0.1
-"""If more subjects than this share look inverted, position does not tell left from right, and none is found."""
+WHOLE, PAIR = 0.1, 0.02
+"""If more subjects than this share look inverted, position does not tell left from right, and none is found: legs that cross
+in one image of fifty are no mistake."""
 
 
 def mirror_pairs(flip: tuple[int, ...]) -> np.ndarray:
@@ -77,11 +79,13 @@ def pair_features(xy: np.ndarray, flip: tuple[int, ...], p: int) -> np.ndarray:
     return np.nan_to_num(np.concatenate([cosines, 3 * shares, sines], axis=1))
 
 
-def log_odds(features: np.ndarray) -> np.ndarray:
+def log_odds(features: np.ndarray, most: float = WHOLE, share: float = EXPECTED) -> np.ndarray:
     """(N,) log of the odds that the names are correct rather than exchanged, before any prior; NaN where unknown.
 
     Args:
         features: (N, F), odd; a row of zeros is a subject without any of them.
+        most: largest share of subjects that may look inverted.
+        share: of correct subjects that may be beyond the tail.
     """
     known = np.abs(features).sum(1) > 0
     out = np.full(len(features), np.nan)
@@ -96,11 +100,12 @@ def log_odds(features: np.ndarray) -> np.ndarray:
         # what looks inverted takes no part in the next fit
         kept = used & (value > 0)
         value = _left_out(x, kept)
-    if (value < 0).mean() > TRIMMED:
+    if (value < 0).mean() > most:
         return out
     median, tenth = np.quantile(value, [0.5, 0.1])
     spread = max((median - tenth) / NORMAL, 0.05)
-    out[known] = 2 * median * value / spread**2
+    odds = 2 * median * value / spread**2
+    out[known] = np.where(-value > upper_limit(-value, share), odds, np.maximum(odds, 0))
     return out
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 EXPECTED = 0.001
@@ -40,6 +42,7 @@ def sided_scales(values: np.ndarray, floor: float = 1e-3) -> tuple[np.ndarray, n
         values: (N, …); NaN is left out.
         floor: smallest scale.
     """
-    with np.errstate(invalid="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all NaN
         low, median, high = np.nanquantile(values, [0.1, 0.5, 0.9], axis=0)
     return median, np.maximum((median - low) / NORMAL, floor), np.maximum((high - median) / NORMAL, floor)

@@ -15,7 +15,7 @@ ODDS = float(np.log(99))
 exchanged."""
 
 TWICE = 0.08
-"""Two labels of one subject differ by less than this share of its size, on average."""
+"""Two labels of one subject differ by less than this share of the diagonal of their keypoints, on average."""
 
 
 @rule(
@@ -78,13 +78,14 @@ def axes_exchanged(data: Checked) -> Iterator[Finding]:
 @rule(
     "error",
     "subjects that are labelled twice",
-    f"another subject of the image has nearly the same keypoints (mean distance under {TWICE:.0%} of its size)",
+    f"another subject of the image has nearly the same keypoints (mean distance under {TWICE:.0%} of their diagonal)",
     "Keep one of them.",
 )
 def subject_twice(data: Checked) -> Iterator[Finding]:
     """Two instances of an image have nearly the same keypoints."""
     p, start = data.labels.poses, data.labels.start
-    sizes = data.of_instances(data.dataset.sizes)
+    hull = p.extent()
+    sizes = np.linalg.norm(hull[:, 2:] - hull[:, :2], axis=1)
     for image in np.flatnonzero(np.diff(start) > 1):
         rows = np.arange(start[image], start[image + 1])
         rows = rows[data.counted[rows]]

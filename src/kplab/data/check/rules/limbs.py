@@ -10,11 +10,11 @@ from kplab.data.check.checked import Checked
 from kplab.data.check.finding import Finding, rule
 from kplab.data.check.tails import upper_limit
 
-LEAST = 4.0
+LEAST = 5.0
 """Deviations below this number of scales are never reported."""
 
 SAME_PLACE = 5.0
-"""Pixels: two keypoints that are usually farther apart are not labelled at the same position."""
+"""Pixels: closer keypoints of a small subject may have the same position."""
 
 
 @rule(
@@ -114,21 +114,21 @@ def keypoint_order(data: Checked) -> Iterator[Finding]:
 )
 def keypoints_coincide(data: Checked) -> Iterator[Finding]:
     """Two keypoints of a subject have exactly the same position, and are usually apart."""
-    p = data.labels.poses
-    usual = np.exp(np.nan_to_num(data.dataset.shape.median, nan=-np.inf))
-    longest = usual.max(initial=0) or 1.0
-    sizes = data.of_instances(data.dataset.sizes)
+    xy, rows = data.labels.poses.xy, np.flatnonzero(data.counted)
+    usual = np.exp(data.dataset.shape.median)
+    sizes = data.of_instances(data.dataset.sizes) / np.nanmax(usual, initial=0)
     names = data.labels.skeleton.keypoints
-    for i in np.flatnonzero(data.counted):
-        known = np.flatnonzero(p.labelled[i])
-        _, first, number = np.unique(p.xy[i, known], axis=0, return_index=True, return_counts=True)
+    for i in rows:
+        known = np.flatnonzero(np.isfinite(xy[i]).all(1))
+        _, first, number = np.unique(xy[i, known], axis=0, return_index=True, return_counts=True)
         if len(first) == len(known) or len(first) == 1:
             continue
+        z = data.dataset.shape.deviations(xy[i : i + 1])[0]
         for at in first[number > 1]:
-            same = known[(p.xy[i, known] == p.xy[i, known[at]]).all(1)]
-            a, b = int(same[0]), int(same[1])
-            if usual[a, b] / longest * sizes[i] > SAME_PLACE:
-                yield _at(data, i, b, f"same as {names[a]}")
+            a, *others = known[(xy[i, known] == xy[i, known[at]]).all(1)]
+            for b in others:
+                if z[a, b] < -LEAST and usual[a, b] * sizes[i] > SAME_PLACE:
+                    yield _at(data, int(i), int(b), f"same as {names[a]}", float(-z[a, b]), LEAST)
 
 
 def _largest(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,121 @@
+"""Recall and precision of the linter for planted faults, and the share of clean subjects that it reports.
+
+    python bench/measure_linter.py calibrate      findings in the datasets that limits were chosen on
+    python bench/measure_linter.py measure        faults planted in the other datasets, at 1 % and 5 %
+
+Datasets are those of bench/linter_data.py, in the folder that KPLAB_DATA names. Seeds are fixed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from label_faults import FAULTS, Fault
+from linter_data import CALIBRATION, MEASURED
+
+from kplab.data.check import Dataset, Report, check_dataset
+from kplab.structures.labels import Labels
+
+GROUPS = ("geometry", "limbs", "identity", "tracks", "schema")
+SHARES = (0.01, 0.05)
+
+#: At least this many faults of each kind, dataset and share are planted, in as many rounds as it takes, at most ROUNDS.
+PLANTED, ROUNDS = 20, 20
+
+
+def flagged(report: Report, rules: tuple[str, ...] | None = None, unit: str = "instance") -> set[tuple[str, int]]:
+    """Places of findings that are no information: (split, index)."""
+    chosen = [f for f in report.findings if f.level != "info" and (rules is None or f.rule in rules)]
+    return {(f.split, at) for f in chosen if (at := getattr(f, unit)) is not None}
+
+
+def clean(datasets: Mapping[str, Callable[[], dict[str, Labels]]]) -> None:
+    """Print the findings of each dataset as it is."""
+    for name, load in datasets.items():
+        begun = time.perf_counter()
+        splits = load()
+        dataset = Dataset(splits, deep=False)
+        report = check_dataset(dataset, GROUPS)
+        counted = sum(int(s.counted.sum()) for s in dataset.splits.values())
+        kinds: dict[str, set[tuple[str, int]]] = defaultdict(set)
+        for f in report.findings:
+            if f.level != "info" and f.instance is not None:
+                kinds[f.rule].add((f.split, f.instance))
+        every = set().union(*kinds.values()) if kinds else set()
+        listed = ", ".join(f"{rule} {len(found)}" for rule, found in sorted(kinds.items()))
+        print(
+            f"{name}: {len(every)} of {counted} subjects ({len(every) / counted:.1%}): {listed or 'none'} "
+            f"[{time.perf_counter() - begun:.1f} s]",
+            flush=True,
+        )
+
+
+def planted(splits: dict[str, Labels], fault: Fault, share: float, seed: int) -> tuple[dict[str, Labels], set] | None:
+    """The dataset with faults in each of its splits, and their places."""
+    rng = np.random.default_rng(seed)
+    out, places = dict(splits), set()
+    for split, labels in splits.items():
+        made = fault.plant(labels, rng, share)
+        if made is not None:
+            out[split], found = made
+            places |= {(split, i) for i in found}
+    if fault.unit == "keypoint" and places:  # one skeleton for all splits
+        first = next(iter(splits))
+        out = {split: labels if split == first else splits[split] for split, labels in out.items()}
+        places = {(split, i) for split, i in places if split == first}
+    return (out, places) if places else None
+
+
+def measure(path: Path | None = None) -> list[dict]:
+    """Plant every kind of fault in every dataset, and print what is found."""
+    rows = []
+    for name, load in MEASURED.items():
+        splits = load()
+        before = check_dataset(Dataset(splits, deep=False), GROUPS)
+        for kind, fault in FAULTS.items():
+            already = {unit: flagged(before, fault.rules, unit) for unit in ("instance", "keypoint")}[fault.unit]
+            for share in SHARES:
+                total = hits = false = 0
+                for round_ in range(ROUNDS):
+                    seed = zlib.crc32(f"{name} {kind} {share} {round_}".encode())
+                    made = planted(splits, fault, share, seed)
+                    if made is None:
+                        break
+                    damaged, places = made
+                    found = flagged(check_dataset(Dataset(damaged, deep=False), fault.rules), fault.rules, fault.unit)
+                    if fault.unit == "keypoint":
+                        # the finding of a pair names one of its keypoints
+                        flip = next(iter(splits.values())).skeleton.flip
+                        found |= {(s, flip[k]) for s, k in found if (s, flip[k]) in places}
+                    total, hits, false = total + len(places), hits + len(places & found), false + len(found - places)
+                    if total >= PLANTED:
+                        break
+                if total:
+                    row = {
+                        "dataset": name, "kind": kind, "share": share, "planted": total, "found": hits, "other": false,
+                        "already": len(already), "rounds": round_ + 1,
+                    }  # fmt: skip
+                    rows.append(row)
+                    print(json.dumps(row), flush=True)
+    if path is not None:
+        path.write_text(json.dumps(rows))
+    return rows
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["calibrate"]:
+            clean(CALIBRATION)
+        case ["clean"]:
+            clean(MEASURED)
+        case ["measure", *target]:
+            measure(Path(target[0]) if target else None)
+        case _:
+            print(__doc__)
