@@ -41,7 +41,11 @@ def copied(labels: Labels) -> Labels:
     columns = (p.xy, p.visible, p.score, p.keypoint_score, p.box, p.area, p.ignore, p.track)
     poses = Poses(*(column.copy() for column in columns))
     return replace(
-        labels, poses=poses, image_id=labels.image_id.copy(), instance_id=labels.instance_id.copy(), size=labels.size.copy()
+        labels,
+        poses=poses,
+        image_id=labels.image_id.copy(),
+        instance_id=labels.instance_id.copy(),
+        size=labels.size.copy(),
     )
 
 

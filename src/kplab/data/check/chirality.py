@@ -32,6 +32,10 @@ WHOLE, PAIR = 0.1, 0.02
 in one image of fifty are no mistake."""
 
 
+USED = 12
+"""Pairs, and keypoints of the middle, that the features of a whole subject are made of, evenly spread over its keypoints."""
+
+
 def mirror_pairs(flip: tuple[int, ...]) -> np.ndarray:
     """(P, 2) indices of the keypoints that a mirror image exchanges."""
     return np.array([(i, j) for i, j in enumerate(flip) if i < j], dtype=np.int64).reshape(-1, 2)
@@ -44,8 +48,8 @@ def whole_features(xy: np.ndarray, flip: tuple[int, ...]) -> np.ndarray:
     the middle, or the middle of another pair): the sine of the angle between d and the vector from the middle of p to a.
     Further the mean of these of each pair where a point is unlabelled: a nose that is not seen tells front from back.
     """
-    pairs = mirror_pairs(flip)
-    middles = [k for k, other in enumerate(flip) if other == k]
+    pairs = _spread(mirror_pairs(flip))
+    middles = _spread(np.array([k for k, other in enumerate(flip) if other == k], dtype=np.int64))
     fixed = np.concatenate([xy[:, middles], (xy[:, pairs[:, 0]] + xy[:, pairs[:, 1]]) / 2], axis=1)
     across = xy[:, pairs[:, 0]] - xy[:, pairs[:, 1]]
     centre = (xy[:, pairs[:, 0]] + xy[:, pairs[:, 1]]) / 2
@@ -118,6 +122,11 @@ def _left_out(x: np.ndarray, used: np.ndarray) -> np.ndarray:
     leverage = np.einsum("nf,fg,ng->n", a, inverse, a)
     value[used] = 1 - (1 - value[used]) / np.maximum(1 - leverage, 1e-6)
     return value
+
+
+def _spread(items: np.ndarray) -> np.ndarray:
+    """At most ``USED`` of the rows, evenly spread."""
+    return items[np.linspace(0, len(items) - 1, USED).round().astype(int)] if len(items) > USED else items
 
 
 def _sine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
