@@ -334,7 +334,7 @@ FAULTS = {
     ),
     "subject labelled twice": Fault("identity", "instance", ("subject-twice",), twice),
     "tracks exchanged": Fault("identity", "instance", ("track-jump",), tracks),
-    "wrong flip pairs": Fault("schema", "keypoint", ("flip-pairs",), flip_wrong),
+    "wrong flip pairs": Fault("schema", "keypoint", ("flip-pairs", "flip-geometry"), flip_wrong),
     "sigma 10 times off": Fault("schema", "keypoint", ("sigmas",), sigma_wrong),
     "name used twice": Fault("schema", "keypoint", ("name-repeated",), name_twice),
     "instance id used twice": Fault("schema", "instance", ("instance-ids",), ids_twice),

@@ -1,6 +1,8 @@
 """Recall and precision of the linter for planted faults, and the share of clean subjects that it reports.
 
     python bench/measure_linter.py calibrate      findings in the datasets that limits were chosen on
+    python bench/measure_linter.py develop        faults planted in these, at 1 % and 5 %
+    python bench/measure_linter.py clean          findings in the datasets that the linter is measured on
     python bench/measure_linter.py measure        faults planted in the other datasets, at 1 % and 5 %
 
 Datasets are those of bench/linter_data.py, in the folder that KPLAB_DATA names. Seeds are fixed.
@@ -73,13 +75,17 @@ def planted(splits: dict[str, Labels], fault: Fault, share: float, seed: int) ->
     return (out, places) if places else None
 
 
-def measure(path: Path | None = None) -> list[dict]:
+def measure(
+    datasets: Mapping[str, Callable[[], dict[str, Labels]]], path: Path | None = None, kinds: tuple[str, ...] = ()
+) -> list[dict]:
     """Plant every kind of fault in every dataset, and print what is found."""
     rows = []
-    for name, load in MEASURED.items():
+    for name, load in datasets.items():
         splits = load()
         before = check_dataset(Dataset(splits, deep=False), GROUPS)
         for kind, fault in FAULTS.items():
+            if kinds and kind not in kinds:
+                continue
             already = {unit: flagged(before, fault.rules, unit) for unit in ("instance", "keypoint")}[fault.unit]
             for share in SHARES:
                 total = hits = false = 0
@@ -116,6 +122,8 @@ if __name__ == "__main__":
         case ["clean"]:
             clean(MEASURED)
         case ["measure", *target]:
-            measure(Path(target[0]) if target else None)
+            measure(MEASURED, Path(target[0]) if target else None)
+        case ["develop", *target]:
+            measure(CALIBRATION, Path(target[0]) if target else None)
         case _:
             print(__doc__)

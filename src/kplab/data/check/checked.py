@@ -12,10 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kplab.data.check.chirality import PAIR, log_odds, mirror_pairs, pair_features, whole_features
+from kplab.data.check.chirality import log_odds, mirror_pairs, pair_features, whole_features
 from kplab.data.check.order import best_order
 from kplab.data.check.shape import Shape, angle_deviations, energy, misplacement
-from kplab.data.check.tails import EXPECTED, upper_limit
+from kplab.data.check.tails import upper_limit
 from kplab.data.damage import find_damaged
 from kplab.data.images import few_bits, read_header
 from kplab.errors import DataError
@@ -141,12 +141,14 @@ class Dataset:
 
         Only instances of unusual ``energy`` are tried, ``TRIED`` at most, the most unusual first.
         """
-        limit, usual = upper_limit(self.energy), upper_limit(self.energy, 0.1)
-        suspects = np.flatnonzero(self.energy > min(limit, 2 * usual))
+        if not np.isfinite(self.energy).any():
+            return {}
+        median, ninth = np.nanquantile(self.energy, [0.5, 0.9])
+        suspects = np.flatnonzero(self.energy > min(upper_limit(self.energy), 2 * ninth))
         found = {}
         for i in suspects[np.argsort(-self.energy[suspects])][:TRIED]:
             order, value = best_order(self.xy[i], self.shape)
-            if value < usual and value < self.energy[i] / 2:
+            if value < median:
                 found[int(i)] = order
         return found
 
@@ -170,8 +172,7 @@ class Dataset:
         pairs = mirror_pairs(flip)
         if len(pairs) < 2:
             return np.full((len(self.xy), len(pairs)), np.nan)
-        share = EXPECTED / len(pairs)
-        return np.stack([log_odds(pair_features(self.xy, flip, p), PAIR, share) for p in range(len(pairs))], axis=1)
+        return np.stack([log_odds(pair_features(self.xy, flip, p)) for p in range(len(pairs))], axis=1)
 
     def _chunks(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """A function of all counted instances, a part of them at a time."""

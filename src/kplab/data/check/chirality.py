@@ -1,36 +1,41 @@
 """Left and right: whether the names of mirror pairs fit the positions better when they are exchanged.
 
-The features of a subject are odd: exchanging the names of the pairs in question changes their sign. So an inverted subject
-has the features of a correct one, negated, and one linear function tells them apart. It is fitted by ridge regression to the
-value 1 for every subject; inverted ones are expected near -1. Each subject gets the value of the fit without itself
-(leave-one-out, in closed form). If correct subjects have values of mean m and deviation d, then
+The features x of a subject are odd: exchanging the names of the pairs in question changes their sign. So an inverted subject
+has the features of a correct one, negated, and p(correct) = 1 / (1 + exp(-w x)) has one vector w for both. It is fitted with
+every subject as an example of a correct one, by logistic regression with label noise: with a small
+probability the names of an example are exchanged. The value v of a subject is w x of the fit without itself, to first
+order: the log odds of its names, made small by the penalty of the weights. If correct subjects have values of median m and
+deviation d, to the side of the inverted ones, the log odds are also 2 m v / d**2, by normal distributions of equal width
+around m and -m. The smaller one is taken, unless many values are negative. Where position does not tell left from right, as
+for people seen from the front and from behind, the odds are near 0, and no subject is found.
 
-    log p(correct) / p(inverted) = 2 m value / d**2
-
-by normal distributions of equal width. A value that is not beyond the tail of the others (``upper_limit``) is no evidence
-against the names, since legs may be crossed. Where left and right can't be told apart by position, as for people seen from
-the front and from behind, m is small and d large, and no subject is found.
-
-Source: leave-one-out residuals of ridge regression: Allen, The relationship between variable selection and data
-augmentation and a method for prediction, Technometrics 16, 1974.
+Sources: label noise: Bootkrajang and Kaban, Label-noise robust logistic regression and its applications, ECML PKDD 2012.
+Approximate leave-one-out: Rad and Maleki, A scalable estimate of the out-of-sample prediction error via approximate
+leave-one-out cross-validation, JRSS B 82, 2020.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from kplab.data.check.tails import EXPECTED, NORMAL, upper_limit
+from kplab.data.check.tails import NORMAL
 
 FITTED = 4000
 """Subjects that the fit uses at most, evenly spread."""
 
-SHRINKAGE = 0.1
-"""Ridge penalty, as a share of the mean sum of squares of a feature."""
+SPREAD = (2.0, 6.0)
+"""Standard deviation of the log odds of a subject before any data, which sets the penalty of the weights: the number of
+subjects for each feature, in this range. With few subjects, large weights would fit single ones."""
 
-WHOLE, PAIR = 0.1, 0.02
-"""If more subjects than this share look inverted, position does not tell left from right, and none is found: legs that cross
-in one image of fifty are no mistake."""
+NOISE = 0.05
+"""Probability that the names of an example are exchanged, in the fit: so a few wrong ones change it little."""
 
+STEPS = 25
+"""Newton steps, at most."""
+
+INVERTED = 0.1
+"""If more subjects than this share have a negative value, position hardly tells left from right, and the widths of the two
+distributions say nothing: legs are often crossed."""
 
 USED = 12
 """Pairs, and keypoints of the middle, that the features of a whole subject are made of, evenly spread over its keypoints."""
@@ -83,13 +88,11 @@ def pair_features(xy: np.ndarray, flip: tuple[int, ...], p: int) -> np.ndarray:
     return np.nan_to_num(np.concatenate([cosines, 3 * shares, sines], axis=1))
 
 
-def log_odds(features: np.ndarray, most: float = WHOLE, share: float = EXPECTED) -> np.ndarray:
+def log_odds(features: np.ndarray) -> np.ndarray:
     """(N,) log of the odds that the names are correct rather than exchanged, before any prior; NaN where unknown.
 
     Args:
         features: (N, F), odd; a row of zeros is a subject without any of them.
-        most: largest share of subjects that may look inverted.
-        share: of correct subjects that may be beyond the tail.
     """
     known = np.abs(features).sum(1) > 0
     out = np.full(len(features), np.nan)
@@ -99,29 +102,42 @@ def log_odds(features: np.ndarray, most: float = WHOLE, share: float = EXPECTED)
     x = x[:, np.abs(x).sum(0) > 0]
     used = np.zeros(len(x), dtype=bool)
     used[:: max(1, len(x) // FITTED)] = True
-    value = np.ones(len(x))
-    for _ in range(4):
-        # what looks inverted takes no part in the next fit
-        kept = used & (value > 0)
-        value = _left_out(x, kept)
-    if (value < 0).mean() > most:
-        return out
-    median, tenth = np.quantile(value, [0.5, 0.1])
-    spread = max((median - tenth) / NORMAL, 0.05)
-    odds = 2 * median * value / spread**2
-    out[known] = np.where(-value > upper_limit(-value, share), odds, np.maximum(odds, 0))
+    value = _left_out(x, used)
+    out[known] = value
+    if (value < 0).sum() <= max(2, INVERTED * len(value)):
+        median, tenth = np.quantile(value, [0.5, 0.1])
+        out[known] = np.minimum(value, 2 * median * value / max((median - tenth) / NORMAL, 0.2) ** 2)
     return out
 
 
 def _left_out(x: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """(N,) value of each subject by a ridge regression to 1 of the used ones without the subject itself."""
+    """(N,) w x of each subject, fitted to the used ones without the subject itself."""
     a = x[used]
-    penalty = SHRINKAGE * float((a**2).sum()) / a.shape[1] + 1e-9
-    inverse = np.linalg.inv(a.T @ a + penalty * np.eye(a.shape[1]))
-    value = x @ (inverse @ a.sum(0))
+    spread = np.clip(a.shape[0] / a.shape[1], *SPREAD)
+    penalty = float((a**2).sum(1).mean()) / spread**2
+    weights = np.zeros(a.shape[1])
+    for _ in range(STEPS):
+        p, correct, inverse = _state(a, weights, penalty)
+        step = inverse @ (a.T @ (correct - p) - penalty * weights)
+        weights += step
+        if np.abs(a @ step).max() < 1e-3:
+            break
+    p, correct, inverse = _state(a, weights, penalty)
     leverage = np.einsum("nf,fg,ng->n", a, inverse, a)
-    value[used] = 1 - (1 - value[used]) / np.maximum(1 - leverage, 1e-6)
+    value = x @ weights
+    value[used] -= leverage * (correct - p) / np.maximum(1 - p * (1 - p) * leverage, 0.1)
     return value
+
+
+def _state(a: np.ndarray, weights: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """p(correct) by the weights, by the weights and the noise, and the inverse of the Hessian."""
+    p = _sigmoid(a @ weights)
+    correct = (1 - NOISE) * p / ((1 - NOISE) * p + NOISE * (1 - p))
+    return p, correct, np.linalg.inv((a.T * (p * (1 - p))) @ a + penalty * np.eye(a.shape[1]))
+
+
+def _sigmoid(t: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(t, -40, 40)))
 
 
 def _spread(items: np.ndarray) -> np.ndarray:

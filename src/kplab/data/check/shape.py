@@ -1,7 +1,7 @@
 """The shape of a subject: distances between all pairs of its keypoints, relative to its size, over the dataset.
 
 For keypoints i and j of a subject of log size s, r_ij = log |x_i - x_j| - s. Its median over the dataset is m_ij, and
-z_ij = (r_ij - m_ij) / scale, where the scale is that of the side of the median on which r_ij lies. s is the median of
+z_ij is r_ij - m_ij below the median, and exp(r_ij - m_ij) - 1 above it, in scales of that side of the median. s is the median of
 log |x_i - x_j| - m_ij over the subject's own pairs, so that single wrong keypoints change it little. Distances don't depend
 on the place, the rotation or the mirroring of a subject.
 """
@@ -57,7 +57,9 @@ class Shape:
         logs = log_distances(xy)
         r = logs - self.median
         r -= _lower_median(r)[:, None, None]
-        return r / np.where(r < 0, self.low, self.high)
+        # lengths that are too large are compared as lengths: their logarithm would hide how far a point is
+        longer = np.expm1(np.maximum(r, 0)) / np.expm1(NORMAL * self.high) * NORMAL
+        return np.where(r < 0, r / self.low, longer)
 
     def sizes(self, xy: np.ndarray) -> np.ndarray:
         """(N,) size of each subject, pixels: exp(s) times the longest median distance; NaN with fewer than 2 keypoints."""

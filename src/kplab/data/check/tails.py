@@ -16,8 +16,8 @@ NORMAL = 1.2816
 def upper_limit(values: np.ndarray, share: float = EXPECTED) -> float:
     """A limit that a share of the values exceeds, if their upper tail is exponential beyond the 90th percentile.
 
-    The scale of the tail comes from the 70th and the 90th percentile, so that up to one in ten values may be wrong. A
-    normal tail is shorter: fewer values exceed the limit.
+    The scale of the tail comes from the 70th and the 90th percentile. Values above the limit are left out, and it is
+    computed again, so that up to one in ten values may be wrong. A normal tail is shorter: fewer values exceed the limit.
 
     Args:
         values: any number; NaN is left out.
@@ -29,8 +29,11 @@ def upper_limit(values: np.ndarray, share: float = EXPECTED) -> float:
     values = values[np.isfinite(values)]
     if len(values) < 20:
         return np.inf
-    q70, q90 = np.quantile(values, [0.7, 0.9])
-    return float(q90 + (q90 - q70) / np.log(3) * np.log(0.1 / share))
+    limit = np.inf
+    for _ in range(5):
+        q70, q90 = np.quantile(values[values <= limit], [0.7, 0.9])
+        limit = float(q90 + (q90 - q70) / np.log(3) * np.log(0.1 / share))
+    return limit
 
 
 def sided_scales(values: np.ndarray, floor: float = 1e-3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

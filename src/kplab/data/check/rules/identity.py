@@ -14,6 +14,9 @@ ODDS = float(np.log(99))
 """Log odds against the names from which on an exchange is reported: more likely than not if one subject in a hundred is
 exchanged."""
 
+PAIR_ODDS = float(np.log(999))
+"""The same for a single pair: one in a thousand, since legs and paws may be crossed."""
+
 TWICE = 0.08
 """Two labels of one subject differ by less than this share of the diagonal of their keypoints, on average."""
 
@@ -41,8 +44,8 @@ def pair_exchanged(data: Checked) -> Iterator[Finding]:
     """The two keypoints of one mirror pair are exchanged."""
     pairs = mirror_pairs(data.labels.skeleton.flip)
     odds = data.of_instances(data.dataset.pair_odds)
+    limit = PAIR_ODDS + float(np.log(max(1, len(pairs))))  # a subject has as many chances as pairs
     whole = data.of_instances(data.dataset.whole_odds) < -ODDS
-    limit = ODDS + float(np.log(max(1, len(pairs))))
     if not len(pairs):
         return
     names = data.labels.skeleton.keypoints

@@ -12,8 +12,15 @@ from kplab.data.check.checked import Checked
 from kplab.data.check.finding import Finding, rule
 from kplab.structures.skeleton import left_right_pairs
 
-SIGMAS = (0.005, 0.25)
+SIGMAS = (0.005, 0.2)
 """Range of published sigmas, with a margin: 0.007 (corner of a mouth, COCO-WholeBody) to 0.179 (MPII)."""
+
+SIDES, OTHERS = 4.5, 7.0
+"""Factors by which a sigma may differ from that of the other side, and from the median of the skeleton. Published ones differ
+by 3.8 (COCO-WholeBody's eyes) and 5.4 (its body and face)."""
+
+ASYMMETRY = 0.3
+"""Mean difference of the log distances from a keypoint and from its mirror image, above which their pair is doubted."""
 
 
 @rule(
@@ -96,22 +103,51 @@ def flip_pairs(data: Checked) -> Iterator[Finding]:
 
 
 @rule(
+    "warning",
+    "keypoints whose mirror image is doubtful",
+    "the distances to the other keypoints fit another partner much better",
+    "Check flip_pairs of the skeleton.",
+)
+def flip_geometry(data: Checked) -> Iterator[Finding]:
+    """The distances from a keypoint and from its mirror image differ, and fit with another partner.
+
+    A mirror image exchanges the pairs, so that the median distance of i and j is that of flip(i) and flip(j).
+    """
+    skeleton, median = data.labels.skeleton, data.dataset.shape.median
+    flip = np.array(skeleton.flip)
+    if (flip < 0).any() or (flip >= len(flip)).any() or (flip[flip] != np.arange(len(flip))).any():
+        return  # flip_pairs reports it
+    # distances to the flipped others, from every possible partner
+    cost = np.array([[_mean(np.abs(row - median[k][flip])) for k in range(len(flip))] for row in median])
+    sided = np.flatnonzero(flip != np.arange(len(flip)))
+    for k in sided:
+        own = cost[k, flip[k]]
+        best = int(sided[np.argmin(np.where(sided == k, np.inf, cost[k, sided]))])
+        if own > ASYMMETRY and cost[k, best] < own / 3:
+            text = f"mirrored to {skeleton.keypoints[flip[k]]}, but {skeleton.keypoints[best]} fits better"
+            yield Finding(keypoint=int(k), text=text, value=float(own), expected=ASYMMETRY)
+
+
+@rule(
     "error",
     "keypoints with a wrong sigma",
-    f"sigmas are positive, about {SIGMAS[0]} to {SIGMAS[1]}, and equal for left and right",
+    f"sigmas are about {SIGMAS[0]} to {SIGMAS[1]}, alike for left and right, and of the order of the others",
     "Correct the sigmas of the skeleton, or write sigmas: uniform.",
 )
 def sigmas(data: Checked) -> Iterator[Finding]:
-    """A sigma is out of the range of published ones, or differs from that of the other side."""
+    """A sigma is far from published ones, from that of the other side, or from those of the other keypoints."""
     skeleton = data.labels.skeleton
     low, high = SIGMAS
+    median = float(np.median(skeleton.sigmas))
     for k, sigma in enumerate(skeleton.sigmas):
         other = skeleton.flip[k] if 0 <= skeleton.flip[k] < len(skeleton) else k
         if not low <= sigma <= high:
             yield Finding(keypoint=k, text=f"{sigma:g}", value=float(sigma), expected=high if sigma > high else low)
-        elif abs(sigma - skeleton.sigmas[other]) > 0.2 * sigma and k < other:
+        elif _factor(sigma, skeleton.sigmas[other]) > SIDES and k < other:
             text = f"{sigma:g}, but {skeleton.keypoints[other]} {skeleton.sigmas[other]:g}"
             yield Finding(keypoint=k, text=text, value=float(sigma), expected=float(skeleton.sigmas[other]))
+        elif _factor(sigma, median) > OTHERS:
+            yield Finding(keypoint=k, text=f"{sigma:g}, median {median:g}", value=float(sigma), expected=median)
 
 
 @rule(
@@ -170,6 +206,16 @@ def _spelled(name: str) -> str:
     """A name with left and right in place of single letters L and R."""
     out = re.sub(r"(?<![A-Za-z])L(?=[_ ]|$)|(?<=[a-z])L(?=\d|_|$)", "_left_", name)
     return re.sub(r"(?<![A-Za-z])R(?=[_ ]|$)|(?<=[a-z])R(?=\d|_|$)", "_right_", out)
+
+
+def _factor(a: float, b: float) -> float:
+    return max(a, b) / max(min(a, b), 1e-9)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean of at least three numbers without the largest tenth; infinity for fewer."""
+    known = np.sort(values[np.isfinite(values)])
+    return float(known[: max(3, int(0.9 * len(known)))].mean()) if len(known) >= 3 else np.inf
 
 
 def _plain(name: str) -> str:
