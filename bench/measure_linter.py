@@ -93,7 +93,7 @@ def measure(
                     seed = zlib.crc32(f"{name} {kind} {share} {round_}".encode())
                     made = planted(splits, fault, share, seed)
                     if made is None:
-                        break
+                        continue
                     damaged, places = made
                     found = flagged(check_dataset(Dataset(damaged, deep=False), fault.rules), fault.rules, fault.unit)
                     if fault.unit == "keypoint":

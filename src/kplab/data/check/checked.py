@@ -144,13 +144,26 @@ class Dataset:
         if not np.isfinite(self.energy).any():
             return {}
         median, ninth = np.nanquantile(self.energy, [0.5, 0.9])
-        suspects = np.flatnonzero(self.energy > min(upper_limit(self.energy), 2 * ninth))
+        outlier = upper_limit(self.energy)
+        suspects = np.flatnonzero(self.energy > min(outlier, 2 * ninth))
         found = {}
         for i in suspects[np.argsort(-self.energy[suspects])][:TRIED]:
             order, value = best_order(self.xy[i], self.shape)
-            if value < median:
+            if value < (ninth if self.energy[i] > outlier else median):
                 found[int(i)] = order
         return found
+
+    @cached_property
+    def coinciding(self) -> np.ndarray:
+        """(K, K) share of the subjects with both keypoints on which they have exactly the same position."""
+        same = np.zeros((self.xy.shape[1],) * 2)
+        both = np.zeros_like(same)
+        for i in range(0, len(self.xy), 1000):
+            part = self.xy[i : i + 1000]
+            known = np.isfinite(part).all(-1)
+            both += (known[:, :, None] & known[:, None]).sum(0)
+            same += (part[:, :, None] == part[:, None]).all(-1).sum(0)
+        return same / np.maximum(both, 1)
 
     @cached_property
     def sizes(self) -> np.ndarray:

@@ -16,6 +16,9 @@ LEAST = 5.0
 SAME_PLACE = 5.0
 """Pixels: closer keypoints of a small subject may have the same position."""
 
+OFTEN = 0.02
+"""A pair of keypoints that coincides on more than this share of subjects does so for a reason, as lips of a closed mouth."""
+
 
 @rule(
     "warning",
@@ -115,7 +118,7 @@ def keypoint_order(data: Checked) -> Iterator[Finding]:
 def keypoints_coincide(data: Checked) -> Iterator[Finding]:
     """Two keypoints of a subject have exactly the same position, and are usually apart."""
     xy, rows = data.labels.poses.xy, np.flatnonzero(data.counted)
-    usual = np.exp(data.dataset.shape.median)
+    usual, coinciding = np.exp(data.dataset.shape.median), data.dataset.coinciding
     sizes = data.of_instances(data.dataset.sizes) / np.nanmax(usual, initial=0)
     names = data.labels.skeleton.keypoints
     for i in rows:
@@ -127,7 +130,7 @@ def keypoints_coincide(data: Checked) -> Iterator[Finding]:
         for at in first[number > 1]:
             a, *others = known[(xy[i, known] == xy[i, known[at]]).all(1)]
             for b in others:
-                if z[a, b] < -LEAST and usual[a, b] * sizes[i] > SAME_PLACE:
+                if coinciding[a, b] <= OFTEN and z[a, b] < -LEAST and usual[a, b] * sizes[i] > SAME_PLACE:
                     yield _at(data, int(i), int(b), f"same as {names[a]}", float(-z[a, b]), LEAST)
 
 

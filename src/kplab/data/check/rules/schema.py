@@ -117,8 +117,10 @@ def flip_geometry(data: Checked) -> Iterator[Finding]:
     flip = np.array(skeleton.flip)
     if (flip < 0).any() or (flip >= len(flip)).any() or (flip[flip] != np.arange(len(flip))).any():
         return  # flip_pairs reports it
-    # distances to the flipped others, from every possible partner
-    cost = np.array([[_mean(np.abs(row - median[k][flip])) for k in range(len(flip))] for row in median])
+    # distances to the middle don't depend on other pairs, which may be wrong too
+    middle = np.flatnonzero(flip == np.arange(len(flip)))
+    others = middle if len(middle) >= 3 else np.arange(len(flip))
+    cost = np.array([[_mean(np.abs(row - median[k][flip])[others]) for k in range(len(flip))] for row in median])
     sided = np.flatnonzero(flip != np.arange(len(flip)))
     for k in sided:
         own = cost[k, flip[k]]
