@@ -252,7 +252,7 @@ def limb_angle(folder: Path) -> Case:
 @case
 def pose_outlier(folder: Path) -> Case:
     labels = beetles(folder)
-    labels.poses.xy[5] = [150, 150] + np.random.default_rng(0).uniform(-60, 60, (7, 2))
+    labels.poses.xy[5] = 150 + np.random.default_rng(0).uniform(-60, 60, (7, 2))
     return one(labels, 5, 5, None)
 
 
@@ -310,7 +310,9 @@ def track_jump(folder: Path) -> Case:
     labels = beetles(folder, 60)
     labels.group[:] = "video"
     labels.poses.track[:] = 0
-    labels.poses.xy[:] = BODY + [100, 100] + np.arange(60)[:, None, None] * [2, 1] + np.sin(np.arange(420)).reshape(60, 7, 1)
+    labels.poses.xy[:] = (
+        BODY + [100, 100] + np.arange(60)[:, None, None] * [2, 1] + np.sin(np.arange(420)).reshape(60, 7, 1)
+    )
     labels.poses.xy[30] += [150, 0]
     return one(labels, 30, 30, None)
 
