@@ -4,6 +4,7 @@
     python bench/measure_linter.py develop        faults planted in these, at 1 % and 5 %
     python bench/measure_linter.py clean          findings in the datasets that the linter is measured on
     python bench/measure_linter.py measure        faults planted in the other datasets, at 1 % and 5 %
+    python bench/measure_linter.py export FOLDER  the same faults as arrays, for bench/sleap_qc.py
 
 Datasets are those of bench/linter_data.py, in the folder that KPLAB_DATA names. Seeds are fixed.
 """
@@ -115,6 +116,50 @@ def measure(
     return rows
 
 
+#: Kinds that SLEAP's label QC looks for too.
+SHARED = (
+    "keypoint 1 to 2 diagonals off", "two keypoints at one position", "all keypoints in one place",
+    "left and right exchanged", "one pair exchanged", "keypoints in random order", "subject labelled twice",
+)  # fmt: skip
+
+
+def export(folder: Path, rounds: int = 4) -> None:
+    """Write labels with faults as arrays, for bench/sleap_qc.py, and print what kplab finds in them by any rule."""
+    folder.mkdir(parents=True)
+    for name, load in MEASURED.items():
+        splits = load()
+        for kind in SHARED:
+            for share in SHARES:
+                total = hits = other = clean = 0
+                for round_ in range(rounds):
+                    made = planted(splits, FAULTS[kind], share, zlib.crc32(f"{name} {kind} {share} {round_}".encode()))
+                    if made is None:
+                        continue
+                    damaged, places = made
+                    report = check_dataset(Dataset(damaged, deep=False), ("geometry", "limbs", "identity"))
+                    found = flagged(report)
+                    columns: list[tuple[np.ndarray, np.ndarray]] = []
+                    rows, images = [], 0
+                    for split, labels in damaged.items():
+                        counted = np.flatnonzero(labels.poses.labelled.any(1) & ~labels.poses.ignore)
+                        before = sum(len(c[0]) for c in columns)
+                        columns.append((labels.poses.xy[counted], labels.image_of()[counted] + images))
+                        rows += [before + r for r, i in enumerate(counted) if (str(split), int(i)) in places]
+                        images += len(labels)
+                    skeleton = next(iter(splits.values())).skeleton
+                    xy, image = (np.concatenate(c) for c in zip(*columns, strict=True))
+                    np.savez(
+                        folder / f"{name}-{kind.replace(' ', '_')}-{share}-{round_}.npz",
+                        xy=xy, image=image, planted=rows, names=list(skeleton.keypoints), flip=skeleton.flip,
+                        edges=np.array(skeleton.edges).reshape(-1, 2), dataset=name, kind=kind, share=share,
+                    )  # fmt: skip
+                    total, hits = total + len(places), hits + len(places & found)
+                    other, clean = other + len(found - places), clean + len(xy) - len(places)
+                if total:
+                    row = {"dataset": name, "kind": kind, "share": share, "planted": total, "found": hits}
+                    print(json.dumps({**row, "flagged_others": round(other / clean, 4)}), flush=True)
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["calibrate"]:
@@ -125,5 +170,7 @@ if __name__ == "__main__":
             measure(MEASURED, Path(target[0]) if target else None)
         case ["develop", *target]:
             measure(CALIBRATION, Path(target[0]) if target else None)
+        case ["export", target]:
+            export(Path(target))
         case _:
             print(__doc__)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from kplab.data.check.chirality import log_odds, mirror_pairs, pair_features, whole_features
+from kplab.data.check.finding import Finding
 from kplab.data.check.order import best_order
 from kplab.data.check.shape import Shape, angle_deviations, energy, misplacement
 from kplab.data.check.tails import upper_limit
@@ -155,7 +156,7 @@ class Dataset:
 
     @cached_property
     def coinciding(self) -> np.ndarray:
-        """(K, K) share of the subjects with both keypoints on which they have exactly the same position."""
+        """(K, K) share of the subjects with both keypoints on which they have exactly the same position; 0 for one or two."""
         same = np.zeros((self.xy.shape[1],) * 2)
         both = np.zeros_like(same)
         for i in range(0, len(self.xy), 1000):
@@ -163,7 +164,7 @@ class Dataset:
             known = np.isfinite(part).all(-1)
             both += (known[:, :, None] & known[:, None]).sum(0)
             same += (part[:, :, None] == part[:, None]).all(-1).sum(0)
-        return same / np.maximum(both, 1)
+        return np.where(same > 2, same, 0) / np.maximum(both, 1)
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -229,6 +230,18 @@ class Checked:
         out = np.full((len(self.counted), *values.shape[1:]), missing)
         out[self.counted] = values[before : before + int(self.counted.sum())]
         return out
+
+    def at(
+        self,
+        i: int | np.integer,
+        keypoint: int | None = None,
+        text: str = "",
+        value: float | None = None,
+        expected: float | None = None,
+        fix: str = "",
+    ) -> Finding:
+        """A finding about instance i, or one of its keypoints."""
+        return Finding(int(self.image_of[i]), int(i), keypoint, text, value, expected, fix)
 
     @cached_property
     def earlier(self) -> dict[str, Checked]:

@@ -43,7 +43,7 @@ def keypoint_outside(data: Checked) -> Iterator[Finding]:
         names = [data.labels.skeleton.keypoints[k] for k in np.flatnonzero(past[i] > OUTSIDE_TOLERANCE)]
         farthest = float(past[i].max())
         text = f"{', '.join(names[:4])}{' …' if len(names) > 4 else ''} by {farthest:.1f} px"
-        yield _at(data, i, int(past[i].argmax()), text, farthest, OUTSIDE_TOLERANCE, "make these keypoints unlabelled")
+        yield data.at(i, int(past[i].argmax()), text, farthest, OUTSIDE_TOLERANCE, "make these keypoints unlabelled")
 
 
 @rule(
@@ -57,7 +57,7 @@ def keypoint_on_edge(data: Checked) -> Iterator[Finding]:
     """Keypoints lie outside the image by less than a pixel."""
     past = _past_edge(data).max(1, initial=0)
     for i in np.flatnonzero((past > 0) & (past <= OUTSIDE_TOLERANCE)):
-        yield _at(data, i, value=float(past[i]), expected=0.0)
+        yield data.at(i, value=float(past[i]), expected=0.0)
 
 
 @rule(
@@ -73,7 +73,7 @@ def keypoint_at_origin(data: Checked) -> Iterator[Finding]:
         at = (p.xy <= 0.75).all(-1) & (p.xy >= -0.25).all(-1)
         far = np.nanmax(np.where(np.isfinite(p.xy), p.xy, 0), axis=(1, 2)) if len(p) else np.zeros(0)
     for i, k in zip(*np.nonzero(at & (far > 20)[:, None]), strict=True):
-        yield _at(data, i, int(k), fix="make this keypoint unlabelled")
+        yield data.at(i, int(k), fix="make this keypoint unlabelled")
 
 
 @rule(
@@ -86,7 +86,7 @@ def keypoint_at_origin(data: Checked) -> Iterator[Finding]:
 def box_missing(data: Checked) -> Iterator[Finding]:
     """A labelled subject has no box, or one without extent."""
     for i in np.flatnonzero(data.counted & ~(_sides(data).min(1) > 0)):
-        yield _at(data, i, fix="take a box around the keypoints")
+        yield data.at(i, fix="take a box around the keypoints")
 
 
 @rule(
@@ -100,7 +100,7 @@ def area_missing(data: Checked) -> Iterator[Finding]:
     """A labelled subject has no positive area."""
     p = data.labels.poses
     for i in np.flatnonzero(data.counted & ~(p.area > 0) & (_sides(data).min(1) > 0)):
-        yield _at(data, i, value=float(p.area[i]), expected=0.0, fix="take a share of the box")
+        yield data.at(i, value=float(p.area[i]), expected=0.0, fix="take a share of the box")
 
 
 @rule(
@@ -116,7 +116,7 @@ def box_outside(data: Checked) -> Iterator[Finding]:
     with np.errstate(invalid="ignore"):
         beyond = (p.box[:, :2] >= size).any(1) | (p.box[:, 2:] <= 0).any(1)
     for i in np.flatnonzero(data.counted & beyond):
-        yield _at(data, i, text=_box_text(p.box[i]), fix="take a box around the keypoints")
+        yield data.at(i, text=_box_text(p.box[i]), fix="take a box around the keypoints")
 
 
 @rule(
@@ -134,7 +134,7 @@ def box_beyond_image(data: Checked) -> Iterator[Finding]:
         past = (np.maximum(-p.box[:, :2], p.box[:, 2:] - size) / size).max(1)
         touches = (p.box[:, :2] < size).all(1) & (p.box[:, 2:] > 0).all(1)
     for i in np.flatnonzero(data.counted & touches & (past > BOX_TOLERANCE)):
-        yield _at(data, i, None, _box_text(p.box[i]), float(past[i]), BOX_TOLERANCE, "clip the box to the image")
+        yield data.at(i, None, _box_text(p.box[i]), float(past[i]), BOX_TOLERANCE, "clip the box to the image")
 
 
 @rule(
@@ -148,7 +148,7 @@ def box_small(data: Checked) -> Iterator[Finding]:
     """A labelled subject has a box of a few pixels."""
     sides = _sides(data).min(1)
     for i in np.flatnonzero(data.counted & (sides > 0) & (sides < SMALL_BOX)):
-        yield _at(data, i, value=float(sides[i]), expected=SMALL_BOX)
+        yield data.at(i, value=float(sides[i]), expected=SMALL_BOX)
 
 
 @rule(
@@ -164,7 +164,7 @@ def box_large(data: Checked) -> Iterator[Finding]:
         return
     limit = max(LARGE_BOX, 4 * float(np.nanmedian(ratio)))
     for i in np.flatnonzero(ratio > limit):
-        yield _at(data, i, None, f"{ratio[i]:.1f} times", float(ratio[i]), limit)
+        yield data.at(i, None, f"{ratio[i]:.1f} times", float(ratio[i]), limit)
 
 
 @rule(
@@ -182,7 +182,7 @@ def keypoints_outside_box(data: Checked) -> Iterator[Finding]:
     labelled = p.labelled.sum(1)
     share = (p.labelled & ~inside).sum(1) / np.maximum(labelled, 1)
     for i in np.flatnonzero(data.counted & (_sides(data).min(1) > 0) & (share > 0.5)):
-        yield _at(data, i, None, f"{share[i]:.0%} outside", float(share[i]), 0.5)
+        yield data.at(i, None, f"{share[i]:.0%} outside", float(share[i]), 0.5)
 
 
 @rule(
@@ -195,7 +195,7 @@ def area_large(data: Checked) -> Iterator[Finding]:
     """An area is larger than its box."""
     share = _area_share(data)
     for i in np.flatnonzero(share > LARGE_AREA):
-        yield _at(data, i, None, f"{share[i]:.2f} of the box", float(share[i]), LARGE_AREA, "take a share of the box")
+        yield data.at(i, None, f"{share[i]:.2f} of the box", float(share[i]), LARGE_AREA, "take a share of the box")
 
 
 @rule(
@@ -208,7 +208,7 @@ def area_small(data: Checked) -> Iterator[Finding]:
     """An area is a very small part of its box."""
     share = _area_share(data)
     for i in np.flatnonzero(share < SMALL_AREA):
-        yield _at(data, i, None, f"{share[i]:.3f} of the box", float(share[i]), SMALL_AREA)
+        yield data.at(i, None, f"{share[i]:.3f} of the box", float(share[i]), SMALL_AREA)
 
 
 @rule(
@@ -224,7 +224,7 @@ def keypoints_in_one_place(data: Checked) -> Iterator[Finding]:
     hull = p.extent()
     pile = data.counted & (p.labelled.sum(1) > 1) & (hull[:, :2] == hull[:, 2:]).all(1)
     for i in np.flatnonzero(pile):
-        yield _at(data, i)
+        yield data.at(i)
 
 
 def _past_edge(data: Checked) -> np.ndarray:
@@ -256,15 +256,3 @@ def _area_share(data: Checked) -> np.ndarray:
 
 def _box_text(box: np.ndarray) -> str:
     return f"x {box[0]:.0f} to {box[2]:.0f}, y {box[1]:.0f} to {box[3]:.0f}"
-
-
-def _at(
-    data: Checked,
-    i: int,
-    keypoint: int | None = None,
-    text: str = "",
-    value: float | None = None,
-    expected: float | None = None,
-    fix: str = "",
-) -> Finding:
-    return Finding(int(data.image_of[i]), int(i), keypoint, text, value, expected, fix)

@@ -31,7 +31,7 @@ def left_right_exchanged(data: Checked) -> Iterator[Finding]:
     """Left and right of a whole subject are exchanged."""
     odds = data.of_instances(data.dataset.whole_odds)
     for i in np.flatnonzero(odds < -ODDS):
-        yield Finding(int(data.image_of[i]), int(i), None, f"log odds {-odds[i]:.1f}", float(-odds[i]), ODDS)
+        yield data.at(i, None, f"log odds {-odds[i]:.1f}", float(-odds[i]), ODDS)
 
 
 @rule(
@@ -54,7 +54,7 @@ def pair_exchanged(data: Checked) -> Iterator[Finding]:
         p = int(np.nanargmin(odds[i]))
         a, b = (int(k) for k in pairs[p])
         text = f"{names[a]} and {names[b]}, log odds {-odds[i, p]:.1f}"
-        yield Finding(int(data.image_of[i]), int(i), a, text, float(-odds[i, p]), limit)
+        yield data.at(i, a, text, float(-odds[i, p]), limit)
 
 
 @rule(
@@ -75,7 +75,7 @@ def axes_exchanged(data: Checked) -> Iterator[Finding]:
     now, exchanged = share(p.xy), share(p.xy[..., ::-1])
     for i in np.flatnonzero(data.counted & (p.labelled.sum(1) > 1) & (exchanged > 0.9) & (now < 0.5)):
         text = f"{now[i]:.0%} of the keypoints in the box, {exchanged[i]:.0%} exchanged"
-        yield Finding(int(data.image_of[i]), int(i), None, text, float(now[i]), 0.5)
+        yield data.at(i, None, text, float(now[i]), 0.5)
 
 
 @rule(

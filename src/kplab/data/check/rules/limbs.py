@@ -33,7 +33,7 @@ def keypoint_misplaced(data: Checked) -> Iterator[Finding]:
     values = data.of_instances(every)
     for i in np.flatnonzero(_largest(values) > limit):
         k = int(np.nanargmax(values[i]))
-        yield _at(data, i, k, f"{values[i, k]:.1f} scales", float(values[i, k]), limit)
+        yield data.at(i, k, f"{values[i, k]:.1f} scales", float(values[i, k]), limit)
 
 
 @rule(
@@ -53,7 +53,7 @@ def limb_length(data: Checked) -> Iterator[Finding]:
             e = int(np.nanargmax(values[i]))
             a, b = (data.labels.skeleton.keypoints[k] for k in edges[e])
             text = f"{a}-{b}: too {word}, {values[i, e]:.1f} scales"
-            yield _at(data, i, edges[e][1], text, float(values[i, e]), limit)
+            yield data.at(i, edges[e][1], text, float(values[i, e]), limit)
 
 
 @rule(
@@ -71,7 +71,7 @@ def limb_angle(data: Checked) -> Iterator[Finding]:
     for i in np.flatnonzero(_largest(values) > limit):
         j = int(np.nanargmax(values[i]))
         a, b, c = (names[k] for k in joints[j])
-        yield _at(data, i, int(joints[j][1]), f"{a}, {b}, {c}: {values[i, j]:.1f} scales", float(values[i, j]), limit)
+        yield data.at(i, int(joints[j][1]), f"{a}, {b}, {c}: {values[i, j]:.1f} scales", float(values[i, j]), limit)
 
 
 @rule(
@@ -88,7 +88,7 @@ def pose_outlier(data: Checked) -> Iterator[Finding]:
     row = data.of_instances(np.arange(len(data.dataset.xy), dtype=np.float64), -1)
     for i in np.flatnonzero(values > limit):
         if int(row[i]) not in orders:
-            yield _at(data, i, None, f"mean square deviation {values[i]:.1f}", float(values[i]), limit)
+            yield data.at(i, None, f"mean square deviation {values[i]:.1f}", float(values[i]), limit)
 
 
 @rule(
@@ -106,7 +106,7 @@ def keypoint_order(data: Checked) -> Iterator[Finding]:
         if (order := orders.get(int(row[i]))) is not None:
             moved = [f"{names[k]} at {names[a]}" for k, a in enumerate(order) if k != a]
             text = f"fits as: {', '.join(moved[:4])}{f' and {len(moved) - 4} more' if len(moved) > 4 else ''}"
-            yield _at(data, i, None, text, float(len(moved)), 0.0)
+            yield data.at(i, None, text, float(len(moved)), 0.0)
 
 
 @rule(
@@ -131,16 +131,10 @@ def keypoints_coincide(data: Checked) -> Iterator[Finding]:
             a, *others = known[(xy[i, known] == xy[i, known[at]]).all(1)]
             for b in others:
                 if coinciding[a, b] <= OFTEN and z[a, b] < -LEAST and usual[a, b] * sizes[i] > SAME_PLACE:
-                    yield _at(data, int(i), int(b), f"same as {names[a]}", float(-z[a, b]), LEAST)
+                    yield data.at(i, int(b), f"same as {names[a]}", float(-z[a, b]), LEAST)
 
 
 def _largest(values: np.ndarray) -> np.ndarray:
     """(N,) largest number of each row; NaN where there is none."""
     filled = np.where(np.isfinite(values), values, -np.inf).max(1, initial=-np.inf)
     return np.where(np.isfinite(filled), filled, np.nan)
-
-
-def _at(
-    data: Checked, i: int, keypoint: int | None, text: str, value: float | None = None, expected: float | None = None
-) -> Finding:
-    return Finding(int(data.image_of[i]), int(i), keypoint, text, value, expected)

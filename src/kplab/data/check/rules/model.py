@@ -86,7 +86,7 @@ def model_contradicts(data: Checked) -> Iterator[Finding]:
     for i in np.flatnonzero((np.nan_to_num(confident) > limit).any(1) & ~exchanged):
         k = int(np.nanargmax(confident[i]))
         text = f"predicted {error[i, k] * sizes[i]:.1f} px away, score {m.score[i, k]:.2f}"
-        yield Finding(int(data.image_of[i]), int(i), k, text, float(error[i, k]), limit)
+        yield data.at(i, k, text, float(error[i, k]), limit)
 
 
 @rule(
@@ -100,7 +100,7 @@ def model_left_right(data: Checked) -> Iterator[Finding]:
     if not data.predictions:
         return
     for i in np.flatnonzero(_exchanged(data, matched(data))):
-        yield Finding(int(data.image_of[i]), int(i))
+        yield data.at(i)
 
 
 @rule(
@@ -129,7 +129,7 @@ def model_misses(data: Checked) -> Iterator[Finding]:
         return
     asked = np.isin(data.labels.image_id[data.image_of], list(data.predictions))
     for i in np.flatnonzero(data.counted & asked & ~matched(data).found):
-        yield Finding(int(data.image_of[i]), int(i))
+        yield data.at(i)
 
 
 def _exchanged(data: Checked, m: Matched) -> np.ndarray:

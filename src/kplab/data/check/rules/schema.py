@@ -19,7 +19,7 @@ SIDES, OTHERS = 4.5, 7.0
 """Factors by which a sigma may differ from that of the other side, and from the median of the skeleton. Published ones differ
 by 3.8 (COCO-WholeBody's eyes) and 5.4 (its body and face)."""
 
-ASYMMETRY = 0.3
+ASYMMETRY = 0.1
 """Mean difference of the log distances from a keypoint and from its mirror image, above which their pair is doubted."""
 
 
@@ -122,12 +122,15 @@ def flip_geometry(data: Checked) -> Iterator[Finding]:
     others = middle if len(middle) >= 3 else np.arange(len(flip))
     cost = np.array([[_mean(np.abs(row - median[k][flip])[others]) for k in range(len(flip))] for row in median])
     sided = np.flatnonzero(flip != np.arange(len(flip)))
+    better: dict[int, int] = {}
     for k in sided:
-        own = cost[k, flip[k]]
         best = int(sided[np.argmin(np.where(sided == k, np.inf, cost[k, sided]))])
-        if own > ASYMMETRY and cost[k, best] < own / 3:
+        if cost[k, flip[k]] > ASYMMETRY and cost[k, best] < cost[k, flip[k]] / 3:
+            better[int(k)] = best
+    for k, best in better.items():
+        if int(flip[k]) in better:  # a wrong pair is wrong for both
             text = f"mirrored to {skeleton.keypoints[flip[k]]}, but {skeleton.keypoints[best]} fits better"
-            yield Finding(keypoint=int(k), text=text, value=float(own), expected=ASYMMETRY)
+            yield Finding(keypoint=k, text=text, value=float(cost[k, flip[k]]), expected=ASYMMETRY)
 
 
 @rule(

@@ -29,7 +29,7 @@ def track_twice(data: Checked) -> Iterator[Finding]:
         key = (int(image[i]), int(track[i]))
         seen[key] += 1
         if seen[key] > 1:
-            yield Finding(key[0], int(i), None, f"track {key[1]}")
+            yield data.at(i, None, f"track {key[1]}")
 
 
 @rule(
@@ -61,6 +61,6 @@ def track_jump(data: Checked) -> Iterator[Finding]:
         i = int(rows[t + 1])
         if t + 1 < len(speed) and speed[t + 1] > limit:
             across = np.linalg.norm(centre[rows[t + 2]] - centre[rows[t]]) / sizes[rows[t]] / (gap[t] + gap[t + 1])
-            skipped = t + 1 if across <= limit else -1
+            skipped = int(t) + 1 if across <= limit else -1
         text = f"track {p.track[i]}: {step[t]:.1f} sizes from {data.labels.names[image[rows[t]]]}"
-        yield Finding(int(image[i]), i, None, text, float(speed[t]), limit)
+        yield data.at(i, None, text, float(speed[t]), limit)
