@@ -64,7 +64,7 @@ def pair_exchanged(data: Checked) -> Iterator[Finding]:
     "Exchange the columns of the file.",
 )
 def axes_exchanged(data: Checked) -> Iterator[Finding]:
-    """The keypoints of a subject lie in its box with x and y exchanged, and outside as they are."""
+    """The keypoints of a subject lie in its box only with x and y exchanged."""
     p = data.labels.poses
 
     def share(xy: np.ndarray) -> np.ndarray:

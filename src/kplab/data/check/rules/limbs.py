@@ -81,7 +81,7 @@ def limb_angle(data: Checked) -> Iterator[Finding]:
     "Look at these subjects.",
 )
 def pose_outlier(data: Checked) -> Iterator[Finding]:
-    """The distances between the keypoints of a subject, together, are unlike those of other subjects."""
+    """The distances between the keypoints of a subject are unlike those of others."""
     limit = max(LEAST, upper_limit(data.dataset.energy))
     values = data.of_instances(data.dataset.energy)
     orders = data.dataset.orders

@@ -91,7 +91,7 @@ def name_repeated(data: Checked) -> Iterator[Finding]:
     "Correct flip_pairs of the skeleton.",
 )
 def flip_pairs(data: Checked) -> Iterator[Finding]:
-    """The mirror image of a keypoint is not its own inverse, or not the keypoint that differs in left and right."""
+    """The flip permutation is not its own inverse, or contradicts left and right in names."""
     skeleton = data.labels.skeleton
     names, flip = skeleton.keypoints, skeleton.flip
     expected = {a: b for i, j in side_pairs(names) for a, b in ((i, j), (j, i))}
@@ -109,7 +109,7 @@ def flip_pairs(data: Checked) -> Iterator[Finding]:
     "Check flip_pairs of the skeleton.",
 )
 def flip_geometry(data: Checked) -> Iterator[Finding]:
-    """The distances from a keypoint and from its mirror image differ, and fit with another partner.
+    """The distances of a keypoint are not those of its mirror image, but of another one.
 
     A mirror image exchanges the pairs, so that the median distance of i and j is that of flip(i) and flip(j).
     """
@@ -140,7 +140,7 @@ def flip_geometry(data: Checked) -> Iterator[Finding]:
     "Correct the sigmas of the skeleton, or write sigmas: uniform.",
 )
 def sigmas(data: Checked) -> Iterator[Finding]:
-    """A sigma is far from published ones, from that of the other side, or from those of the other keypoints."""
+    """A sigma is far from published ones, the other side's, or those of the skeleton."""
     skeleton = data.labels.skeleton
     low, high = SIGMAS
     median = float(np.median(skeleton.sigmas))

@@ -43,7 +43,7 @@ def same_image_in_splits(data: Checked) -> Iterator[Finding]:
     "Look at both, and leave one out.",
 )
 def near_image_in_splits(data: Checked) -> Iterator[Finding]:
-    """An image looks the same as one of another split, by a perceptual hash and its thumbnail."""
+    """An image looks the same as one of another split (perceptual hash, thumbnail)."""
     own = perceptual_hashes(data.looks)
     for name, other in data.earlier.items():
         known = perceptual_hashes(other.looks)
