@@ -94,9 +94,12 @@ fmt: $(READY) ## format the code, strip the notebooks
 # further arguments of a target's command
 ARGS ?=
 
-.PHONY: demo dashboard serve report bench benchmark runs reproduce notebooks clean
+.PHONY: demo data dashboard annotate serve report bench benchmark runs reproduce notebooks clean
 demo: $(READY) ## generate data, train two models, evaluate and compare them, in a few minutes
 	$(BIN)/kplab demo
+
+data: $(READY) ## fetch a dataset of the catalogue: DATASET=coco (no DATASET: list them); resumes
+	$(BIN)/kplab data get $(if $(filter command line environment,$(origin DATASET)),dataset=$(DATASET)) $(ARGS)
 
 runs: $(READY) ## list the runs
 	$(BIN)/kplab runs
@@ -104,6 +107,10 @@ runs: $(READY) ## list the runs
 # options of the verb: make dashboard ARGS="port=8800 open=true"
 dashboard: $(READY) ## show runs, comparisons and images in a browser; prints the address
 	$(BIN)/kplab dashboard $(ARGS)
+
+# new labels: make annotate ARGS="images=photos/ skeleton=hand21 out=labels.json" DATASET=
+annotate: $(READY) ## label keypoints of DATASET=mouse in a browser; prints the address (ARGS="run=latest": with suggestions)
+	$(BIN)/kplab annotate $(if $(DATASET),dataset=$(DATASET)) $(ARGS)
 
 # options of the verb: make serve RUN=NAME ARGS="port=8800"
 serve: $(READY) ## serve a run on this machine, POST images to /predict: RUN=NAME (default: the newest finished run)

@@ -31,8 +31,8 @@ PREDICT = """
 import resource
 from pathlib import Path
 from kplab.runs.run import Run
-from kplab.tasks.inference.predict import predict_images
-predict_images(Run.find("bench", Path("{runs}")), "{images}", Path("{images}_out"))
+from kplab.tasks.inference.predict_source import predict_source
+predict_source(Run.find("bench", Path("{runs}")), "{source}", Path("{source}_out"))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -61,7 +61,7 @@ def main() -> None:
             images = Path(folder) / f"images_{count}"
             make_images(images, count)
             begun = time.perf_counter()
-            peaks[count] = int(run(PREDICT.format(runs=runs, images=images))) / 1024
+            peaks[count] = int(run(PREDICT.format(runs=runs, source=images))) / 1024
             seconds[count] = time.perf_counter() - begun
             print(f"{count:>5} images: peak memory {peaks[count]:.1f} MiB, {seconds[count]:.1f} s with the start")
         # the start of a process is left out: it is in both

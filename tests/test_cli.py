@@ -35,7 +35,7 @@ def test_help_of_a_verb_shows_its_keys(verb: str, capsys: pytest.CaptureFixture[
     [
         (["trian"], "Did you mean train?"),
         (["train", "bacbone=resnet18"], "bacbone"),
-        (["predict", "run=nothing", "images=x"], "has no runs yet"),
+        (["predict", "run=nothing", "source=x"], "has no runs yet"),
         (["compare", "runs=[a]"], "needs two runs"),
         (["evaluate"], "needs run=RUN"),
         (["evaluate", "predictions=x.json", "dataset=mouse", "split=test", "pictures=3"], "pictures=… has no meaning"),

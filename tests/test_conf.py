@@ -91,7 +91,7 @@ def test_groups_of_the_users_own_folder_are_found(tmp_path: Path) -> None:
 def test_missing_keys_are_named() -> None:
     """What a verb can't do without."""
     with pytest.raises(ConfigError, match="'run' is not given"):
-        compose("predict", ["images=x"])
+        compose("predict", ["source=x"])
 
 
 GOOD = {

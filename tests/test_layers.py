@@ -21,6 +21,7 @@ FORBIDDEN = [
     ("models", "kplab.tasks"),
     ("tasks", "kplab.apps"),
     ("synthetic", "kplab.data"),
+    ("applications", "kplab.viz"),
 ]
 
 

@@ -20,11 +20,13 @@ from kplab.tasks import compose, find_verbs
 
 CONF = conf_dir()
 #: Groups whose files state all options of one constructor, and the composition in which each can be chosen.
-COMPLETE = ("backbone", "neck", "head", "augment", "optimizer", "model", "points")
+COMPLETE = ("backbone", "neck", "head", "augment", "optimizer", "model", "points", "tracker", "fill", "smooth")
+#: Groups of ``kplab track``; the others are those of ``kplab train``.
+STAGES = ("tracker", "fill", "smooth")
 #: Parameters that receive objects, or values of other keys, from tasks/wiring.
 WIRED = {
     "inputs", "in_channels", "strides", "size", "skeleton", "backbone", "neck", "head", "detector", "subject", "padding",
-    "model", "steps",
+    "model", "steps", "embed",
 }  # fmt: skip
 #: Keys of a node that are read by tasks/wiring instead of the constructor.
 READ_BY_WIRING = {"model/cascade": {"crop"}}
@@ -76,6 +78,8 @@ def composed(group: str, name: str) -> dict[str, Any]:
     """The node of a choice, with what it inherits."""
     if group == "points":
         config = compose("invariance", [f"+points@points.chosen={name}"]).points.chosen
+    elif group in STAGES:
+        config = compose("track", ["predictions=x", f"{group}={name}"])[group]
     else:
         config = compose("train", [f"{group}={name}", *(["regions=image"] if name == "cascade" else [])])[group]
     return OmegaConf.to_container(config)  # type: ignore[return-value]

@@ -140,3 +140,13 @@ def test_lsp14_takes_coco_sigmas_by_name() -> None:
     for name in lsp.keypoints[:12]:
         assert lsp.sigmas[lsp.index(name)] == coco.sigmas[coco.index(name)]
     assert "no published" in lsp.sigma_source
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("face98", "wflw"), ("zebra9", "zebra")])
+def test_skeletons_without_sigmas_of_their_own_have_the_pairs_of_mmpose(
+    real_data: Path, ours: str, theirs: str
+) -> None:
+    meta = json.loads((real_data / "mmpose_samples" / "keypoint_meta.json").read_text())[theirs]
+    skeleton, names = load(ours), meta["keypoints"]
+    assert list(skeleton.flip) == [names.index(other) if other else i for i, other in enumerate(meta["swap"])]
+    assert ours != "zebra9" or list(skeleton.keypoints) == names

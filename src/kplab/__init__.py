@@ -2,17 +2,18 @@
 
 >>> import kplab
 >>> sorted(kplab.__all__)
-['compare', 'evaluate', 'load', 'read_labels', 'show']
+['annotate', 'compare', 'evaluate', 'load', 'read_labels', 'show']
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__all__ = ["compare", "evaluate", "load", "read_labels", "show"]
+__all__ = ["annotate", "compare", "evaluate", "load", "read_labels", "show"]
 
 if TYPE_CHECKING:
     from kplab.api import compare, evaluate, load, read_labels
+    from kplab.apps.annotate.notebook import annotate
     from kplab.apps.show import show
 else:
 
@@ -22,6 +23,10 @@ else:
             from kplab.apps.show import show
 
             return show
+        if name == "annotate":
+            from kplab.apps.annotate.notebook import annotate
+
+            return annotate
         if name in __all__:
             from kplab import api
 

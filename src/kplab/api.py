@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from kplab.metrics.compare import Comparison
 from kplab.metrics.compare import compare as compare_scores
 from kplab.metrics.score import Scores
 from kplab.runs.run import Run
+from kplab.structures.frames import Frame
 from kplab.structures.image_source import ImageSource
 from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
@@ -70,7 +72,7 @@ class TrainedRun:
     @property
     def model(self) -> Model:
         """The model with trained weights, in evaluation mode."""
-        return self._loaded.model
+        return cast("Model", self._loaded.model)
 
     @cached_property
     def _loaded(self) -> LoadedRun:
@@ -110,6 +112,46 @@ class TrainedRun:
         regions = self._loaded.new_regions(source, batch_size)
         for i, poses in self._loaded.stream(source, regions, batch_size=batch_size):
             yield source.name(i), poses
+
+    def predict_video(
+        self,
+        source: str | Path,
+        *,
+        every: int = 1,
+        start: int | str | None = None,
+        end: int | str | None = None,
+        batch_size: int = 32,
+        images: bool = False,
+    ) -> Iterator[Frame]:
+        """Predict the frames of a video, a camera (``camera:0``) or images, one after the other; nothing is written.
+
+        Frames are decoded and turned upright while others are predicted, and memory does not grow with their number.
+
+        Args:
+            source: one video, a camera, or images.
+            every: one frame of so many.
+            start: the first frame: its number from 0, or seconds as text: "12.5s".
+            end: the first frame that is left out again.
+            batch_size: frames at a time.
+            images: whether frames keep their images.
+
+        Yields:
+            each frame with its true number, name, time in seconds and ``poses`` in source pixels.
+
+        Raises:
+            DataError: there is no such source, or it ends unexpectedly, after all frames before.
+            ConfigError: the source is several videos.
+        """
+        from kplab.data.sources.frames import Selection
+        from kplab.data.sources.opening import open_frames
+
+        sources = open_frames(source)
+        if len(sources) > 1:
+            raise ConfigError(f"{source}: holds {len(sources)} sources: videos, or images as well. Name one video.")
+        shots = Selection(every, start, end).of(sources[0].frames())
+        live = sources[0].stopped is not None
+        for batch in self._loaded.frame_predictor(batch_size).predict(shots, live=live):
+            yield from batch if images else (replace(frame, image=None) for frame in batch)
 
     def labels(self, split: str) -> Labels:
         """Images and true poses of a split of the run's dataset."""

@@ -77,9 +77,9 @@ def compose(
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             if base is not None:
                 ConfigStore.instance().store("stored", base)
-            config = hydra_compose(
-                config_name(verb) if base is None else "stored", overrides=overrides, return_hydra_config=True
-            )
+            given = [without_group(override) for override in overrides]
+            name = config_name(verb) if base is None else "stored"
+            config = hydra_compose(name, overrides=given, return_hydra_config=True)
             check_choices(config.hydra.runtime)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(verb, str(error), overrides, known_keys(schema))) from None
@@ -92,6 +92,12 @@ def compose(
     OmegaConf.set_struct(config, True)
     check_config(verb, config, schema, check)
     return config
+
+
+def without_group(override: str) -> str:
+    """The override ``GROUP=null`` as Hydra writes it, ``~GROUP``; every other override as it is."""
+    key, _, value = override.partition("=")
+    return f"~{key}" if value == "null" and (conf_dir() / key).is_dir() else override
 
 
 def check_choices(runtime: DictConfig) -> None:
@@ -151,7 +157,7 @@ def explain(verb: str, message: str, overrides: list[str], known: list[str]) -> 
         groups = sorted(p.name for p in conf_dir().iterdir() if p.is_dir())
         return f"unknown override '{asked}'. Groups: {', '.join(groups)}."
     if "mismatched input" in first or "token recognition" in first or "extraneous input" in first:
-        first += ". A value that holds , = : ( ) [ ] { } or quotes wants quotes of its own: images='\"a=b, c\"'"
+        first += ". A value that holds , = : ( ) [ ] { } or quotes wants quotes of its own: source='\"a=b, c\"'"
     if first.startswith(("Error parsing override", "LexerNoViableAlt")):
         first += ". Overrides are key=value"
     return f"{first} (kplab {verb} {' '.join(overrides)})"

@@ -70,6 +70,18 @@ def test_a_wrong_number_of_keypoints_is_counted_anew(tmp_path: Path) -> None:
     assert labels.poses.labelled.sum() == 10
 
 
+def test_nested_keypoints_are_one_list(tmp_path: Path) -> None:
+    arguments = {**made("coco", tmp_path), "keep_extras": False}
+    whole = coco.read(**arguments)
+    content = json.loads(arguments["annotations"].read_text())
+    for one in content["annotations"]:
+        one["keypoints"] = [one["keypoints"][i : i + 3] for i in (0, 3, 6)]
+    arguments["annotations"].write_text(json.dumps(content))
+    found = coco.read(**arguments)
+    assert found.notes == ["the keypoints of 4 annotations are lists of x, y, visibility: taken as one list each"]
+    np.testing.assert_array_equal(found.poses.xy, whole.poses.xy)
+
+
 def test_a_file_without_names_is_read_in_order_only_where_it_is_asked_for(tmp_path: Path) -> None:
     arguments = {**made("coco", tmp_path), "keep_extras": False}
     whole = coco.read(**arguments)

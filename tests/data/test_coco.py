@@ -365,7 +365,7 @@ def edited(where: str, key: Any, value: Any) -> dict[str, Any]:
         ([], "not a COCO keypoint file"),
         ({"images": [], "annotations": []}, "missing required field `categories`"),
         (edited("annotations", "keypoints", [1, 2, 2, 3, 4, 2]), "expected 9 keypoint numbers .* annotation 5 has 6"),
-        (edited("annotations", "keypoints", [[1, 2, 2], [3, 4, 2], [1, 2, 2]]), "as one flat list"),
+        (edited("annotations", "keypoints", [["x", 2, 2], [3, 4, 2], [1, 2, 2]]), "as one flat list"),
         (edited("annotations", "keypoints", [1, 2, 3, 3, 4, 2, 0, 0, 0]), "visibility other than 0, 1 or 2"),
         (edited("annotations", "id", 0), "takes 0 for 'no match'. Number them from 1: add 1 to every annotation id"),
         (edited("annotations", "id", -4), "add 5 to every annotation id"),

@@ -87,7 +87,7 @@ def test_what_a_format_holds_survives(name: str, images: Path, tmp_path: Path) -
 
     def check(labels: Labels) -> None:
         expected = reduced(labels, holds)
-        assert not losses(expected, replace(holds, names=True)), "what is reduced loses no more"
+        assert not losses(expected, replace(holds, names=True, precision=0)), "what is reduced loses no more"
         folder = tmp_path / str(next(COUNTER))
         if any(loss.instances for loss in losses(labels, holds)):
             with pytest.raises(DataError, match="several"):
@@ -96,5 +96,5 @@ def test_what_a_format_holds_survives(name: str, images: Path, tmp_path: Path) -
         assert_held(read_again(name, labels, folder / "part", images), expected, holds)
 
     drawn = strategies.labels(skeleton_for(holds), source, sizes)
-    count = 2 if name == "nwb" else 10  # pynwb takes a second for each file
+    count = 2 if name == "nwb" else 6  # pynwb takes a second for each file
     settings(max_examples=count, suppress_health_check=[HealthCheck.too_slow])(given(drawn)(check))()

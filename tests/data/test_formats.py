@@ -208,6 +208,8 @@ def test_labels_of_other_formats_can_be_written(name: str, tmp_path: Path) -> No
         plain = replace(labels, extras=None)
         written = []
         holds = formats.load_format(writer).HOLDS
+        if writer == "nwb" and name != "coco":  # pynwb takes a second for each file
+            continue
         if holds.keypoints not in ((), labels.skeleton.keypoints) or any(
             loss.instances for loss in losses(labels, holds)
         ):

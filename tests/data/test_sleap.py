@@ -346,3 +346,24 @@ def test_the_other_files_of_sleap(real_data: Path, tmp_path: Path) -> None:
     robot = sleap.read(folder / "small_robot_minimal.slp", free("A", "B"), tmp_path)
     assert [f.split("/")[1] for f in robot.names] == ["000000.png", "000079.png"]
     assert robot.read(0).std(axis=2).max() > 10, "colour stays colour"
+
+
+def test_frames_are_read_without_their_video(tmp_path: Path) -> None:
+    """By number, ascending; with nodes that the file lacks unlabelled, and SLEAP's scores of predicted instances."""
+    path = slp(
+        tmp_path / "a.slp",
+        [(0, 7, [user((4.0, 6.0), (14.0, 26.0), track=1)]), (0, 2, [guess((1.0, 2.0), (NAN, NAN), score=0.25)])],
+        videos=("missing.mp4",),
+    )
+    found = sleap.read_frames(path, free("a", "x", "b"), predicted=True)
+    assert list(found) == [2, 7]
+    assert np.array_equal(found[7].xy[0], [[14.5, 26.5], [NAN, NAN], [4.5, 6.5]], equal_nan=True)
+    assert (found[7].track.tolist(), found[7].score.tolist(), found[2].score.tolist()) == ([1], [1.0], [0.25])
+    assert found[7].box[0] == pytest.approx([3.5, 4.5, 15.5, 28.5])
+    assert found[7].area == pytest.approx([12 * 24])
+    assert [len(p) for p in sleap.read_frames(path, free("a", "b")).values()] == [0, 1]
+    with pytest.raises(DataError, match=r"skeleton 'free' lacks the nodes a"):
+        sleap.read_frames(path, free("b"))
+    both = slp(tmp_path / "b.slp", [(0, 0, [user()]), (1, 0, [user()])], videos=("a.mp4", "b.mp4"))
+    with pytest.raises(DataError, match="frames of 2 videos, not of one"):
+        sleap.read_frames(both, free("a", "b"))

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kplab.data.sources.files import FileSource
-from kplab.data.split import make_split, read_manifest, split, write_manifest
+from kplab.data.split import Manifest, make_split, read_manifest, split, write_manifest
 from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
@@ -194,7 +194,8 @@ def test_parts_that_overlap_or_are_empty_are_not_written(tmp_path: Path) -> None
         ),
         ({"by": "group", "folds": 5}, "1 groups that can be separated, but 5 parts"),
         ({"by": "image", "folds": 9}, "6 images that can be separated, but 9 parts"),
-        ({"by": "subject"}, "by='subject' is unknown"),
+        ({"by": "colour"}, "by='colour' is unknown"),
+        ({"by": "subject"}, "by=subject, but no instance has a track"),
         ({"by": "image", "gap": 2}, "gap=2 with by=image"),
         ({"by": "time", "gap": 3}, "leave none for part 'test' with gap=3"),
         ({"by": "image", "folds": 1}, "folds=1: expected 2 or more"),
@@ -238,7 +239,8 @@ def test_a_split_by_group_needs_groups(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=words):
         make_split(labels, {"train": 0.5, "test": 0.5})
     parts = {"train": [f"v/img{i}.bin" for i in range(3)], "test": [f"v/img{i}.bin" for i in range(3, 6)]}
-    write_manifest(tmp_path / "old.json", labels, parts, {"train": 0.5, "test": 0.5}, "group", 0)
+    old = Manifest("old", "group", 0, {"train": 0.5, "test": 0.5}, None, 0, parts)
+    (tmp_path / "old.json").write_text(json.dumps({**old.content(), "sha256": old.sha256()}))
     with pytest.raises(DataError, match=words):
         split(labels, tmp_path / "old.json", {"train": 0.5, "test": 0.5})
     assert set(split(labels, tmp_path / "m.json", {"train": 0.5, "test": 0.5}, by="image")) == {"train", "test"}

@@ -69,7 +69,7 @@ def test_a_checkpoint_with_objects_is_refused_wherever_it_is_read(
     loaded = LoadedRun(run, detected, build_model(detected), poisoned, flip_test=False)
     with pytest.raises(RunError, match="could execute code"):
         loaded.new_regions(read_split(detected.dataset, "test"))
-    out = [f"out={tmp_path}/new", f"runs_dir={tmp_path}/runs", f"images={tmp_path}/dots/images"]
+    out = [f"out={tmp_path}/new", f"runs_dir={tmp_path}/runs", f"source={tmp_path}/dots/images"]
     for more in ([], [f"checkpoint={poisoned}"]):
         assert main(["predict", f"run={run.folder}", *out, *more]) == 2
         assert "could execute code" in capsys.readouterr().err

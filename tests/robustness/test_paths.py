@@ -26,7 +26,7 @@ from kplab.runs.run import Run
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks.evaluation.comparison import compare_runs
 from kplab.tasks.evaluation.pictures import see_predictions
-from kplab.tasks.inference.writers import remove_overlays
+from kplab.tasks.inference.writers.pictures import remove_overlays
 
 Finished = Callable[..., Run]
 EXEMPLAR = ("model=exemplar", "flip_test=false", "model.max_poses=1")
@@ -102,7 +102,7 @@ def test_predictions_are_not_written_through_links(
     else:
         victim.mkdir()
     place.symlink_to(victim)
-    assert main(["predict", f"run={run.folder}", f"images={tmp_path}/dots/images"]) == 2
+    assert main(["predict", f"run={run.folder}", f"source={tmp_path}/dots/images"]) == 2
     assert place.name in capsys.readouterr().err
     assert victim.read_text() == "mine" if victim.is_file() else not list(victim.iterdir())
 
@@ -317,7 +317,7 @@ def test_a_dataset_does_not_control_the_terminal(run: Run, tmp_path: Path, capsy
     capsys.readouterr()
     assert main(["predict", f"run={run.folder}", "split=test"]) == 0
     assert main(["evaluate", f"run={run.folder}", "split=test"]) == 0
-    assert main(["predict", f"run={run.folder}", f"images={tmp_path}/dots/images", f"out={tmp_path}/out"]) == 0
+    assert main(["predict", f"run={run.folder}", f"source={tmp_path}/dots/images", f"out={tmp_path}/out"]) == 0
     shown = capsys.readouterr()
     assert clean(shown.out + shown.err)
     assert r"\x1b[2J" in shown.out

@@ -59,7 +59,7 @@ def test_folders_that_cannot_be_made(
     for command in (
         ["data", *dataset, f"out={place}"],
         ["train", *exemplar, *EXEMPLAR, f"runs_dir={place}"],
-        ["predict", f"run={run.folder}", images, f"out={place}"],
+        ["predict", f"run={run.folder}", images.replace("images=", "source="), f"out={place}"],
         ["evaluate", f"predictions={predictions}", *dataset, "split=test", f"out={place}"],
         ["compare", f"runs=[{run.folder},{other}]", "resamples=10", f"out={place}"],
         [
@@ -81,7 +81,7 @@ def test_places_to_read_that_are_no_folders(
 ) -> None:
     for command in (
         ["predict", f"run={place}", "split=test"],
-        ["predict", f"run={run.folder}", f"images={place}"],
+        ["predict", f"run={run.folder}", f"source={place}"],
         ["evaluate", f"predictions={place}", *overrides[:2], "split=test"],
         ["data", *overrides[:2], f"dataset.sources.all.annotations={place}", f"out={tmp_path}/out"],
         ["data", *overrides[:2], f"dataset.sources.all.images={place}", f"out={tmp_path}/out"],

@@ -152,7 +152,7 @@ def test_a_checkpoint_that_was_replaced_is_refused(
     with pytest.raises(RunError, match="is not the file that the training"):
         _ = kplab.load(run).model
     detected = finished(*EXEMPLAR, "regions=detected", f"detector_run={run.folder}")
-    assert main(["predict", f"run={detected.folder}", f"images={run.folder.parents[1]}/dots/images"]) == 2
+    assert main(["predict", f"run={detected.folder}", f"source={run.folder.parents[1]}/dots/images"]) == 2
     assert "is not the file that the training" in capsys.readouterr().err
     assert main(["train", f"resume={run.folder}"]) == 2
     assert "is not the file that the training" in capsys.readouterr().err

@@ -31,7 +31,7 @@ FOREIGN = [
     "subprocess.Popen", "shutil.rmtree", "pickle.loads", "importlib.import_module", "hydra.utils.instantiate",
     "kplab.structures.predictions.Predictions.write", "kplab.runs.records.write_record", "kplab.runs.run.Run.create",
     "kplab.data.formats.coco.write", "kplab.data.formats.dlc.write", "kplab.data.video.write_frames", "kplab.viz.poses.write_png",
-    "kplab.tasks.inference.writers.remove_overlays", "kplab.models.weights.load_model_weights", "kplab.cli.main",
+    "kplab.tasks.inference.writers.pictures.remove_overlays", "kplab.models.weights.load_model_weights", "kplab.cli.main",
     "kplab.data.formats.load_format", "kplab.data.formats.coco.json.loads", "kplab.models.backbone.torch.load",
     "kplab.models.backbone.Backbone.load_state_dict", "kplab.classical.exemplar.torch.load", "torch.optim.SGD.load_state_dict",
     "kplab.tasks.training.optimize.torch.load", "torch.optim.optimizer.torch.load", "albumentations.load", "albumentations.from_dict",
@@ -153,7 +153,7 @@ def test_a_run_from_elsewhere_executes_nothing(
     commands = {
         "predict": ["predict", f"run={run.folder}", "split=test"],
         "evaluate": ["evaluate", f"run={run.folder}", "split=test"],
-        "images": ["predict", f"run={run.folder}", f"images={tmp_path}/dots/images", f"out={tmp_path}/out"],
+        "images": ["predict", f"run={run.folder}", f"source={tmp_path}/dots/images", f"out={tmp_path}/out"],
         "resume": ["train", f"resume={run.folder}", f"runs_dir={tmp_path}/runs", "trainer.max_epochs=2"],
     }
     for verb in verbs:

@@ -252,7 +252,7 @@ def test_predicting_a_folder_without_images(
 ) -> None:
     """An error: there is nothing to predict."""
     run = finished("trainer.max_epochs=1", "test_on=[]")
-    assert main(["predict", f"run={run.name}", f"images={tmp_path}/split.json", f"runs_dir={run.folder.parent}"]) == 2
+    assert main(["predict", f"run={run.name}", f"source={tmp_path}/split.json", f"runs_dir={run.folder.parent}"]) == 2
     assert "no image found" in capsys.readouterr().err
 
 

@@ -41,7 +41,7 @@ def test_from_training_to_comparison(
     predictions = [(r.folder / "predictions/dots-test.json").read_bytes() for r in (run, again)]
     assert predictions[0] == predictions[1]
     images, out = dotted / "images", tmp_path / "new"
-    assert main(["predict", f"run={run.folder}", f"images={images}", f"out={out}", f"runs_dir={tmp_path}/runs"]) == 0
+    assert main(["predict", f"run={run.folder}", f"source={images}", f"out={out}", f"runs_dir={tmp_path}/runs"]) == 0
     assert len(list((out / "overlays").glob("*.png"))) == 16
     new = {row["image_id"]: row for row in json.loads((out / "predictions.json").read_text())}
     labelled = json.loads((run.folder / "predictions/dots-train.json").read_text())

@@ -19,7 +19,7 @@ from kplab import config as configs
 from kplab.errors import ConfigError, DataError
 from kplab.structures.predictions import Predictions
 from kplab.tasks import compose
-from kplab.tasks.inference.predict import predict_images
+from kplab.tasks.inference.predict_source import predict_source
 from kplab.tasks.training.train import train
 
 TINY = [
@@ -82,8 +82,8 @@ def test_every_way_to_name_an_image_gives_the_same_poses(workspace: Path, tmp_pa
         assert list(found) == called
         for poses, xy in zip(found.values(), alone, strict=True):
             np.testing.assert_allclose(poses.xy, xy, atol=1e-3)
-    written = predict_images(run.run, str(tmp_path), tmp_path / "out", device="cpu")
-    table = pd.read_csv(written.with_name("keypoints.csv"))
+    (written,) = predict_source(run.run, str(tmp_path), tmp_path / "out", device="cpu")
+    table = pd.read_csv(written.path.with_name("keypoints.csv"))
     np.testing.assert_allclose(
         table[["x_pixel_index", "y_pixel_index"]].to_numpy() + 0.5, np.concatenate(alone).reshape(-1, 2), atol=1e-3
     )

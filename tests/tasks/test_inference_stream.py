@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -20,11 +21,13 @@ from rich.console import Console
 from rich.text import Text
 
 from kplab.data import images as reading
-from kplab.data.regions import Regions, image_regions
+from kplab.data.regions import Regions, image_regions, predicted_regions
 from kplab.data.sources.arrays import ArraySource
 from kplab.data.sources.files import FileSource, check_files
+from kplab.data.sources.frames import SourceFrame
 from kplab.errors import ConfigError, DataError
 from kplab.runs.files import replacing_text
+from kplab.structures.frames import Frame
 from kplab.structures.image_source import ImageSource
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
@@ -33,8 +36,9 @@ from kplab.structures.sample import Batch
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks.inference.assembly import Assembly
 from kplab.tasks.inference.progress import WIDTH, bar, track_images, working
-from kplab.tasks.inference.stream import stream_poses, write_behind
-from kplab.tasks.inference.writers import KeypointTable, ResultsFile
+from kplab.tasks.inference.stream import FramePredictor, stream_poses, write_behind
+from kplab.tasks.inference.writers.coco import ResultsFile
+from kplab.tasks.inference.writers.tables import KeypointTable
 from kplab.tasks.training.one_pass import fit_one_pass
 from kplab.tasks.wiring.datasets import read_split, training_data
 from kplab.tasks.wiring.models import build_model
@@ -150,6 +154,43 @@ def test_regions_of_an_image_that_lie_in_several_batches_are_one_image() -> None
     np.testing.assert_allclose(best[2].xy[0], spots[2], atol=0.51)
 
 
+class Twice(Brightest):
+    """A detector: for each bright spot in a view two boxes, and none in views whose first pixel is dark."""
+
+    def predict(self, batch: Batch, flip_test: bool = False) -> list[Poses]:
+        out = []
+        for image, poses in zip(batch.images.float().mean(1).numpy(), super().predict(batch), strict=True):
+            centre = np.repeat(poses.xy[:, 0], 2, axis=0)
+            half = np.array([[9.0], [6.0]])
+            box = np.hstack([centre - half, centre + half])
+            found = Poses.make(np.repeat(poses.xy, 2, axis=0), score=np.array([0.9, 0.6]), box=box)
+            out.append(found if image[0, 0] > 64 else found[:0])
+        return out
+
+
+@pytest.mark.parametrize("detected", [True, False])
+def test_a_stream_of_frames_gives_the_poses_of_images(detected: bool) -> None:
+    """Oracle: the stream of images by index, with the boxes of a detector and without, over batches of other sizes."""
+    source, _ = lit(11)
+    source.images[4][:8, :8] = 0
+    detector = Twice() if detected else None
+    regions = None
+    if detector is not None:
+        regions = predicted_regions((poses for _, poses in stream_poses(detector, source, workers=0)), 1.25)
+    wanted = dict(stream_poses(Brightest(), source, regions, batch_size=4, workers=0))
+    predictor = FramePredictor(Brightest(), Assembly(not detected), detector, 1.25, batch_size=3)
+    shots = [SourceFrame(2 * i, str(i), i / 10, partial(source.read, i)) for i in range(11)]
+    batches = list(predictor.predict(shots))
+    assert [len(batch) for batch in batches] == [3, 3, 3, 2]
+    frames = [frame for batch in batches for frame in batch]
+    assert [(f.index, f.name, f.time, f.size) for f in frames] == [(2 * i, str(i), i / 10, (64, 64)) for i in range(11)]
+    for i, frame in enumerate(frames):
+        for field in ("xy", "score", "box"):
+            np.testing.assert_array_equal(getattr(frame.poses, field), getattr(wanted[i], field))
+        assert frame.image is source.read(i)
+    assert sum(len(frame.poses) for frame in frames) == (20 if detected else 11)
+
+
 def test_regions_out_of_order_are_refused() -> None:
     """An image that comes twice would otherwise be emitted without its later regions."""
     one = Poses.empty(2)
@@ -196,14 +237,14 @@ def test_results_written_one_by_one_are_those_written_at_once(tmp_path: Path) ->
     whole = Predictions(SKELETON, every, {"run": "r"}, files).write(tmp_path / "whole" / "p.json")
     with ResultsFile(tmp_path / "parts" / "p.json", SKELETON) as parts:
         for image_id, poses in every.items():
-            parts.add(image_id, poses)
-        assert parts.finish({"run": "r"}, files).read_bytes() == whole.read_bytes()
+            parts.add(image_id, poses, files[image_id])
+        assert parts.finish({"run": "r"}).read_bytes() == whole.read_bytes()
     assert parts.poses == sum(map(len, every.values()))
     names = {p.name for p in (tmp_path / "parts").iterdir()}
     assert names == {"p.json", "p.card.json"}
     assert (tmp_path / "parts" / "p.card.json").read_bytes() == whole.with_suffix(".card.json").read_bytes()
     with ResultsFile(tmp_path / "none.json", SKELETON) as none:
-        assert json.loads(none.finish({}, {}).read_text()) == []
+        assert json.loads(none.finish({}).read_text()) == []
 
 
 def test_a_prediction_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
@@ -229,10 +270,22 @@ def test_the_table_is_the_one_that_pandas_writes() -> None:
     table = KeypointTable(text, SKELETON)
     for i, p in every.items():
         name = f"{i}, a.png"
-        table.add(name, p)
+        table.add(Frame(i, name, 0.25 * i, p))
         for n in range(len(p)):
             for k, keypoint in enumerate(SKELETON.keypoints):
-                rows.append((name, n, keypoint, *(p.xy[n, k] - 0.5).round(6), p.keypoint_score[n, k], p.score[n]))
+                rows.append(
+                    (
+                        name,
+                        n,
+                        keypoint,
+                        *(p.xy[n, k] - 0.5).round(6),
+                        p.keypoint_score[n, k],
+                        p.score[n],
+                        None,
+                        i,
+                        0.25 * i,
+                    )
+                )
     frame = pd.DataFrame(rows, columns=next(csv.reader([text.getvalue().splitlines()[0]])))
     assert frame["x_pixel_index"].isna().any()
     assert text.getvalue() == frame.to_csv(index=False)

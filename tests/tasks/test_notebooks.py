@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ipywidgets
+import numpy as np
 import pytest
 
 from kplab.apps import course
@@ -15,8 +17,12 @@ from kplab.runs.run import Run
 
 COURSE = (
     "01_the_data", "02_targets_and_ceilings", "03_train_and_watch", "04_see_predictions", "05_compare_runs",
-    "06_from_pictures_to_a_model", "07_what_makes_a_keypoint", "08_use_it_on_a_video",
+    "06_from_pictures_to_a_model", "07_what_makes_a_keypoint", "08_use_it_on_a_video", "09_fitness",
+    "10_augmented_reality", "11_robot_arm",
 )  # fmt: skip
+
+#: Notebooks of applications, whose first cell of code names the user's own data.
+APPLICATIONS = ("12_gestures", "13_behaviour", "14_object_memory")
 
 
 def cells(path: Path) -> list[tuple[str, str]]:
@@ -56,15 +62,16 @@ def own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_each_notebook_is_a_question_and_begins_with_a_picture(root: Path) -> None:
-    """A title that asks, RUN in the first cell of code, and a picture in the fifth cell of code at the latest; short cells."""
-    assert tuple(path.stem for path in sorted((root / "notebooks").glob("*.ipynb"))) == COURSE
-    for name in COURSE:
+    """A title that asks, RUN or data in the first cell of code, a picture in the fifth at the latest; short cells."""
+    assert tuple(path.stem for path in sorted((root / "notebooks").glob("*.ipynb"))) == COURSE + APPLICATIONS
+    for name in COURSE + APPLICATIONS:
         found = cells(root / "notebooks" / f"{name}.ipynb")
         title, _, rest = found[0][1].partition("\n")
         assert title.startswith("# "), name
         assert title.endswith("?"), name
         assert rest, name
-        assert found[1][1].startswith('RUN = "latest"'), name
+        first = 'RUN = "latest"' if name in COURSE else r"(RUN|PREDICTIONS|PICTURES) = "
+        assert re.match(first, found[1][1]), name
         head = []
         for kind, text in found[1:]:
             if (
@@ -168,6 +175,33 @@ def test_which_run_is_shown(
     assert not course.comparable(run, run, "val")
 
 
+@pytest.mark.slow
+def test_which_run_an_application_shows(
+    finished: Callable[..., Run], own_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with other keypoints is refused by name and passed over as latest; one with the keypoints predicts the film."""
+    import kplab
+    from kplab.apps import films
+    from kplab.errors import ConfigError
+
+    run, arm = finished(), films.skeleton("arm6")
+    monkeypatch.setenv(course.FOLDER_VARIABLE, str(run.folder.parent))
+    with pytest.raises(ConfigError, match="this application needs 'arm6'"):
+        films.find_run(str(run.folder), arm)
+    assert films.find_run("latest", arm) is None
+    assert films.find_run(None, arm) is None
+    own = kplab.load(run).skeleton
+    latest = films.find_run("latest", own)
+    assert latest is not None
+    assert latest.name == run.name
+    clip, _ = films.moving_arm(np.zeros((3, 4)))
+    found = films.detect(clip, own, latest)
+    assert sorted(found.predictions.poses) == [0, 1, 2]
+    assert found.source == f"predictions of run {run.name}"
+    measured = kplab.load(run).scores("test").per_keypoint["median_px"]
+    np.testing.assert_allclose(found.sigma, measured / np.sqrt(2 * np.log(2)))
+
+
 def test_a_control_for_each_kind_of_value() -> None:
     from kplab.apps.explore import between, control
 
@@ -184,8 +218,6 @@ def test_a_control_for_each_kind_of_value() -> None:
 
 def test_a_picture_follows_its_controls() -> None:
     """It is drawn once at first, and an error while drawing is shown in its place; a mistake in the function is an error."""
-    import numpy as np
-
     from kplab.apps.explore import explore
 
     calls = []

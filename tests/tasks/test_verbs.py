@@ -43,7 +43,7 @@ def other(finished: Finished) -> Run:
 def test_new_images_give_results_table_and_overlays(run: Run, dotted: Path, tmp_path: Path) -> None:
     """The same image, labelled or not, gives the same pose; csv and JSON have the same numbers, and state their convention."""
     out = tmp_path / "out"
-    assert main(["predict", f"run={run.folder}", f"images={dotted}/images/*.png", f"out={out}"]) == 0
+    assert main(["predict", f"run={run.folder}", f"source={dotted}/images/*.png", f"out={out}"]) == 0
     rows = json.loads((out / "predictions.json").read_text())
     table = pd.read_csv(out / "keypoints.csv")
     assert len(rows) == 16
@@ -72,11 +72,11 @@ def test_images_of_equal_names_have_separate_overlays(run: Run, dotted: Path, tm
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / name), image)
-    assert main(["predict", f"run={run.folder}", f"images={folder}", f"out={out}"]) == 0
+    assert main(["predict", f"run={run.folder}", f"source={folder}", f"out={out}"]) == 0
     drawn = {p.relative_to(out / "overlays").as_posix() for p in (out / "overlays").rglob("*.png")}
     assert drawn == {"a/x.png.png", "a/x.jpg.png", "b/x.png", "a_x.png", "a/b/x.png"}
     assert set(pd.read_csv(out / "keypoints.csv")["file"]) == set(names)
-    assert main(["predict", f"run={run.folder}", f"images={folder}/b", f"out={out}"]) == 0
+    assert main(["predict", f"run={run.folder}", f"source={folder}/b", f"out={out}"]) == 0
     assert [p.name for p in (out / "overlays").rglob("*.png")] == ["x.png"]
 
 
@@ -97,9 +97,9 @@ def test_images_of_every_kind_are_predicted(run: Run, tmp_path: Path, capsys: py
     cv2.imwrite(str(folder / "deep.png"), pixels[..., 0].astype(np.uint16) * 257)
     plain.convert("P").save(folder / "palette.gif")
     (folder / "notes.txt").write_text("mine")
-    assert main(["predict", f"run={run.folder}", f"images={folder}", f"out={tmp_path}/out"]) == 0
+    assert main(["predict", f"run={run.folder}", f"source={folder}", f"out={tmp_path}/out"]) == 0
     said = capsys.readouterr().out
-    assert "2 files are no images of a known kind and are left out (.gif, .txt)" in said
+    assert "2 files are no images or videos of a known kind and are left out (.gif, .txt)" in said
     assert "6 images, 6 poses, 6 overlays" in said
     assert "1 images have an EXIF orientation: turned upright, and coordinates are on the upright image" in said
     assert cv2.imread(str(next((tmp_path / "out" / "overlays").glob("turned*")))).shape[0] >= 70
@@ -118,9 +118,9 @@ def test_invalid_predictions_are_refused(
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / "a.png").write_bytes(whole[:-10])
     predict = ["predict", overrides[0], f"run={run.folder}"]
-    images = f"images={dotted}/images"
+    images = f"source={dotted}/images"
     for more, message in (
-        ([f"images={tmp_path}/cut"], "a.png: the PNG is truncated"),
+        ([f"source={tmp_path}/cut"], "a.png: the PNG is truncated"),
         ([images, f"out={dotted}/annotations.json"], "can't be made"),
         ([images, "regions=annotated"], "regions=… is for split=NAME"),
         ([images, "dataset=dots"], "dataset=… is for split=NAME"),
@@ -128,7 +128,7 @@ def test_invalid_predictions_are_refused(
         ([images, "device=abacus"], "Use device=cpu or device=auto"),
         (["split=test", "regions=boxes"], "Use image, annotated or detected"),
         (["split=test", f"out={tmp_path}"], "out=DIR is for new images"),
-        ([f"images={dotted}/a=b,c"], "wants quotes of its own"),
+        ([f"source={dotted}/a=b,c"], "wants quotes of its own"),
     ):
         assert main([*predict, *more]) == 2, more
         assert message in capsys.readouterr().err

@@ -85,7 +85,7 @@ def test_instances_have_different_colours() -> None:
     image = drawing.draw(black(), poses, DOT, mark=4, colour="instances")
     assert tuple(image[10, 10]) == look.rgb(look.BLUE)
     assert tuple(image[40, 40]) == look.rgb(look.ORANGE)
-    with pytest.raises(ValueError, match="'sides', 'instances' or an RGB triple"):
+    with pytest.raises(ValueError, match="'sides', 'instances', 'tracks' or an RGB triple"):
         drawing.draw(black(), poses, DOT, colour="rainbow")
 
 

@@ -99,3 +99,13 @@ def between(low: float, high: float, start: float | None = None, steps: int = 10
     """
     middle = (low + high) / 2 if start is None else start
     return ipywidgets.FloatSlider(middle, min=low, max=high, step=(high - low) / steps, continuous_update=False)
+
+
+def frames(count: int, start: int = 0) -> ipywidgets.IntSlider:
+    """A slider of the numbers of frames.
+
+    Args:
+        count: number of frames.
+        start: the one that is shown at first.
+    """
+    return ipywidgets.IntSlider(min(start, count - 1), min=0, max=count - 1, continuous_update=False)

@@ -15,6 +15,9 @@ from kplab.data.reading import BOX_AREA_SHARE, boxes_around, share_of_box, some
 from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 
+VISIBLE = 0.01
+"""Error of a coordinate, pixels, above which it is stated as a loss."""
+
 
 @dataclass(frozen=True)
 class Holds:
@@ -90,6 +93,10 @@ def losses(labels: Labels, holds: Holds) -> list[Loss]:
         (holds.groups, groups, "images with a group: a reader makes groups of its own", 0),
     ]
     listed = [Loss(f"{count} {words}", instances) for held, count, words, instances in found if not held and count]
+    if holds.precision > VISIBLE:
+        listed.append(
+            Loss(f"fractions: {int(p.labelled.sum())} keypoints are rounded by up to {holds.precision:.1g} px")
+        )
     return listed + ([] if holds.names else [Loss(f"names of {len(labels.skeleton)} keypoints: their order is kept")])
 
 

@@ -21,6 +21,14 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
+_REDUCED = (
+    (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
+    (4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
+    (2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
+)
+"""Reductions of an image while it is decoded, with the flag of OpenCV."""
+
+
 class ImageTooLarge(DataError):
     """An image has more pixels than are read."""
 
@@ -269,3 +277,22 @@ def _truncated(path: Path | str, problem: str) -> DataError:
 
 def _missing(path: Path | str) -> DataError:
     return DataError(f"{path}: no such image. Check the dataset's image folder, or fetch the file again.")
+
+
+def read_small(path: Path, least: int = 64) -> np.ndarray:
+    """Read a reduced grey copy of an image, for comparisons; of a JPEG, only a part of the data is decoded.
+
+    Args:
+        path: of the file.
+        least: smallest length of the shorter side that is allowed, pixels, where the image has as many.
+
+    Returns:
+        (h, w) uint8: the image reduced by 1, 2, 4 or 8; EXIF orientation is ignored.
+
+    Raises:
+        DataError: as ``read_image``.
+    """
+    side = min(read_header(path)[0])
+    flag = next((f for by, f in _REDUCED if side >= by * least), cv2.IMREAD_GRAYSCALE)
+    image = cv2.imdecode(np.frombuffer(_bytes(path), dtype=np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    return cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY) if image is None else image

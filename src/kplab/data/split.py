@@ -7,53 +7,24 @@ NumPy. Images with identical content, and images of one group, are always in the
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from kplab.data.reading import some
+from kplab.data.lists import listed_parts
+from kplab.data.manifest import Manifest, parameters, read_manifest, write_manifest
+from kplab.data.strata import balanced, strata
+from kplab.data.units import GROUPED, find_copies, joined, keys_of
 from kplab.errors import DataError
-from kplab.runs.files import check_may_write, replacing_text
+from kplab.runs.files import check_may_write
 from kplab.structures.labels import Labels
 
-BY = ("group", "image", "time")
+__all__ = ["BY", "Manifest", "frames_in_order", "make_split", "read_manifest", "split", "write_manifest"]
 
-
-@dataclass(frozen=True)
-class Manifest:
-    """The content of a manifest file.
-
-    Args:
-        name: the file's name.
-        by: "group", "image" or "time".
-        seed: seed of the order.
-        fractions: share of each part; empty where there are folds.
-        folds: number of folds, or None.
-        gap: frames dropped between blocks of a split by time.
-        parts: part name to image names, sorted.
-        dropped: images that are in no part on purpose: the gaps of a split by time.
-    """
-
-    name: str
-    by: str
-    seed: int
-    fractions: dict[str, float]
-    folds: int | None
-    gap: int
-    parts: dict[str, list[str]]
-    dropped: list[str] = field(default_factory=list)
-
-    def sha256(self) -> str:
-        """Hash of everything but the name."""
-        content = {k: v for k, v in asdict(self).items() if k != "name"}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+BY = (*GROUPED, "image", "time", "lists")
 
 
 def split(
@@ -65,19 +36,30 @@ def split(
     folds: int | None = None,
     fold: int | None = None,
     gap: int = 0,
+    pattern: str | None = None,
+    stratify: Sequence[str] = (),
+    lists: Mapping[str, str | Sequence[str]] | None = None,
+    unlisted: str = "error",
 ) -> dict[str, Labels]:
     """Parts of a dataset as its manifest states them; where there is no manifest, one is made and written.
 
     Args:
         labels: the whole dataset.
         manifest: JSON file; one that exists must have been made with the same parameters.
-        fractions: part name to share, together 1, e.g. ``{"train": 0.8, "test": 0.2}``; not used with folds.
-        by: "group" keeps a group (video, subject) in one part, "image" ignores groups, "time" cuts each group into
-            contiguous blocks in the order of its image names.
-        seed: another seed is another order; not used by time.
+        fractions: part name to share, together 1, e.g. ``{"train": 0.8, "test": 0.2}``; not used with folds and lists.
+        by: "group" and "video" keep the images of a group in one part, "subject" the images of a track; "image" ignores
+            groups; "time" cuts each group into contiguous blocks in the order of its image names; "lists" reads official
+            lists.
+        seed: another seed is another order; not used by time and lists.
         folds: make parts ``fold0`` … of equal size instead.
         fold: with folds, return ``test`` = this fold and ``train`` = all others.
         gap: with by="time", frames dropped between two blocks, as neighbouring frames are nearly identical.
+        pattern: with "group", "video" and "subject", regular expression of which the match in an image's name, or its first
+            group, is the group.
+        stratify: any of "scale" and "visibility": each part gets its share of small and large, and of hidden and visible
+            subjects, as far as groups allow; not with time and lists.
+        lists: with by="lists", part name to a list file or to patterns of names; see ``data.lists.listed_parts``.
+        unlisted: with by="lists", "error" or "drop" for images that no list names.
 
     Returns:
         Part name to Labels, whose images are in the order of ``labels``.
@@ -86,19 +68,12 @@ def split(
         DataError: the parameters cannot be met, or the manifest is of another dataset, edited, or made with others.
     """
     path = Path(manifest)
-    if by == "group":
-        _check_groups(labels)
+    keys_of(labels, by, pattern)
     if fold is not None and (folds is None or not 0 <= fold < folds):
         raise DataError(f"{path}: fold={fold}, but folds={folds}. Choose fold from 0 to folds - 1.")
     if path.exists():
         found = read_manifest(path, labels)
-        asked = {
-            "by": by,
-            "seed": seed,
-            "folds": folds,
-            "gap": gap,
-            "fractions": {} if folds else dict(fractions or {}),
-        }
+        asked = parameters(fractions, by, seed, folds, gap, pattern, stratify, lists, unlisted)
         differ = [f"{k} is {getattr(found, k)}, asked for {v}" for k, v in asked.items() if getattr(found, k) != v]
         if differ:
             raise DataError(
@@ -107,8 +82,8 @@ def split(
             )
     else:
         check_may_write(path)
-        parts = make_split(labels, fractions, by, seed, folds, gap)
-        found = write_manifest(path, labels, parts, fractions, by, seed, folds, gap)
+        parts = make_split(labels, fractions, by, seed, folds, gap, pattern, stratify, lists, unlisted)
+        found = write_manifest(path, labels, parts, fractions, by, seed, folds, gap, pattern, stratify, lists, unlisted)
     index = {str(f): i for i, f in enumerate(labels.names)}
     parts = found.parts
     if fold is not None:
@@ -124,22 +99,27 @@ def make_split(
     seed: int = 0,
     folds: int | None = None,
     gap: int = 0,
+    pattern: str | None = None,
+    stratify: Sequence[str] = (),
+    lists: Mapping[str, str | Sequence[str]] | None = None,
+    unlisted: str = "error",
 ) -> dict[str, list[str]]:
     """Image names of each part; the arguments are those of ``split``. Images are read to find copies.
 
     Raises:
         DataError: as ``split``, or an image is missing.
     """
-    shares = _shares(fractions, by, folds, gap)
+    _check_options(by, gap, pattern, stratify, lists)
     if not len(labels):
         raise DataError(f"{labels.source}: no images to split. Check what the dataset reads.")
-    if by == "group":
-        _check_groups(labels)
-    copies = _copies(labels)
+    if by == "lists":
+        return listed_parts(labels, lists or {}, unlisted)
+    shares = _shares(fractions, folds)
+    keys = keys_of(labels, by, pattern)
+    copies = find_copies(labels)
     if by == "time":
         return _cut_by_time(labels, shares, copies, gap)
-    keys = labels.group if by == "group" else labels.names
-    units = _joined([str(k) for k in keys], copies)
+    units = joined(keys, copies)
     if len(units) < len(shares):
         remedy = (
             "Use by=time with a gap, or by=image (neighbouring frames of a video are alike, so scores are too good)."
@@ -150,26 +130,29 @@ def make_split(
             f"{labels.source}: {len(units)} {by}s that can be separated, but {len(shares)} parts: {', '.join(shares)}. "
             f"{remedy}"
         )
-    ordered = sorted(units, key=lambda unit: (hashlib.sha256(f"{seed}:{unit}".encode()).hexdigest(), unit))
-    parts = _assigned([units[unit] for unit in ordered], shares)
+    names = sorted(units, key=lambda unit: (hashlib.sha256(f"{seed}:{unit}".encode()).hexdigest(), unit))
+    ordered = [units[unit] for unit in names]
+    parts = balanced(ordered, shares, strata(labels, stratify)) if stratify else _assigned(ordered, shares)
     return {name: sorted(str(labels.names[i]) for i in rows) for name, rows in parts.items()}
 
 
-def _check_groups(labels: Labels) -> None:
-    """Refuse a split by groups of a dataset without groups: frames of one video would be in several parts."""
-    if len(labels) > 1 and all(str(group) == str(name) for group, name in zip(labels.group, labels.names, strict=True)):
-        raise DataError(
-            f"{labels.source}: by=group, but no image names a group (video or subject), so that each would be a group of "
-            "its own. Use by=image if the images are independent; else name the groups: video_id in the images of a COCO "
-            "file, or its reader's key group: folder, or group: REGEX for a part of the file name."
-        )
-
-
-def _shares(fractions: Mapping[str, float] | None, by: str, folds: int | None, gap: int) -> dict[str, float]:
+def _check_options(
+    by: str, gap: int, pattern: str | None, stratify: Sequence[str], lists: Mapping[str, object] | None
+) -> None:
+    """Refuse options that have no effect with ``by``."""
     if by not in BY:
-        raise DataError(f"by='{by}' is unknown. Use by=group, by=image or by=time.")
+        raise DataError(f"by='{by}' is unknown. Use by={', by='.join(BY[:-1])} or by={BY[-1]}.")
     if gap < 0 or (gap and by != "time"):
         raise DataError(f"gap={gap} with by={by}: a gap is 0 or more frames between blocks of by=time. Set gap=0.")
+    if pattern is not None and by not in GROUPED:
+        raise DataError(f"pattern='{pattern}' with by={by}: it names groups. Use by=group, or leave it out.")
+    if stratify and by in ("time", "lists"):
+        raise DataError(f"stratify={list(stratify)} with by={by}: these parts are given. Leave it out.")
+    if (by == "lists") != bool(lists):
+        raise DataError(f"by={by} with lists={lists}: by=lists and lists belong together. Give both, or neither.")
+
+
+def _shares(fractions: Mapping[str, float] | None, folds: int | None) -> dict[str, float]:
     if folds is not None:
         if folds < 2:
             raise DataError(f"folds={folds}: expected 2 or more. Leave folds out for a split by fractions.")
@@ -193,72 +176,6 @@ def _assigned(units: list[list[int]], shares: Mapping[str, float]) -> dict[str, 
         lacking = max(eligible, key=lambda name: shares[name] * total - len(parts[name]))
         parts[lacking].extend(unit)
     return parts
-
-
-def _joined(keys: list[str], copies: list[list[int]]) -> dict[str, list[int]]:
-    """Image indices of each unit that must stay together: images of one key, and keys that share a copied image."""
-    parent = {key: key for key in keys}
-
-    def root(key: str) -> str:
-        while parent[key] != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
-
-    for same in copies:
-        for i in same[1:]:
-            a, b = sorted((root(keys[same[0]]), root(keys[i])))
-            parent[b] = a
-    units: dict[str, list[int]] = defaultdict(list)
-    for i, key in enumerate(keys):
-        units[root(key)].append(i)
-    return dict(units)
-
-
-def _copies(labels: Labels) -> list[list[int]]:
-    """Images with identical content: identical files, or identical pixels where images are not files.
-
-    Of files, only those of equal length and equal beginning are read completely.
-    """
-    files = [labels.path(i) for i in range(len(labels))]
-
-    def of_files(test: Callable[[Path], object]) -> Callable[[int], object]:
-        return lambda i: None if (path := files[i]) is None else test(path)
-
-    def pixels(i: int) -> object:
-        return None if files[i] is not None else hashlib.sha256(labels.read(i).tobytes()).digest()
-
-    sets = [list(range(len(labels)))]
-    with ThreadPoolExecutor() as pool:
-        for test in (of_files(_length), of_files(_beginning), of_files(_whole), pixels):
-            rows = [i for same in sets for i in same]
-            values = dict(zip(rows, pool.map(test, rows), strict=True))
-            sets = [same for group in sets for same in _equal(group, values)]
-    return sets
-
-
-def _equal(rows: list[int], values: Mapping[int, object]) -> Iterator[list[int]]:
-    found: dict[object, list[int]] = defaultdict(list)
-    for i in rows:
-        found[values[i]].append(i)
-    return (same for same in found.values() if len(same) > 1)
-
-
-def _length(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{path}: no such image, so it cannot be split ({error.strerror}). Fetch it again.") from error
-
-
-def _beginning(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return hashlib.sha256(stream.read(65536)).digest()
-
-
-def _whole(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def _frames(name: str) -> list[tuple[int, str]]:
@@ -305,94 +222,3 @@ def _cut_by_time(
     if empty:
         raise DataError(f"{labels.source}: every frame of part '{empty[0]}' is a copy of another part's. Use by=image.")
     return {name: sorted(str(labels.names[i]) for i in rows) for name, rows in parts.items()}
-
-
-def write_manifest(
-    path: str | Path,
-    labels: Labels,
-    parts: Mapping[str, list[str]],
-    fractions: Mapping[str, float] | None,
-    by: str,
-    seed: int,
-    folds: int | None = None,
-    gap: int = 0,
-) -> Manifest:
-    """Write the parts of ``make_split`` with their parameters.
-
-    Raises:
-        DataError: the parts overlap, are empty, or do not cover the dataset.
-    """
-    path = Path(path)
-    covered = {f for files in parts.values() for f in files}
-    dropped = sorted(str(f) for f in labels.names if str(f) not in covered) if by == "time" else []
-    shares = {} if folds else {str(k): float(v) for k, v in (fractions or {}).items()}
-    content = {name: sorted(files) for name, files in parts.items()}
-    manifest = Manifest(path.stem, by, seed, shares, folds, gap, content, dropped)
-    _check(manifest, path, labels)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing_text(path) as stream:
-            stream.write(json.dumps({**asdict(manifest), "sha256": manifest.sha256()}, indent=1) + "\n")
-    except OSError as error:
-        raise DataError(f"{path}: the split cannot be written ({error}). Name another manifest file.") from error
-    return manifest
-
-
-def read_manifest(path: str | Path, labels: Labels) -> Manifest:
-    """Read a manifest and check it against the dataset.
-
-    Raises:
-        DataError: it is missing, not a manifest, edited by hand, or does not fit the images of ``labels``.
-    """
-    path = Path(path)
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-        stated = content.pop("sha256")
-        manifest = Manifest(**content)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such split manifest. Make it with split(), or check the path.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path}: not a split manifest ({error}). Delete it to have it made again.") from error
-    if manifest.sha256() != stated:
-        raise DataError(
-            f"{path}: its content does not match its sha256, so it was edited by hand. Restore it, or delete it to "
-            "have it made again; scores on another split cannot be compared."
-        )
-    _check(manifest, path, labels)
-    return manifest
-
-
-def _check(manifest: Manifest, path: Path, labels: Labels) -> None:
-    known = {str(f): str(g) for f, g in zip(labels.names, labels.group, strict=True)}
-    part_of: dict[str, str] = {}
-    for name, files in (*manifest.parts.items(), ("dropped", manifest.dropped)):
-        if not files and name != "dropped":
-            raise DataError(f"{path}: part '{name}' is empty. Use other fractions, or by=image.")
-        unknown = [f for f in files if f not in known]
-        if unknown:
-            raise DataError(
-                f"{path}: part '{name}' has files that are not in the dataset {labels.source}: {some(unknown)}. "
-                "Use the manifest of this dataset, or delete it to have it made again."
-            )
-        twice = [f for f in files if f in part_of]
-        if twice:
-            raise DataError(
-                f"{path}: files are in two parts: {some(twice)}. Delete the manifest to have it made again."
-            )
-        part_of.update(dict.fromkeys(files, name))
-    missing = [f for f in known if f not in part_of]
-    if missing:
-        raise DataError(
-            f"{path}: {len(missing)} images of the dataset are in no part: {some(missing)}. Images were added since it "
-            "was made: take them out of the dataset, or name another manifest file to have a new split made."
-        )
-    if manifest.by == "group":
-        sides: dict[str, set[str]] = defaultdict(set)
-        for f, name in part_of.items():
-            sides[known[f]].add(name)
-        divided = [g for g, names in sides.items() if len(names) > 1]
-        if divided:
-            raise DataError(
-                f"{path}: groups are in several parts: {some(divided)}. The dataset's groups changed since it was made: "
-                "name another manifest file to have a new split made."
-            )

@@ -288,6 +288,8 @@ def _card(
         **{key: NOT_STATED for key in SOURCES},
         "boxes": made.get("boxes", NOT_STATED),
         "flip_test": made.get("flip_test", NOT_STATED),
+        # only predictions of an exported file state it
+        **{key: made[key] for key in ("backend", "precision") if key in made},
         **rules,
         **sources,
         "n_images": images,

@@ -69,8 +69,12 @@ class PoseModel(Model):
         Args:
             images: (B, 3, H, W) RGB from 0 to 255, uint8 or float.
         """
+        return self.neck(self.backbone(self.normalised(images)))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """The input of the backbone: scaled to [0, 1], minus the mean, over the standard deviation."""
         scaled = images.to(torch.float32, memory_format=self.layout) / 255
-        return self.neck(self.backbone((scaled - self.mean) / self.std))
+        return (scaled - self.mean) / self.std
 
     @property
     def without_flip(self) -> list[str]:
@@ -127,6 +131,15 @@ def predicting(model: nn.Module) -> Iterator[None]:
 
 def _to_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def leaves(outputs: Any) -> list[Tensor]:
+    """The tensors of outputs of any structure, in order."""
+    if isinstance(outputs, dict):
+        outputs = list(outputs.values())
+    if isinstance(outputs, list | tuple):
+        return [leaf for part in outputs for leaf in leaves(part)]
+    return [outputs] if isinstance(outputs, Tensor) else []
 
 
 def map_tensors(function: Callable[..., Any], *outputs: Any) -> Any:

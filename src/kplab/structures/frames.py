@@ -21,6 +21,7 @@ class Frame:
         time: seconds since the first frame of the source.
         poses: source pixels, continuous.
         image: (H, W, 3) uint8 RGB; None where the stream does not keep it.
+        size: (width, height) of the image, pixels; None where it is unknown.
     """
 
     index: int
@@ -28,6 +29,7 @@ class Frame:
     time: float
     poses: Poses
     image: np.ndarray | None = None
+    size: tuple[int, int] | None = None
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from kplab.errors import DataError
 from kplab.ops import affine
+from kplab.runs.files import replacing_text
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 
@@ -48,7 +49,7 @@ class Predictions:
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = [row for image_id in sorted(self.poses) for row in result_rows(image_id, self.poses[image_id])]
         path.write_text(json.dumps(rows))
-        write_card(path, self.card, self.skeleton, {i: self.files.get(i, "") for i in self.poses})
+        write_card(path, self.card, self.skeleton, ((i, self.files.get(i, "")) for i in sorted(self.poses)))
         return path
 
     @classmethod
@@ -120,13 +121,20 @@ def result_rows(image_id: int, poses: Poses) -> list[dict[str, Any]]:
     return rows
 
 
-def write_card(path: Path, card: Mapping[str, Any], skeleton: Skeleton, files: Mapping[int, str]) -> None:
-    """Write the card of a results file beside it.
+def write_card(
+    path: Path,
+    card: Mapping[str, Any],
+    skeleton: Skeleton,
+    files: Iterable[tuple[int, str]],
+    times: Iterable[tuple[int, float]] = (),
+) -> None:
+    """Write the card of a results file beside it, without all names in memory.
 
     Args:
         path: the results file, complete.
         card: how the predictions were made.
-        files: image id to file name, of every image that was predicted.
+        files: image id and file name of every image that was predicted, in the order of ids.
+        times: image id and time of every frame of a video, seconds, in the same order; empty for images.
     """
     content = {
         **card,
@@ -134,9 +142,19 @@ def write_card(path: Path, card: Mapping[str, Any], skeleton: Skeleton, files: M
         "keypoints": list(skeleton.keypoints),
         "pixel_convention": PIXEL_CONVENTION,
         "sha256": file_hash(path),
-        "images": {str(i): files[i] for i in sorted(files)},
     }
-    card_path(path).write_text(json.dumps(content, indent=1))
+    with replacing_text(card_path(path)) as file:
+        file.write(json.dumps(content, indent=1).removesuffix("\n}"))
+        for name, entries in (("images", files), ("times", times)):
+            separator = f',\n "{name}": {{\n'
+            for image_id, value in entries:
+                file.write(f'{separator}  "{image_id}": {json.dumps(value)}')
+                separator = ",\n"
+            if separator == ",\n":
+                file.write("\n }")
+            elif name == "images":
+                file.write(',\n "images": {}')
+        file.write("\n}")
 
 
 def _json(path: Path, kind: type, what: str) -> Any:

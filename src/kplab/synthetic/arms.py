@@ -5,15 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from kplab.synthetic.engine import Body
-from kplab.synthetic.figure import Figure, Subject, turn, view
+from kplab.synthetic.figure import ANY, Figure, Pose, Subject, turn, view
 from kplab.synthetic.paint import Paint, any_colour, blotches, hsv, stripes
 
 KEYPOINTS = ("base", "shoulder", "elbow", "wrist", "fixed_tip", "moving_tip")
 EDGES = ((0, 1), (1, 2), (2, 3), (3, 4), (3, 5))
 
 
-def build(rng: np.random.Generator) -> Body:
-    """One robot arm on its base. The gripper has a wide fixed jaw and a thin jaw on a hinge."""
+def build(rng: np.random.Generator, pose: Pose = ANY) -> Body:
+    """One robot arm on its base. The gripper has a wide fixed jaw and a thin jaw on a hinge.
+
+    Args:
+        rng: random numbers.
+        pose: replaces drawn angles: view (yaw, pitch, roll), joints (turret, shoulder, elbow, wrist, grip, jaw). Turret and
+            grip turn about the link, shoulder, elbow and wrist about the turret's x axis, and the jaw about its hinge.
+    """
+    joints = pose.get("joints", {})
     fig = Figure(KEYPOINTS)
     shell = hsv(float(rng.choice([0.07, 0.13, 0.6, 0.0, 0.35])), rng.uniform(0.6, 0.95), rng.uniform(0.5, 0.95))
     if rng.random() < 0.45:
@@ -22,20 +29,20 @@ def build(rng: np.random.Generator) -> Body:
     second = Paint(any_colour(rng), gloss=0.3) if rng.random() < 0.5 else worn
     steel = Paint(np.full(3, rng.uniform(0.1, 0.6)), grain=0.05, gloss=0.7)
     hazard = Paint(shell, np.full(3, 0.08), stripes(np.array([0.0, 1.0, 0.0]), rng.uniform(0.05, 0.12)), gloss=0.3)
-    root = view(rng, rng.uniform(-180, 180), rng.uniform(-5, 50), 10, 0.12)
+    root = view(rng, rng.uniform(-180, 180), rng.uniform(-5, 50), 10, 0.12, pose)
     thick = rng.uniform(0.8, 1.25)
     boxy = rng.random() < 0.5
 
     foot = rng.uniform(0.2, 0.3)
-    turret = root @ turn(y=rng.uniform(-180, 180))
+    turret = root @ turn(y=joints.get("turret", rng.uniform(-180, 180)))
     base = np.zeros(3)
     fig.box(base - root[:, 1] * 0.07, root, (foot, 0.06, foot * rng.uniform(0.8, 1.3)), steel)
     shoulder = base + root[:, 1] * rng.uniform(0.22, 0.32)
     fig.link(base, shoulder, (0.15 * thick, 0.11 * thick), turret, worn)
     fig.mark("base", base, 0.24 * thick)
-    upper = turret @ turn(x=180 + rng.uniform(-60, 60))
-    fore = upper @ turn(x=rng.choice([-1.0, 1.0]) * rng.uniform(15, 135))
-    hand = fore @ turn(x=rng.uniform(-80, 80))
+    upper = turret @ turn(x=180 + joints.get("shoulder", rng.uniform(-60, 60)))
+    fore = upper @ turn(x=joints.get("elbow", rng.choice([-1.0, 1.0]) * rng.uniform(15, 135)))
+    hand = fore @ turn(x=joints.get("wrist", rng.uniform(-80, 80)))
     lengths = rng.uniform(0.4, 0.65, 2)
     elbow = _link(fig, shoulder, upper, lengths[0], 0.085 * thick, worn, boxy)
     wrist = _link(fig, elbow, fore, lengths[1], 0.068 * thick, hazard if rng.random() < 0.25 else second, boxy)
@@ -45,7 +52,8 @@ def build(rng: np.random.Generator) -> Body:
         across = frame[:, 0] * radius * thick * 1.15
         fig.link(at - across, at + across, (radius * thick * 0.95,) * 2, frame, steel)
         fig.mark(name, at, radius * thick * 2.6)
-    _gripper(rng, fig, wrist, hand @ turn(y=rng.uniform(-180, 180)), thick, worn, steel)
+    grip = hand @ turn(y=joints.get("grip", rng.uniform(-180, 180)))
+    _gripper(rng, fig, wrist, grip, thick, worn, steel, joints.get("jaw"))
     return fig.body()
 
 
@@ -69,6 +77,7 @@ def _gripper(
     thick: float,
     shell: Paint,
     steel: Paint,
+    opening: float | None,
 ) -> None:
     """Add the gripper: its body, the fixed jaw on +x, and the moving jaw with its motor on -x."""
     length = rng.uniform(0.2, 0.3)
@@ -83,7 +92,8 @@ def _gripper(
     hinge = block + frame @ np.array([-0.085 * thick, -0.02, 0])
     across = 0.07 * thick * frame[:, 2]
     fig.link(hinge - across, hinge + across, (0.045 * thick,) * 2, frame, steel)
-    swung = frame @ turn(z=rng.uniform(-55, 8))
+    drawn = rng.uniform(-55, 8)
+    swung = frame @ turn(z=drawn if opening is None else opening)
     moving = fig.limb(hinge, swung, length, (0.026, 0.016), steel)
     fig.mark("moving_tip", moving, 0.05)
 

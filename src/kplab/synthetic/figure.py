@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
 from kplab.synthetic.engine import Body, Box, Cone, Ellipsoid, Solid
 from kplab.synthetic.paint import Paint
+
+Pose = Mapping[str, Mapping[str, float]]
+"""Part to its angles by name, degrees: what ``build`` of a subject takes in place of angles that it would draw."""
+
+ANY: Pose = MappingProxyType({})
+"""All angles are drawn."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +26,14 @@ class Subject:
         name: as in ``generate``.
         keypoints: names, in the order of the arrays.
         edges: 0-based pairs.
-        build: makes one individual in a random pose and orientation.
+        build: makes one individual in a random pose and orientation. People, faces and arms take a ``Pose`` as well.
         distance: (low, high) distance of the camera, in lengths of the body.
     """
 
     name: str
     keypoints: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
-    build: Callable[[np.random.Generator], Body]
+    build: Callable[..., Body]
     distance: tuple[float, float]
 
 
@@ -42,10 +49,14 @@ def turn(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> np.ndarray:
     )
 
 
-def view(rng: np.random.Generator, yaw: float, pitch: float, tilt: float, roll: float) -> np.ndarray:
-    """(3, 3) orientation of a subject to the camera: rotated by yaw, seen from ``pitch`` above, upright or rolled."""
+def view(rng: np.random.Generator, yaw: float, pitch: float, tilt: float, roll: float, pose: Pose = ANY) -> np.ndarray:
+    """(3, 3) orientation of a subject to the camera: rotated by yaw, seen from ``pitch`` above, upright or rolled.
+
+    The part "view" of a pose replaces yaw, pitch and roll.
+    """
     lean = rng.uniform(-180, 180) if rng.random() < roll else rng.normal(0, tilt)
-    return turn(z=lean) @ turn(x=pitch) @ turn(y=yaw)
+    angle = {"yaw": yaw, "pitch": pitch, "roll": lean, **pose.get("view", {})}
+    return turn(z=angle["roll"]) @ turn(x=angle["pitch"]) @ turn(y=angle["yaw"])
 
 
 class Figure:

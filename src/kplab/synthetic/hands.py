@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 
+from kplab.errors import ConfigError
 from kplab.synthetic.engine import Body
 from kplab.synthetic.figure import Figure, Subject, turn, view
 from kplab.synthetic.paint import SKINS, Paint, between, beyond, cloth
@@ -19,23 +23,28 @@ _BONES = {
     "ring": ((-0.12, -0.95), (0.48, 0.30, 0.24), 0.102),
     "little": ((-0.31, -0.83), (0.37, 0.21, 0.20), 0.088),
 }
-# how far each finger is bent, 0 straight to 1 in the fist: thumb, index, middle, ring, little
-_GESTURES = (
-    (0.1, 0.05, 0.05, 0.05, 0.05),
-    (0.8, 1.0, 1.0, 1.0, 1.0),
-    (0.7, 0.05, 0.95, 1.0, 1.0),
-    (0.8, 0.05, 0.05, 0.95, 1.0),
-    (0.0, 1.0, 1.0, 1.0, 1.0),
-    (0.6, 0.6, 0.1, 0.1, 0.1),
-    (0.3, 0.3, 0.35, 0.4, 0.4),
-    (0.5, 0.55, 0.55, 0.55, 0.55),
-    (0.0, 0.05, 0.95, 0.95, 0.05),
-    (0.8, 0.05, 0.05, 0.05, 0.05),
-)
+GESTURES = {
+    "open": (0.1, 0.05, 0.05, 0.05, 0.05),
+    "fist": (0.8, 1.0, 1.0, 1.0, 1.0),
+    "point": (0.7, 0.05, 0.95, 1.0, 1.0),
+    "two": (0.8, 0.05, 0.05, 0.95, 1.0),
+    "thumb": (0.0, 1.0, 1.0, 1.0, 1.0),
+    "ring": (0.6, 0.6, 0.1, 0.1, 0.1),
+    "relaxed": (0.3, 0.3, 0.35, 0.4, 0.4),
+    "half closed": (0.5, 0.55, 0.55, 0.55, 0.55),
+    "horns": (0.0, 0.05, 0.95, 0.95, 0.05),
+    "four": (0.8, 0.05, 0.05, 0.05, 0.05),
+}
+"""How far each finger is bent, 0 straight to 1 in the fist: thumb, index, middle, ring, little."""
 
 
-def build(rng: np.random.Generator) -> Body:
-    """One hand with part of the forearm: fingers along -y and palm towards +z before rotation."""
+def build(rng: np.random.Generator, gesture: str | None = None) -> Body:
+    """One hand with part of the forearm: fingers along -y and palm towards +z before rotation.
+
+    Args:
+        gesture: of ``GESTURES``, to which each finger adds a deviation of 0.1 (standard deviation); None draws one of them,
+            or of a quarter of the hands each finger by itself.
+    """
     fig = Figure(KEYPOINTS)
     side = 1.0 if rng.random() < 0.5 else -1.0
     back = between(rng, SKINS)
@@ -43,8 +52,9 @@ def build(rng: np.random.Generator) -> Body:
     skin = Paint(back, palm, beyond(2, 0.02, soft=0.12), 0.05, 0.2, rng.uniform(0.05, 0.35))
     nail = Paint(np.clip(palm * 1.1 + 0.04, 0, 1) if rng.random() < 0.75 else rng.random(3), gloss=0.6)
     frame = view(rng, rng.uniform(-180, 180), rng.normal(0, 30), 60, 0.6)
-    bent = np.clip(np.array(_GESTURES[rng.integers(len(_GESTURES))]) + rng.normal(0, 0.1, 5), -0.08, 1.05)
-    if rng.random() < 0.25:
+    drawn = list(GESTURES)[rng.integers(len(GESTURES))]
+    bent = np.clip(np.array(GESTURES[gesture or drawn]) + rng.normal(0, 0.1, 5), -0.08, 1.05)
+    if rng.random() < 0.25 and gesture is None:
         bent = rng.uniform(0, 1, 5)
     spread = rng.uniform(-0.3, 1.3) * (1 - 0.7 * bent[1:].mean())
     stout, long = rng.uniform(0.85, 1.2), rng.uniform(0.88, 1.12)
@@ -96,3 +106,14 @@ def _finger(
 
 
 HAND = Subject("hand", KEYPOINTS, EDGES, build, (2.5, 8.0))
+
+
+def gesturing(gesture: str) -> Subject:
+    """Hands of one gesture, in any view; ``scene.render`` and ``scene.keypoints`` take the subject.
+
+    Raises:
+        ConfigError: the gesture is unknown.
+    """
+    if gesture not in GESTURES:
+        raise ConfigError(f"gesture '{gesture}' is unknown. Choose one of: {', '.join(GESTURES)}.")
+    return replace(HAND, build=partial(build, gesture=gesture))

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from kplab.synthetic.engine import Body
-from kplab.synthetic.figure import Figure, Subject, turn, view
+from kplab.synthetic.figure import ANY, Figure, Pose, Subject, turn, view
 from kplab.synthetic.paint import HAIRS, SKINS, Decal, Paint, any_colour, between, blotches, cloth
 
 LANDMARKS = tuple(f"point{i:02d}" for i in range(68))
@@ -236,14 +236,19 @@ def _hair(rng: np.random.Generator, fig: Figure, s: float, colour: np.ndarray) -
             fig.ball(s * np.array([0, 0.98, 0.75]), turn(x=8), (s * 0.85, s * 0.06, s * 0.85), hat)
 
 
-def build(rng: np.random.Generator) -> Body:
-    """One head on shoulders, from frontal to nearly profile."""
+def build(rng: np.random.Generator, pose: Pose = ANY) -> Body:
+    """One head on shoulders, from frontal to nearly profile.
+
+    Args:
+        rng: random numbers.
+        pose: replaces drawn angles: view (yaw, pitch, roll), which turns head and shoulders.
+    """
     skin_colour = between(rng, SKINS)
     skin = Paint(
         skin_colour, skin_colour * [0.95, 0.8, 0.78], blotches(0.6, 0.3, 0.4), 0.03, 0.25, rng.uniform(0.1, 0.4)
     )
     fig, points, _ = head(rng, 1.0, skin, 320)
-    frame = view(rng, rng.normal(0, 28), rng.normal(0, 12), 14, 0.06)
+    frame = view(rng, rng.normal(0, 28), rng.normal(0, 12), 14, 0.06, pose)
     out = Figure(LANDMARKS)
     out.add(fig, frame, np.zeros(3))
     trunk = frame @ turn(y=rng.normal(0, 12), x=rng.normal(0, 8))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kplab.synthetic.engine import Body
-from kplab.synthetic.figure import Figure, Subject, turn, view
+from kplab.synthetic.figure import ANY, Figure, Pose, Subject, turn, view
 from kplab.synthetic.heads import head
 from kplab.synthetic.paint import SKINS, Paint, any_colour, between, cloth
 
@@ -58,8 +58,14 @@ def _limb_frame(parent: np.ndarray, side: float, angle: dict[str, float]) -> np.
     return parent @ turn(z=side * angle["lift"]) @ turn(x=-angle["swing"]) @ turn(y=side * angle["roll"])
 
 
-def build(rng: np.random.Generator) -> Body:
-    """One person. Lengths are metres, before a common scale."""
+def build(rng: np.random.Generator, pose: Pose = ANY) -> Body:
+    """One person. Lengths are metres, before a common scale.
+
+    Args:
+        rng: random numbers.
+        pose: replaces drawn angles: view (yaw, pitch, roll), trunk (lean), left_arm, right_arm, left_leg, right_leg
+            (swing, lift, roll, bend). With lean the trunk is straight.
+    """
     fig = Figure(KEYPOINTS)
     child = rng.random() < 0.15
     stout = rng.uniform(0.85, 1.35)
@@ -70,11 +76,13 @@ def build(rng: np.random.Generator) -> Body:
     if rng.random() < 0.1:
         bottom = top
     yaw = rng.uniform(-60, 60) if rng.random() < 0.4 else rng.uniform(-180, 180)
-    root = view(rng, yaw, rng.normal(6, 14), 8, 0.08)
+    root = view(rng, yaw, rng.normal(6, 14), 8, 0.08, pose)
 
     crouch = rng.random() < 0.25
     trunk = root @ turn(x=rng.uniform(5, 50) if crouch else rng.normal(3, 7), z=rng.normal(0, 6))
     chest = trunk @ turn(x=rng.normal(4, 6), y=rng.normal(0, 14), z=rng.normal(0, 6))
+    if "trunk" in pose:
+        trunk = chest = root @ turn(x=pose["trunk"]["lean"])
     pelvis = np.zeros(3)
     waist = pelvis + trunk @ np.array([0, 0.17, 0])
     breast = waist + chest @ np.array([0, 0.2, 0])
@@ -92,14 +100,16 @@ def build(rng: np.random.Generator) -> Body:
     sleeve = float(rng.choice([0.0, 0.45, 1.4, 1.95], p=[0.1, 0.35, 0.2, 0.35]))
     for side, name, ranges in zip((1.0, -1.0), ("left", "right"), _pick(rng, ARMS), strict=True):
         at = breast + chest @ np.array([side * shoulder, 0.1, 0])
-        _arm(fig, name, side, at, chest, _draw(rng, ranges), limb, stout, sleeve, (skin, top), rng.uniform(-30, 30))
+        angle = {**_draw(rng, ranges), **pose.get(f"{name}_arm", {})}
+        _arm(fig, name, side, at, chest, angle, limb, stout, sleeve, (skin, top), rng.uniform(-30, 30))
     cut = float(rng.choice([0.35, 0.9, 1.95], p=[0.15, 0.25, 0.6]))
     skirt = rng.random() < 0.12
     shoes = Paint(any_colour(rng), gloss=0.3) if rng.random() < 0.9 else skin
     legs = _pick(rng, LEGS)
     for side, name, ranges in zip((1.0, -1.0), ("left", "right"), legs, strict=True):
         at = pelvis + trunk @ np.array([side * 0.095, -0.02, 0])
-        _leg(fig, name, side, at, trunk, _draw(rng, ranges), limb, stout, cut, (skin, bottom, shoes))
+        angle = {**_draw(rng, ranges), **pose.get(f"{name}_leg", {})}
+        _leg(fig, name, side, at, trunk, angle, limb, stout, cut, (skin, bottom, shoes))
     if skirt:
         middle = (fig.points["left_knee"] + fig.points["right_knee"]) / 2
         end = pelvis + (middle - pelvis) * rng.uniform(0.5, 0.95)

@@ -41,8 +41,25 @@ def find_subject(name: str) -> Subject:
     return SUBJECTS[name]
 
 
+def keypoints(subject: str | Subject, rng: np.random.Generator, size: tuple[int, int] = (256, 256)) -> np.ndarray:
+    """True keypoints of one subject as ``render`` places it, without drawing it.
+
+    Args:
+        subject: one of ``subjects()``, or a description.
+        rng: random numbers.
+        size: (width, height) of the image, pixels.
+
+    Returns:
+        (K, 2) continuous pixels; hidden keypoints are included, and some may lie outside of the image.
+    """
+    what = subject if isinstance(subject, Subject) else find_subject(subject)
+    ((body, camera),), _ = _place(rng, what, (size[0] * SUPER, size[1] * SUPER), 1, True)
+    found: np.ndarray = camera.screen(body.keypoints)[:, :2] / SUPER
+    return found
+
+
 def render(
-    subject: str,
+    subject: str | Subject,
     rng: np.random.Generator,
     size: tuple[int, int] = (256, 256),
     max_subjects: int = 3,
@@ -51,7 +68,7 @@ def render(
     """Render one image with 1 to ``max_subjects`` subjects.
 
     Args:
-        subject: one of ``subjects()``.
+        subject: one of ``subjects()``, or a description.
         rng: random numbers; the same state gives the same image.
         size: (width, height), pixels.
         max_subjects: largest number of subjects; 1 gives exactly one.
@@ -64,7 +81,7 @@ def render(
     Raises:
         ConfigError: the subject is unknown, or the size or the number of subjects is invalid.
     """
-    what = find_subject(subject)
+    what = subject if isinstance(subject, Subject) else find_subject(subject)
     if max_subjects < 1 or min(size) < 32:
         raise ConfigError(
             "synthetic images need max_subjects >= 1 and sides of 32 pixels or more, but got "

@@ -23,6 +23,7 @@ class Options:
     predictions: str | None = None
     split: str | None = None
     regions: str | None = None
+    backend: str = "torch"
     dataset: dict[str, Any] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     pictures: int = 0
@@ -42,18 +43,20 @@ def main(args: list[str]) -> None:
     config = compose("evaluate", args)
     settings = {key: value for key, value in configs.plain(config.settings).items() if value is not None}
     # keys of the other form of the command would be ignored silently
-    beside = ("predictions", "out") if config.run is not None else ("regions", "pictures")
-    ignored = [key for key in beside if config[key]]
+    beside = ("predictions", "out") if config.run is not None else ("regions", "pictures", "backend")
+    ignored = [key for key in beside if config[key] and config[key] != "torch"]
     if ignored:
         way = "run=RUN" if config.run is not None else "predictions=FILE"
         raise ConfigError(f"{ignored[0]}=… has no meaning with {way}. Leave it out.")
+    if config.pictures and config.backend != "torch":
+        raise ConfigError("pictures=… shows the predictions of backend=torch. Leave one of them out.")
     if config.run is not None:
         run = Run.find(config.run, Path(config.runs_dir))
         own = load_config(run)
         dataset = config.dataset or own.dataset
         splits = [config.split] if config.split else list(own.test_on)
         for split in splits:
-            evaluate_run(run, split, dataset=dataset, settings=settings, regions=config.regions)
+            evaluate_run(run, split, dataset=dataset, settings=settings, regions=config.regions, backend=config.backend)
             if config.pictures:
                 for path in see_predictions(run, split, run.folder / "pictures", config.pictures, dataset):
                     print(printable(f"pictures: {path}"))

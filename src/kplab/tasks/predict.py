@@ -1,17 +1,23 @@
-"""``kplab predict``: find keypoints in new images, or in a split of a dataset."""
+"""``kplab predict``: find keypoints in new images and videos, or in a split of a dataset."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
 from kplab.errors import ConfigError, printable
 from kplab.tasks import compose
 
-EXAMPLE = "kplab predict run=latest images=photos/"
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from kplab.runs.run import Run
+
+EXAMPLE = "kplab predict run=latest source=clip.mp4"
 
 
 @dataclass
@@ -19,7 +25,7 @@ class Options:
     """Keys of ``kplab predict``."""
 
     run: str = MISSING
-    images: str | None = None
+    source: Any = None
     split: str | None = None
     regions: str | None = None
     dataset: dict[str, Any] | None = None
@@ -27,41 +33,88 @@ class Options:
     flip_test: bool | None = None
     batch_size: int = 32
     device: str = "auto"
-    overlays: int = 50
+    backend: str = "torch"
     out: str | None = None
     runs_dir: str = MISSING
+    watch: Any = False
+    every: int = 1
+    start: Any = None
+    end: Any = None
+    rate: float = 25
+    tracker: dict[str, Any] | None = None
+    fill: dict[str, Any] | None = None
+    smooth: dict[str, Any] | None = None
+    min_score: float = 0.0
+    write: list[str] = field(default_factory=lambda: ["csv"])
+    draw: str = "auto"
+    overlays: int = 50
+    sheet: int = 12
+    colour: str = "auto"
+    trails: int = 0
+    captions: list[str] = field(default_factory=lambda: ["track", "score"])
+    min_keypoint_score: float = 0.0
+    quality: int = 23
 
 
-def main(args: list[str]) -> None:
-    """Predict new images, or a split of a dataset."""
+def main(args: list[str]) -> int:
+    """Predict a source, or a split of a dataset; returns 1 where a source ended early."""
     from kplab.runs.run import Run
-    from kplab.tasks.inference.predict import predict_images, predict_split
-    from kplab.tasks.wiring.datasets import read_split
 
     config = compose("predict", args)
     run = Run.find(config.run, Path(config.runs_dir))
-    options = {
-        "checkpoint": config.checkpoint,
-        "flip_test": config.flip_test,
-        "batch_size": config.batch_size,
-        "device": config.device,
-    }
-    if (config.images is None) == (config.split is None):
-        raise ConfigError("kplab predict wants either images=DIR_OR_GLOB or split=NAME, and not both.")
+    if (config.source is None) == (config.split is None):
+        raise ConfigError("kplab predict wants either source=DIR_OR_FILE or split=NAME, and not both.")
     if config.batch_size < 1:
         raise ConfigError(f"batch_size is {config.batch_size}, but must be at least 1.")
-    if config.split is not None:
-        if config.out:
-            raise ConfigError("out=DIR is for new images; predictions of a split lie inside the run. Leave it out.")
-        labels = read_split(config.dataset, config.split) if config.dataset else None
-        path = predict_split(
-            run, config.split, labels=labels, dataset=config.dataset, regions=config.regions, **options
-        )
-        print(printable(f"predictions: {path}"))
-        return
+    options = {key: config[key] for key in ("checkpoint", "flip_test", "batch_size", "device", "backend")}
+    return _split(run, config, options) if config.source is None else _source(run, config, options)
+
+
+def _split(run: Run, config: DictConfig, options: dict[str, Any]) -> int:
+    from kplab.tasks.inference.predict import predict_split
+    from kplab.tasks.wiring.datasets import read_split
+
+    if config.out:
+        raise ConfigError("out=DIR is for new images; predictions of a split lie inside the run. Leave it out.")
+    labels = read_split(config.dataset, config.split) if config.dataset else None
+    path = predict_split(run, config.split, labels=labels, dataset=config.dataset, regions=config.regions, **options)
+    print(printable(f"predictions: {path}"))
+    return 0
+
+
+def _source(run: Run, config: DictConfig, options: dict[str, Any]) -> int:
+    from omegaconf import OmegaConf
+
+    from kplab.data.sources.frames import Selection
+    from kplab.tasks.inference.predict_source import predict_source
+    from kplab.tasks.inference.tracking.stages import configured_stages
+    from kplab.tasks.inference.writers.pictures import Drawing
+
     if config.dataset or config.regions:
         ignored = "dataset" if config.dataset else "regions"
         raise ConfigError(f"{ignored}=… is for split=NAME; new images have no labels and no boxes. Leave it out.")
-    out = Path(config.out) if config.out else None
-    path = predict_images(run, config.images, out, overlays=config.overlays, **options)
-    print(printable(f"predictions: {path}"))
+    source = [str(s) for s in config.source] if OmegaConf.is_list(config.source) else str(config.source)
+    drawing = Drawing(
+        config.draw, config.overlays, config.sheet, config.colour, config.trails, tuple(config.captions),
+        config.min_keypoint_score, config.quality,
+    )  # fmt: skip
+    found = predict_source(
+        run,
+        source,
+        Path(config.out) if config.out else None,
+        selection=Selection(config.every, config.start, config.end),
+        watch=config.watch,
+        rate=config.rate,
+        min_score=config.min_score,
+        write=list(config.write),
+        drawing=drawing,
+        stages=configured_stages(config),
+        **options,
+    )
+    for result in found:
+        print(printable(f"predictions: {result.path}"))
+    early = [result for result in found if result.fault]
+    for result in early:
+        kept = f"The results of the {result.frames} frames before are complete: {result.path.parent}"
+        print(printable(f"kplab predict: {result.fault}\n{kept}"), file=sys.stderr)
+    return 1 if early else 0

@@ -64,7 +64,8 @@ def draw(
         skeleton: names, sides and edges of the keypoints.
         scale: output pixels per image pixel; small views are easier to read enlarged.
         min_score: minimum score of the keypoints that are drawn; limbs need both ends.
-        colour: "sides" (left, right, middle), "instances" (one colour each), or one RGB triple.
+        colour: "sides" (left, right, middle), "instances" (one colour each), "tracks" (one colour each, the same in all
+            frames; grey without a track), or one RGB triple.
         mark: radius of a keypoint, output pixels; None chooses it by the size of the image.
         boxes: whether boxes are drawn too.
 
@@ -256,9 +257,16 @@ def _colours(poses: Poses, skeleton: Skeleton, colour: str | RGB) -> list[list[R
         return [[of_side[s] for s in sides(skeleton)]] * len(poses)
     if colour == "instances":
         return [[look.rgb(c)] * len(skeleton) for c in look.colours(len(poses))]
+    if colour == "tracks":
+        return [[track_colour(track)] * len(skeleton) for track in poses.track.tolist()]
     if isinstance(colour, str):
-        raise ValueError(f"colour is '{colour}'. Use 'sides', 'instances' or an RGB triple.")
+        raise ValueError(f"colour is '{colour}'. Use 'sides', 'instances', 'tracks' or an RGB triple.")
     return [[colour] * len(skeleton)] * len(poses)
+
+
+def track_colour(track: int) -> RGB:
+    """The colour of a track, the same in all frames; grey without one."""
+    return look.rgb(look.SERIES[track % len(look.SERIES)]) if track >= 0 else (150, 150, 150)
 
 
 def _limbs(
@@ -275,13 +283,23 @@ def _limbs(
         for a, b in skeleton.edges
         if shown[i, a] and shown[i, b]
     ]
+    if not limbs:
+        return
+    # only the part of the picture that shows limbs is copied and blended
+    ends = np.clip([point for start, end, _, _ in limbs for point in (start, end)], -_FAR, _FAR)
+    margin = max(width for *_, width in limbs) + 4
+    x0, y0 = np.maximum(np.floor(ends.min(0)) - margin, 0).astype(int)
+    x1, y1 = np.minimum(np.ceil(ends.max(0)) + margin, [canvas.shape[1], canvas.shape[0]]).astype(int)
+    if x0 >= x1 or y0 >= y1:
+        return
+    part, corner = canvas[y0:y1, x0:x1], np.array([x0, y0])
     # a half-transparent dark outline keeps limbs visible on any background
-    shade = canvas.copy()
+    shade = part.copy()
     for start, end, _, width in limbs:
-        _line(shade, start, end, CASING, width + 2)
-    cv2.addWeighted(shade, 0.5, canvas, 0.5, 0, dst=canvas)
+        _line(shade, start - corner, end - corner, CASING, width + 2)
+    part[:] = cv2.addWeighted(shade, 0.5, part, 0.5, 0)
     for start, end, colour, width in limbs:
-        _line(canvas, start, end, colour, width)
+        _line(part, start - corner, end - corner, colour, width)
 
 
 def _limb_colour(a: RGB, b: RGB) -> RGB:

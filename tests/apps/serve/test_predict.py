@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 
 from kplab.runs.run import Run
 from kplab.tasks.inference.loading import LoadedRun
-from kplab.tasks.inference.predict import predict_images
+from kplab.tasks.inference.predict_source import predict_source
+from kplab.tasks.inference.writers.pictures import Drawing
 
 from .conftest import Centroids, Client, dots, encoded, points_of, served, until
 
@@ -130,7 +131,7 @@ def test_answers_are_those_of_kplab_predict(
     for i, size in enumerate([(90, 120), (200, 150)]):
         rough = rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)
         Image.fromarray(rough).resize(size).save(images / f"{i}.png")
-    predict_images(run, str(images), tmp_path / "out", batch_size=1, overlays=0)
+    predict_source(run, images, tmp_path / "out", batch_size=1, drawing=Drawing("none"))
     with (tmp_path / "out" / "keypoints.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len({(r["file"], r["instance"]) for r in rows}) >= 2

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,15 @@ class JobError(KplabError):
 
 
 class Worker:
-    """Calls the functions of ``jobs`` in another process; may be used from any thread."""
+    """Calls functions in another process; may be used from any thread.
 
-    def __init__(self, idle: float = IDLE) -> None:
-        self.idle = idle
+    Args:
+        idle: seconds without a job after which the process ends.
+        jobs: the module of the functions; its ``JOBS`` has them by name.
+    """
+
+    def __init__(self, idle: float = IDLE, jobs: str = "kplab.apps.dashboard.jobs") -> None:
+        self.idle, self.jobs = idle, jobs
         self.lock = threading.Lock()
         self.process: subprocess.Popen[str] | None = None
         self.used = 0.0
@@ -67,7 +73,7 @@ class Worker:
             "PYTHONPATH": os.pathsep.join([own, os.environ.get("PYTHONPATH", "")]),
             "MPLBACKEND": "Agg",
         }
-        command = [sys.executable, "-m", "kplab.apps.dashboard.worker"]
+        command = [sys.executable, "-m", "kplab.apps.dashboard.worker", self.jobs]
         # in a session of its own: Ctrl-C is for the server, which ends it
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, start_new_session=True
@@ -112,13 +118,13 @@ def main() -> None:
     """Answer each line of the standard input, a job as JSON, by a line of JSON."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not be taken for an answer
-    from kplab.apps.dashboard.jobs import JOBS
+    jobs = import_module(sys.argv[1]).JOBS
 
     for line in sys.stdin:
         asked = json.loads(line)
         answer: dict[str, Any]
         try:
-            answer = {"result": JOBS[asked["job"]](**asked["arguments"])}
+            answer = {"result": jobs[asked["job"]](**asked["arguments"])}
         except Exception as error:  # the process goes on with the next job
             if not isinstance(error, KplabError | OSError):
                 import traceback

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import shutil
 import xml.parsers.expat
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
 
@@ -193,6 +194,17 @@ def find_image(folder: Path, stem: str) -> str | None:
 def posix(name: str) -> str:
     """A file's path with the separators that kplab uses."""
     return PurePosixPath(name.replace("\\", "/")).as_posix()
+
+
+def below(root: Path, stored: str) -> str | None:
+    """The longest end of a stored path that is a file below a folder."""
+    parts = [part for part in PureWindowsPath(stored).parts if part not in ("..", ".", "/", "\\")]
+    for start in range(len(parts)):
+        name = "/".join(parts[start:])
+        with contextlib.suppress(OSError, ValueError):
+            if (root / name).is_file() and not leads_out(name):
+                return name
+    return None
 
 
 def copy_images(labels: Labels, folder: Path, names: Iterable[str]) -> None:

@@ -30,6 +30,8 @@ from kplab.structures.skeleton import Skeleton
 
 FORMAT = "coco"
 HOLDS = Holds(visibility=True, boxes=True, areas=True, crowds=True, bare=True, tracks=True, groups=True, precision=1e-9)
+#: ``write`` changes only what differs from the file that was read.
+UPDATES = True
 UNKNOWN_SIZE = 2**31
 
 
@@ -69,7 +71,7 @@ def names(path: Path, category: str | None = None, parts: Sequence[str] | None =
     """Keypoints and skeleton of the category; numbers where it names none and ``in_order`` is set."""
     if not path.is_file():
         raise DataError(f"{path}: no such annotation file. Check its path.")
-    file = _file(path.read_bytes(), path, parts)
+    file, _ = _file(path.read_bytes(), path, parts)
     if in_order and not any(c.keypoints for c in file.categories):
         return numbered(max((len(a.keypoints or ()) // 3 for a in file.annotations), default=0))
     return names_of(file.categories, path, category)
@@ -125,11 +127,12 @@ def read(
         raise DataError(f"{path}: keep_extras=true can't be used with renumber, parts or in_order. Leave it out.")
     data = path.read_bytes()
     with _no_collection():
-        read = _file(data, path, parts)
+        read, mended = _file(data, path, parts)
         if in_order and not any(c.keypoints for c in read.categories):
             for one in read.categories:
                 one.keypoints = list(skeleton.keypoints)
         labels = to_labels(read, path, root, skeleton, category, area, rename, group, allow_outside, renumber)
+    labels.notes += mended
     if keep_extras:
         labels.extras = _extras(_decode(data, path, dict[str, Any]), labels, category, area, rename, group)
     return labels
@@ -168,13 +171,33 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _file(data: bytes, path: Path, parts: Sequence[str] | None) -> File:
-    """The file, with the keypoints of the parts of COCO-WholeBody that are asked for."""
-    if parts is None:
-        return _decode(data, path, File)
+def _file(data: bytes, path: Path, parts: Sequence[str] | None) -> tuple[File, list[str]]:
+    """The file, with the keypoints of the parts of COCO-WholeBody that are asked for, and notes on what was mended."""
     from kplab.data.formats._coco_parts import WholeFile, joined
 
-    return joined(_decode(data, path, WholeFile), parts, path)
+    kind: type[Any] = File if parts is None else WholeFile
+    notes = []
+    try:
+        decoded = _decode(data, path, kind)
+    except DataError:
+        flat, count = _flattened(data)
+        if not count:
+            raise
+        decoded = _decode(flat, path, kind)
+        notes = [f"the keypoints of {count} annotations are lists of x, y, visibility: taken as one list each"]
+    return (decoded if parts is None else joined(decoded, parts, path)), notes
+
+
+def _flattened(data: bytes) -> tuple[bytes, int]:
+    """A document whose nested keypoints, as in mmpose's file of RHD, are flat lists; and the number of such annotations."""
+    try:
+        document = msgspec.json.decode(data, type=dict[str, Any])
+        listed = [a for a in document["annotations"] if a.get("keypoints") and isinstance(a["keypoints"][0], list)]
+        for one in listed:
+            one["keypoints"] = [value for triplet in one["keypoints"] for value in triplet]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError):
+        return data, 0
+    return msgspec.json.encode(document), len(listed)
 
 
 def _decode(data: bytes, path: Path, kind: type[Any]) -> Any:

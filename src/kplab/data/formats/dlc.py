@@ -31,6 +31,8 @@ from kplab.structures.skeleton import Skeleton
 
 FORMAT = "dlc"
 HOLDS = Holds(precision=1e-9)
+#: ``write`` changes only what differs from the file that was read.
+UPDATES = True
 UNIQUE = "single"
 """The individual that DeepLabCut gives bodyparts which occur once in an image, such as the corners of an arena."""
 

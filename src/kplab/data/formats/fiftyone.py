@@ -1,7 +1,7 @@
 """Export for FiftyOne: one JSON file that ``fiftyone.Dataset.from_json`` reads.
 
 Points and boxes are fractions of the image. Each subject is a ``Detection`` with its box, and a ``Keypoint`` with its points
-and their visibility; both have the same ``instance``, ``index`` of its track where it has one, and crowds are ``iscrowd``. A
+and their visibility; both have the number ``subject``, and ``index``, its track, where it has one. Crowds are ``iscrowd``. A
 point without a position is ``[NaN, NaN]``, as FiftyOne writes it, which is not strict JSON.
 
 Source: Voxel51, FiftyOne user guide, "Keypoints", "Storing keypoint skeletons".
@@ -20,6 +20,17 @@ from kplab.data.holds import Holds, instances_of
 from kplab.structures.labels import Labels
 
 HOLDS = Holds(visibility=True, boxes=True, areas=True, crowds=True, bare=True, tracks=True, groups=True, precision=1e-6)
+
+CORE = "fiftyone.core"
+#: The fields of a sample, by the names of FiftyOne's classes.
+FIELDS = {
+    "filepath": f"{CORE}.fields.StringField",
+    "tags": f"{CORE}.fields.ListField({CORE}.fields.StringField)",
+    "metadata": f"{CORE}.fields.EmbeddedDocumentField({CORE}.metadata.ImageMetadata)",
+    "group_name": f"{CORE}.fields.StringField",
+    "boxes": f"{CORE}.fields.EmbeddedDocumentField({CORE}.labels.Detections)",
+    "keypoints": f"{CORE}.fields.EmbeddedDocumentField({CORE}.labels.Keypoints)",
+}
 
 
 def write(labels: Labels, path: str | Path, copy: bool = False) -> Path:
@@ -50,13 +61,12 @@ def write(labels: Labels, path: str | Path, copy: bool = False) -> Path:
         for row in instances_of(labels, i):
             _add(sample, labels, row, np.array([width, height], dtype=np.float64))
         samples.append(sample)
-    fields = {"group_name": "StringField", "boxes": "Detections", "keypoints": "Keypoints"}
     content = {
         "name": skeleton.name,
         "media_type": "image",
         "skeletons": {"keypoints": _skeleton(labels)},
         "default_skeleton": _skeleton(labels),
-        "sample_fields": fields,
+        "sample_fields": FIELDS,
         "samples": samples,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +81,7 @@ def _skeleton(labels: Labels) -> dict[str, Any]:
 def _add(sample: dict[str, Any], labels: Labels, row: int, size: np.ndarray) -> None:
     """Add a subject to a sample."""
     p = labels.poses
-    common: dict[str, Any] = {"label": labels.skeleton.name, "tags": [], "instance_id": int(labels.instance_id[row])}
+    common: dict[str, Any] = {"label": labels.skeleton.name, "tags": [], "subject": int(labels.instance_id[row])}
     if p.track[row] >= 0:
         common["index"] = int(p.track[row])
     if np.isfinite(p.box[row]).all():

@@ -22,7 +22,7 @@ HOLDS = Holds(tracks=True, precision=1e-9)
 
 
 def write(labels: Labels, path: str | Path, fps: float = 0.0) -> Path:
-    """Write a netCDF file that ``xarray.open_dataset`` and ``movement.io.load_dataset`` read.
+    """Write a netCDF file that ``xarray.open_dataset`` reads as a dataset of movement.
 
     Args:
         labels: what to write, the images of one video in order.

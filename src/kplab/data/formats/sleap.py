@@ -9,7 +9,6 @@ Source: talmolab/sleap, ``sleap/io/format/hdf5.py``, formats 1.0 to 1.3 (later 1
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -17,18 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from kplab.data.formats._files import copy_images, image_sizes
+from kplab.data.formats._files import below, copy_images, image_sizes
 from kplab.data.formats._slp_file import PREDICTED, File, check, load
 from kplab.data.formats._slp_write import write_tables
 from kplab.data.holds import Holds
 from kplab.data.images import read_header
 from kplab.data.naming import Names
-from kplab.data.reading import labels_from, match_keypoints, some
-from kplab.data.sources.files import FileSource, leads_out
+from kplab.data.reading import boxes_around, labels_from, match_keypoints, some
+from kplab.data.sources.files import FileSource
 from kplab.data.video import frame_name, write_frames
 from kplab.errors import DataError
 from kplab.ops import affine
 from kplab.structures.labels import Extras, Labels
+from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 
 MIDPIXEL_SINCE = 1.1
@@ -126,7 +126,6 @@ def labels_of(
     image_of, rows = image_of[frame_of[shown]], rows[shown]
     ids, table = np.arange(1, len(rows) + 1), file.instances[rows]
     guessed = table["instance_type"] == PREDICTED
-    track = table["track"].astype(np.int64)
     labelled_frames = labels_from(
         skeleton,
         source,
@@ -139,7 +138,7 @@ def labels_of(
         ids,
         box_margin=box_margin,
         area_share=1.0,
-        track=np.where(track < len(file.tracks), np.maximum(track, -1), -1),
+        track=_tracks(file, table),
         notes=notes,
         extras=Extras(
             FORMAT,
@@ -150,6 +149,56 @@ def labels_of(
     )
     labelled_frames.area_source = f"area of the keypoints' padded box ({labelled_frames.box_source})"
     return labelled_frames
+
+
+def read_frames(
+    labels: str | Path, skeleton: Skeleton, predicted: bool = False, box_margin: float = 1.2
+) -> dict[int, Poses]:
+    """The poses of a video by number of frame, ascending, without its images: the video need not be there.
+
+    Args:
+        labels: the ``.slp`` file, of one video.
+        skeleton: it has all nodes of the file, and may have more: these are unlabelled.
+        predicted: read predicted instances as well, where no user instance supersedes them; they have SLEAP's scores.
+        box_margin: factor on the extent of the keypoints that makes a box; an area is that of its box.
+
+    Raises:
+        DataError: the file is missing or broken, has several videos, or has nodes that the skeleton lacks.
+    """
+    file = load(Path(labels))
+    check(file)
+    if len(np.unique(file.frames["video"])) != 1:
+        raise DataError(f"{file.path}: has frames of {len(np.unique(file.frames['video']))} videos, not of one.")
+    nodes = tuple(
+        {node: None for number in np.unique(file.instances["skeleton"]) for node in file.skeletons[number].keypoints}
+    )
+    unknown = [node for node in nodes if node not in skeleton.keypoints]
+    if unknown:
+        raise DataError(
+            f"{file.path}: skeleton '{skeleton.name}' lacks the nodes {some(unknown)}. Name the skeleton of this file."
+        )
+    frame_of, rows, _ = _instances(file, predicted)
+    own = Skeleton(skeleton.name, nodes, (), tuple(range(len(nodes))), (1.0,) * len(nodes), "not used")
+    found, visible, _ = _points(file, rows, own, None)
+    columns = [skeleton.index(node) for node in nodes]
+    xy, seen = np.full((len(rows), len(skeleton), 2), np.nan), np.zeros((len(rows), len(skeleton)), dtype=np.uint8)
+    xy[:, columns], seen[:, columns] = found, visible
+    table = file.instances[rows]
+    score = np.where(table["instance_type"] == PREDICTED, table["score"], 1.0)
+    poses = Poses.make(xy, seen, score, track=_tracks(file, table))
+    poses.box = boxes_around(poses, box_margin)
+    poses.area = (poses.box[:, 2:] - poses.box[:, :2]).prod(1)
+    some_point = poses.labelled.any(1)
+    numbers = file.frames["frame_idx"]
+    return {
+        int(numbers[row]): poses[(frame_of == row) & some_point] for row in np.argsort(numbers, kind="stable").tolist()
+    }
+
+
+def _tracks(file: File, table: np.ndarray) -> np.ndarray:
+    """The track of each instance; -1 where it has none."""
+    track = table["track"].astype(np.int64)
+    return np.where(track < len(file.tracks), np.maximum(track, -1), -1)
 
 
 def _instances(file: File, predicted: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -287,24 +336,13 @@ def _image_lists(
     if beyond:
         raise DataError(f"{file.path}: frames are beyond the images that it lists: {some(beyond)}. Save it again.")
     stored = [lists[v][int(i)] for v, i in zip(frames["video"].tolist(), frames["frame_idx"].tolist(), strict=True)]
-    names = [_below(root, name) for name in stored]
+    names = [below(root, name) for name in stored]
     missing = [was for was, name in zip(stored, names, strict=True) if name is None]
     if missing:
         raise DataError(f"{file.path}: {len(missing)} images are not below {root}: {some(missing)}. Use images=.")
     found = [str(name) for name in names]
     groups = [f"video{v}" for v in frames["video"].tolist()] if len(set(frames["video"].tolist())) > 1 else None
     return FileSource(root, found), groups, image_sizes(root, found)
-
-
-def _below(root: Path, stored: str) -> str | None:
-    """The longest end of a stored path that is a file below a folder."""
-    parts = [part for part in PureWindowsPath(stored).parts if part not in ("..", ".", "/", "\\")]
-    for start in range(len(parts)):
-        name = "/".join(parts[start:])
-        with contextlib.suppress(OSError, ValueError):
-            if (root / name).is_file() and not leads_out(name):
-                return name
-    return None
 
 
 def _stored(video: Mapping[str, Any]) -> str:

@@ -69,6 +69,15 @@ class Head(nn.Module, ABC):
     #: Whether the head works with views of the constructor's size only, because its layers or its coordinates depend on it.
     fixed_size: bool = False
 
+    #: Whether ``forward`` computes a single view, by shapes that don't depend on values; set for export.
+    static: bool = False
+
+    #: What ``make_poses`` does with the outputs of an exported graph, besides leaving out low scores; "" is nothing.
+    after_graph: str = ""
+
+    #: Smallest score of a pose that ``make_poses`` keeps.
+    min_score: float = 0.0
+
     #: Whether ``shift_targets`` is implemented.
     shifts_targets: bool = False
 
@@ -158,9 +167,42 @@ class Head(nn.Module, ABC):
     def loss(self, outputs: Any, targets: Any) -> dict[str, Tensor]:
         """Named scalar losses, whose sum training minimises; finite, with a gradient, even if nothing is labelled."""
 
-    @abstractmethod
     def decode(self, outputs: Any) -> list[Poses]:
-        """Decode outputs into one Poses a view, view pixels, with scores in [0, 1]."""
+        """Decode outputs into one Poses a view, view pixels, with scores in [0, 1].
+
+        A head implements ``decode_tensors``, and ``make_poses`` where the default does not suffice. One that overrides this
+        method instead can't be exported.
+        """
+        return self.make_poses(self.decode_tensors(outputs))
+
+    def decode_tensors(self, outputs: Any) -> dict[str, Tensor]:
+        """The part of ``decode`` that is part of an exported graph: tensors of B views from outputs.
+
+        Returns:
+            by name, for at most P poses of each view: ``keypoints`` (B, P, K, 2) view pixels, ``keypoint_scores`` (B, P, K),
+            ``scores`` (B, P), below ``min_score`` where there is no pose, and, where the head predicts boxes, ``boxes``
+            (B, P, 4) xyxy view pixels. A head whose poses are assembled by ``make_poses`` may return other tensors.
+
+        Raises:
+            ModelError: the head can't be exported.
+        """
+        raise ModelError(
+            f"head '{type(self).__name__}' can't be exported: it has its own 'decode' instead of 'decode_tensors'."
+        )
+
+    def make_poses(self, decoded: dict[str, Tensor]) -> list[Poses]:
+        """The part of ``decode`` that follows an exported graph: one Poses a view from the tensors of ``decode_tensors``."""
+        arrays = {name: tensor.double().cpu().numpy() for name, tensor in decoded.items()}
+        kept = arrays["scores"] >= self.min_score
+        return [
+            Poses.make(
+                arrays["keypoints"][i, keep],
+                score=arrays["scores"][i, keep],
+                keypoint_score=arrays["keypoint_scores"][i, keep],
+                box=arrays["boxes"][i, keep] if "boxes" in arrays else None,
+            )
+            for i, keep in enumerate(kept)
+        ]
 
     @abstractmethod
     def ideal(self, targets: Any) -> Any:

@@ -225,7 +225,7 @@ class CenterNetHead(Head):
             losses[name] = centernet.masked_l1(predicted, targets[name], valid)
         return {name: self.weights[name] * value for name, value in losses.items()}
 
-    def decode(self, outputs: Maps) -> list[Poses]:
+    def decode_tensors(self, outputs: Maps) -> dict[str, Tensor]:
         """Decode the highest peaks of the centre heatmap, each with its box and its keypoints.
 
         A keypoint is regressed from its centre, and snapped to a peak of its heatmap (see ``ops.centernet.snap``). Its score
@@ -254,12 +254,12 @@ class CenterNetHead(Head):
         column, row = torch.minimum(guess.long().clamp_min(0), last).unbind(-1)
         unsnapped = score[..., None] * around[view, channel, row, column]
         keypoint_score = torch.where(snapped, keypoint_score, unsnapped)
-        found = [t.double().cpu().numpy() for t in (uv * self.stride, score, keypoint_score, box * self.stride)]
-        return [
-            Poses.make(xy[keep], score=s[keep], keypoint_score=each[keep], box=b[keep])
-            for xy, s, each, b in zip(*found, strict=True)
-            for keep in [s >= self.min_score]
-        ]
+        return {
+            "keypoints": uv * self.stride,
+            "keypoint_scores": keypoint_score,
+            "scores": score,
+            "boxes": box * self.stride,
+        }
 
     def candidates(self, outputs: Maps) -> tuple[Tensor, Tensor]:
         """The box of every cell."""

@@ -95,7 +95,7 @@ class HeatmapHead(Head):
         scale = math.pi * self.sigma**2 * weight.sum().clamp_min(1)
         return {"heatmap": (energy * weight).sum() / scale}
 
-    def decode(self, outputs: Tensor) -> list[Poses]:
+    def decode_tensors(self, outputs: Tensor) -> dict[str, Tensor]:
         """Decode the peak of each map; its height, clamped to [0, 1], is the keypoint's score."""
         if self.dark:
             uv, value = heatmap.refined_peaks(outputs, self.blur)

@@ -169,6 +169,7 @@ class PafHead(Head):
     "OpenPose", TPAMI 2019.
     """
 
+    after_graph = "peaks of the heatmaps, joined along the fields"
     limb_index: Tensor
     heat_flip: Tensor
     paf_flip: Tensor
@@ -282,17 +283,18 @@ class PafHead(Head):
             losses[f"heat_{stage + 1}"] = (weight * (out - heat) ** 2).sum() / energy
         return losses
 
-    def decode(self, outputs: dict[str, list[Tensor]]) -> list[Poses]:
-        """Parse the maps of the last stage into poses.
+    def decode_tensors(self, outputs: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+        """The last stage: ``heatmaps`` (B, P, h, w) of the parts, and ``fields`` (B, L, 2, h, w) of the limbs."""
+        return {"heatmaps": outputs["heat"][-1][:, :-1], "fields": outputs["paf"][-1].unflatten(1, (-1, 2))}
+
+    def make_poses(self, decoded: dict[str, Tensor]) -> list[Poses]:
+        """Parse maps and fields into poses.
 
         The score of a pose is the sum of its peaks and of the limbs that join them, over the number of both in a complete
         subject (2 P - 1). The papers rank by the same sum, and COCO submissions also multiply it by the number of
         keypoints.
         """
-        return [
-            self._parse(heat[:-1], fields.unflatten(0, (-1, 2)))
-            for heat, fields in zip(outputs["heat"][-1], outputs["paf"][-1], strict=True)
-        ]
+        return [self._parse(*view) for view in zip(decoded["heatmaps"], decoded["fields"], strict=True)]
 
     def _parse(self, heat: Tensor, fields: Tensor) -> Poses:
         part, uv, height = paf_parsing.find_peaks(heat, self.rules.peak, self.rules.max_peaks)

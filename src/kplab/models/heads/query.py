@@ -105,6 +105,11 @@ class QueryHead(RegressionHead):
         self.hint = nn.Linear(width, k) if heatmap_weight else None
 
     @property
+    def after_graph(self) -> str:  # type: ignore[override]
+        """Of a set, the assignment."""
+        return "" if self.fixed else "assignment of a query to each keypoint"
+
+    @property
     def flips(self) -> bool:
         """False for a set: query q of the mirrored view may be any keypoint, so outputs can't be averaged."""
         return self.fixed
@@ -217,18 +222,22 @@ class QueryHead(RegressionHead):
         share = torch.cat([share, share[..., :1]], dim=-1).scatter(-1, slot, torch.ones_like(own))[..., :-1]
         return mean_over(padded, share * labelled.any(1, keepdim=True))
 
-    def decode(self, outputs: dict[str, Tensor]) -> list[Poses]:
-        """Decode the last decoder layer; of a set the most probable query of each keypoint."""
-        uv, score = outputs["uv"][-1].float(), outputs["score"][-1].float()
+    def decode_tensors(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Decode the last decoder layer; of a set ``points`` (B, Q, 2) and their ``probabilities`` (B, Q, K)."""
+        xy, score = (outputs["uv"][-1].float() + 0.5) * self.view, outputs["score"][-1].float()
         if self.fixed:
-            probability = score.sigmoid()
-        else:
-            every = score.softmax(-1)[..., :-1].transpose(1, 2)
-            best = np.stack([linear_sum_assignment(-view)[1] for view in every.double().cpu().numpy()])
-            partner = torch.from_numpy(best).to(uv.device)
-            probability = every.gather(-1, partner[..., None]).squeeze(-1)
-            uv = _take(uv, partner)
-        return one_pose_each((uv + 0.5) * self.view, probability)
+            return one_pose_each(xy, score.sigmoid())
+        return {"points": xy, "probabilities": score.softmax(-1)[..., :-1]}
+
+    def make_poses(self, decoded: dict[str, Tensor]) -> list[Poses]:
+        """Of a set, assign a query of its own to each keypoint, so that the sum of their probabilities is the largest."""
+        if self.fixed:
+            return super().make_poses(decoded)
+        every = decoded["probabilities"].transpose(1, 2)
+        best = np.stack([linear_sum_assignment(-view)[1] for view in every.double().cpu().numpy()])
+        partner = torch.from_numpy(best).to(every.device)
+        probability = every.gather(-1, partner[..., None]).squeeze(-1)
+        return super().make_poses(one_pose_each(_take(decoded["points"], partner), probability))
 
     def ideal(self, targets: Targets) -> dict[str, Tensor]:
         """The truth in every decoder layer; in a set, query k predicts keypoint k and the others none."""

@@ -18,6 +18,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_p
 from torchvision.ops import box_iou
 
 from kplab.models.heads import rcnn_parts as parts
+from kplab.models.heads import rcnn_static
 from kplab.models.heads.base import Head, HeadInputs
 from kplab.models.heads.multi import boxes_of, padded
 from kplab.ops.nms import box_nms
@@ -25,8 +26,6 @@ from kplab.structures.poses import Poses
 
 #: Logit of ideal outputs.
 CONFIDENT = 20.0
-#: Error up to which smooth L1 is quadratic, in units of the box coder.
-BETA = 1 / 9
 
 Tensors = dict[str, Any]
 
@@ -82,6 +81,8 @@ class RCNNHead(Head):
 
     Source: He et al., "Mask R-CNN", 2017, section 5, as in torchvision.
     """
+
+    after_graph = "peaks of the heatmaps inside the boxes"
 
     def __init__(
         self,
@@ -180,7 +181,6 @@ class RCNNHead(Head):
         counts = [m[0].numel() for m in logits]
         objectness, anchor_deltas = concat_box_prediction_layers(logits, deltas)
         proposals = self.rpn.box_coder.decode(anchor_deltas.detach(), [anchors] * views).view(views, -1, 4)
-        proposed, _ = self.rpn.filter_proposals(proposals, objectness, [shape] * views, counts)
         out: Tensors = {
             "anchors": anchors,
             "objectness": objectness.view(views, -1),
@@ -188,6 +188,9 @@ class RCNNHead(Head):
         }
         # RoIAlign does not support half precision on every device
         full = [m.float() for m in maps[: len(self.cut_from)]]
+        if self.static:
+            return out | rcnn_static.detect(self, full, objectness.flatten(), proposals[0], counts, shape)
+        proposed, _ = self.rpn.filter_proposals(proposals, objectness, [shape] * views, counts)
         if targets is None:
             return out | self._detected(full, proposed, shape)
         return out | self._sample_anchors(anchors, targets) | self._sample_regions(full, proposed, targets)
@@ -201,7 +204,9 @@ class RCNNHead(Head):
     def _sample_anchors(self, anchors: Tensor, targets: Tensors) -> dict[str, Tensor]:
         """Labels and subjects of the anchors, of which a random sample counts."""
         labels, instances = [], []
-        for true, ignored in zip(_each(targets, "box", "exists"), _each(targets, "ignored", "ignores"), strict=True):
+        for true, ignored in zip(
+            parts.each(targets, "box", "exists"), parts.each(targets, "ignored", "ignores"), strict=True
+        ):
             label, instance = parts.assign(self.rpn.proposal_matcher, anchors, true, ignored)
             labels.append(label)
             instances.append(instance)
@@ -212,7 +217,7 @@ class RCNNHead(Head):
     def _sample_regions(self, maps: list[Tensor], proposed: list[Tensor], targets: Tensors) -> Tensors:
         """Second stage for a random sample of proposals and true boxes, with the keypoints of positives."""
         rois, labels, instances = [], [], []
-        true, ignored = _each(targets, "box", "exists"), _each(targets, "ignored", "ignores")
+        true, ignored = parts.each(targets, "box", "exists"), parts.each(targets, "ignored", "ignores")
         for boxes, here, there in zip(proposed, true, ignored, strict=True):
             rois.append(torch.cat([boxes, here]))
             label, instance = parts.assign(self.roi_heads.proposal_matcher, rois[-1], here, there)
@@ -245,7 +250,7 @@ class RCNNHead(Head):
         class_logits, box_deltas = self.roi_heads.box_predictor(hidden)
         return {
             "roi": torch.cat(rois),
-            "roi_view": _views(rois),
+            "roi_view": parts.views_of(rois),
             "class_logits": class_logits,
             "box_deltas": box_deltas,
         }
@@ -254,7 +259,7 @@ class RCNNHead(Head):
         """Heatmaps inside B lists of boxes."""
         cut = self.roi_heads.keypoint_roi_pool(maps, boxes)
         heatmap = self.roi_heads.keypoint_predictor(self.roi_heads.keypoint_head(cut))
-        return {"box": torch.cat(boxes), "view": _views(boxes), "score": score, "heatmap": heatmap}
+        return {"box": torch.cat(boxes), "view": parts.views_of(boxes), "score": score, "heatmap": heatmap}
 
     def loss(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
         """The five losses of Keypoint R-CNN, of weight 1.
@@ -274,7 +279,7 @@ class RCNNHead(Head):
         wanted = self.rpn.box_coder.encode_single(true, outputs["anchors"][anchor])
         losses = {
             "objectness": entropy / count,
-            "rpn_box": _smooth(outputs["anchor_deltas"][positive], wanted) / count,
+            "rpn_box": parts.smooth_l1(outputs["anchor_deltas"][positive], wanted) / count,
         }
 
         label, view = outputs["roi_label"], outputs["roi_view"]
@@ -282,7 +287,7 @@ class RCNNHead(Head):
         true = targets["box"][view[positive], outputs["roi_instance"][positive]]
         wanted = self.roi_heads.box_coder.encode_single(true, outputs["roi"][positive])
         losses["classifier"] = F.cross_entropy(outputs["class_logits"], label, reduction="sum") / count
-        losses["box"] = _smooth(outputs["box_deltas"].unflatten(1, (2, 4))[positive, 1], wanted) / count
+        losses["box"] = parts.smooth_l1(outputs["box_deltas"].unflatten(1, (2, 4))[positive, 1], wanted) / count
 
         view, instance, heatmap = outputs["view"], outputs["instance"], outputs["heatmap"]
         labelled = targets["labelled"][view, instance]
@@ -295,16 +300,24 @@ class RCNNHead(Head):
             losses["keypoint"] = heatmap.sum() * 0  # a gradient of 0: distributed training waits for one
         return losses
 
+    def decode_tensors(self, outputs: Tensors) -> dict[str, Tensor]:
+        """The P largest number of boxes of a view: ``boxes`` (B, P, 4), ``scores`` (B, P) and ``heatmaps`` (B, P, K, S, S).
+
+        Views of fewer boxes are padded with scores of -1.
+        """
+        return parts.stacked(self._by_view(outputs))
+
     @torch.no_grad()
-    def decode(self, outputs: Tensors) -> list[Poses]:
+    def make_poses(self, decoded: dict[str, Tensor]) -> list[Poses]:
         """Decode keypoints as the maxima of their heatmaps, resized to the pixels of the box by bicubic interpolation.
 
         Boxes, and therefore all keypoints, are inside the view. NMS is applied once more, which only changes sampled or
         ideal outputs.
         """
         found = []
-        for box, score, heatmap in self._by_view(outputs):
-            kept = box_nms(box, score, self.nms_threshold)
+        for box, score, heatmap in zip(decoded["boxes"], decoded["scores"], decoded["heatmaps"], strict=True):
+            real = (score >= 0).nonzero().squeeze(1)
+            kept = real[box_nms(box[real], score[real], self.nms_threshold)]
             box, score, heatmap = box[kept], score[kept], heatmap[kept]
             xy = heatmaps_to_keypoints(heatmap, box)[0][..., :2]
             each = parts.peak_probability(heatmap, xy, box) * score[:, None]
@@ -314,6 +327,8 @@ class RCNNHead(Head):
 
     def _by_view(self, outputs: Tensors) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Boxes (n, 4), their scores (n,) and heatmaps (n, K, S, S) of each view."""
+        if len(outputs["objectness"]) == 1:
+            return [(outputs["box"], outputs["score"], outputs["heatmap"])]
         mine = [outputs["view"] == i for i in range(len(outputs["objectness"]))]
         return [(outputs["box"][m], outputs["score"][m], outputs["heatmap"][m]) for m in mine]
 
@@ -334,7 +349,7 @@ class RCNNHead(Head):
         """Correct scores and boxes of all anchors; the only regions are the true boxes, with narrow heatmaps."""
         shape = (targets["size"][1], targets["size"][0])
         anchors = self._anchors([(math.ceil(shape[0] / s), math.ceil(shape[1] / s)) for s in self.strides], shape)
-        true, ignored = _each(targets, "box", "exists"), _each(targets, "ignored", "ignores")
+        true, ignored = parts.each(targets, "box", "exists"), parts.each(targets, "ignored", "ignores")
         labels, instances, deltas = [], [], []
         for here, there in zip(true, ignored, strict=True):
             label, instance = parts.assign(self.rpn.proposal_matcher, anchors, here, there)
@@ -343,7 +358,7 @@ class RCNNHead(Head):
             labels.append(label)
             instances.append(instance)
             deltas.append(wanted)
-        box, view = torch.cat(true), _views(true)
+        box, view = torch.cat(true), parts.views_of(true)
         instance = torch.cat([torch.arange(len(t), device=self.device) for t in true])
         xy, labelled = targets["xy"][view, instance], targets["labelled"][view, instance]
         return {
@@ -382,19 +397,3 @@ class RCNNHead(Head):
         """
         box = boxes_of(poses, self.boxes, self.margin)
         return np.hypot(*(5 / 6 * (box[:, 2:] - box[:, :2]) / self.side + 0.5).T)
-
-
-def _each(targets: Tensors, name: str, there: str) -> list[Tensor]:
-    """One tensor per view, without the padding."""
-    return [rows[real] for rows, real in zip(targets[name], targets[there], strict=True)]
-
-
-def _views(boxes: list[Tensor]) -> Tensor:
-    """(R,) int64: the view of each of R boxes."""
-    count = torch.tensor([len(b) for b in boxes], device=boxes[0].device)
-    return torch.arange(len(boxes), device=boxes[0].device).repeat_interleave(count)
-
-
-def _smooth(predicted: Tensor, wanted: Tensor) -> Tensor:
-    """Smooth L1, summed."""
-    return F.smooth_l1_loss(predicted, wanted, beta=BETA, reduction="sum")

@@ -8,6 +8,7 @@ import re
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNPredictor
@@ -19,6 +20,8 @@ from kplab.errors import ModelError
 
 #: Coarsest stride of the maps that RoIs are cropped from; the pooled map above it is used for proposals only.
 COARSEST_STRIDE = 32
+#: Error up to which smooth L1 is quadratic, in units of the box coder.
+BETA = 1 / 9
 #: Curvature of ideal heatmaps, nats per squared cell.
 CURVATURE = 20.0
 
@@ -226,3 +229,28 @@ def check_counts(**counts: int) -> None:
     """Check that counts are at least 1."""
     if low := [f"{name} {value}" for name, value in counts.items() if value < 1]:
         raise ModelError(f"head 'rcnn' needs at least 1 of each, but got {', '.join(low)}. See conf/head/rcnn.yaml.")
+
+
+def stacked(rows: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Boxes, scores and heatmaps of B views as (B, P, ...) tensors, padded with scores of -1."""
+    names = {"boxes": 0.0, "scores": -1.0, "heatmaps": 0.0}
+    columns = zip(names.items(), zip(*rows, strict=True), strict=True)
+    if len(rows) == 1:
+        return {name: column[0][None] for (name, _), column in columns}
+    return {name: pad_sequence(list(column), batch_first=True, padding_value=v) for (name, v), column in columns}
+
+
+def each(targets: dict[str, Tensor], name: str, there: str) -> list[Tensor]:
+    """One tensor per view, without the padding."""
+    return [rows[real] for rows, real in zip(targets[name], targets[there], strict=True)]
+
+
+def views_of(boxes: list[Tensor]) -> Tensor:
+    """(R,) int64: the view of each of R boxes."""
+    count = torch.tensor([len(b) for b in boxes], device=boxes[0].device)
+    return torch.arange(len(boxes), device=boxes[0].device).repeat_interleave(count)
+
+
+def smooth_l1(predicted: Tensor, wanted: Tensor) -> Tensor:
+    """Smooth L1, summed; quadratic up to an error of ``BETA``."""
+    return F.smooth_l1_loss(predicted, wanted, beta=BETA, reduction="sum")

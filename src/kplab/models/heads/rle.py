@@ -11,7 +11,6 @@ from kplab.errors import ModelError
 from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.regression import Likelihood, RegressionHead, Targets, mean_over, mirrored
 from kplab.models.heads.single import one_pose_each
-from kplab.structures.poses import Poses
 
 #: Logit of the spread of ideal outputs: 3e-4 of the view.
 LOW_SPREAD = -8.0
@@ -61,7 +60,7 @@ class RLEHead(RegressionHead):
         nats = self.likelihood(outputs["uv"], outputs["spread"], targets["uv"])
         return {"likelihood": mean_over(nats, targets["weight"])}
 
-    def decode(self, outputs: dict[str, Tensor]) -> list[Poses]:
+    def decode_tensors(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Decode the coordinates; the score of a keypoint is 1 minus its mean spread."""
         score = 1 - outputs["spread"].sigmoid().mean(-1)
         return one_pose_each((outputs["uv"] + 0.5) * self.view, score)

@@ -100,7 +100,7 @@ class SimCCHead(Head):
             losses[f"simcc_{name}"] = (divergence * weight).sum() / count
         return losses
 
-    def decode(self, outputs: dict[str, Tensor]) -> list[Poses]:
+    def decode_tensors(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Decode the peaks of both distributions, refined between bins.
 
         The score is the geometric mean of their two probabilities, divided by that of an ideal label, at most 1.

@@ -1,4 +1,4 @@
-"""Shared by heads of one pose per view: true poses as tensors, and predictions as Poses."""
+"""Shared by heads of one pose per view: true poses as tensors, and decoded tensors of one pose."""
 
 from __future__ import annotations
 
@@ -39,16 +39,15 @@ def subjects(poses: list[Poses], keypoints: int, device: torch.device) -> tuple[
     return torch.from_numpy(xy).to(device, torch.float32), torch.from_numpy(labelled).to(device)
 
 
-def one_pose_each(xy: Tensor, keypoint_score: Tensor) -> list[Poses]:
-    """One predicted pose per view; its score is the mean of its keypoints'.
+def one_pose_each(xy: Tensor, keypoint_score: Tensor) -> dict[str, Tensor]:
+    """The tensors of ``Head.decode_tensors`` with one pose per view; its score is the mean of its keypoints'.
 
     Args:
         xy: (B, K, 2) view pixels.
         keypoint_score: (B, K) in [0, 1].
     """
-    points = xy.double().cpu().numpy()
-    scores = keypoint_score.double().cpu().numpy()
-    return [
-        Poses.make(p[None], score=s.mean(keepdims=True), keypoint_score=s[None])
-        for p, s in zip(points, scores, strict=True)
-    ]
+    return {
+        "keypoints": xy[:, None],
+        "keypoint_scores": keypoint_score[:, None],
+        "scores": keypoint_score.double().mean(-1, keepdim=True),
+    }

@@ -76,6 +76,7 @@ class YoloHead(Head):
     Source: Jocher et al., YOLOv8, 2023; Maji et al., "YOLO-Pose", 2022.
     """
 
+    after_graph = "non-maximum suppression of the candidates"
     sigmas: Tensor
 
     def __init__(
@@ -204,37 +205,38 @@ class YoloHead(Head):
         return {name: self.weights[name] * value for name, value in losses.items()}
 
     @torch.no_grad()
-    def decode(self, outputs: list[dict[str, Tensor]]) -> list[Poses]:
-        """Decode the predictions that are left by NMS, sorted by score.
+    def decode_tensors(self, outputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The highest-scoring predictions of each view, before NMS, sorted by score.
 
-        The score of a keypoint is that of its instance times sigmoid(visible). Without keypoints all of them are NaN.
+        The score of a keypoint is that of its instance times sigmoid(visible). Without keypoints there are boxes and scores only.
         """
         flat = self.by_anchor(outputs)
         score, anchor = flat.score.sigmoid().topk(min(CANDIDATES, len(flat.anchors)), dim=1)
-        boxes = self.anchor_boxes(flat)
-        found = []
-        for i, confident in enumerate(score > self.min_score):
-            chosen = anchor[i, confident]
-            found.append(self._suppress(flat, i, chosen, boxes[i, chosen], score[i, confident]))
-        return found
-
-    def _suppress(self, flat: AnchorOutputs, view: int, chosen: Tensor, boxes: Tensor, score: Tensor) -> Poses:
-        """Apply NMS to the candidates of one view, given by their anchors."""
-        if self.nms == "box":
-            kept = box_nms(boxes, score, self.nms_threshold)[: self.max_poses]
-            chosen, boxes, score = chosen[kept], boxes[kept], score[kept]
-        box, confident = boxes.double().cpu().numpy(), score.double().cpu().numpy()
-        xy = np.full((len(chosen), len(self.skeleton), 2), np.nan)
-        keypoint_score = np.zeros(xy.shape[:2])
+        decoded = {"boxes": _at(self.anchor_boxes(flat), anchor), "scores": score}
         if flat.xy is not None and flat.visible is not None:
-            offset = flat.xy[view, chosen] * flat.stride[chosen, None, None]
-            xy = (flat.anchors[chosen, None] + offset).double().cpu().numpy()
-            keypoint_score = (flat.visible[view, chosen].sigmoid() * score[:, None]).double().cpu().numpy()
-        poses = Poses.make(xy, score=confident, keypoint_score=keypoint_score, box=box)
-        if self.nms == "box":
-            return poses
-        area = (box[:, 2:] - box[:, :2]).prod(1)
-        return poses[oks_nms(xy, confident, area, self.skeleton.sigma_array, self.nms_threshold, self.max_poses)]
+            offset = _at(flat.xy, anchor) * flat.stride[anchor][..., None, None]
+            decoded["keypoints"] = flat.anchors[anchor][:, :, None] + offset
+            decoded["keypoint_scores"] = _at(flat.visible, anchor).sigmoid() * score[..., None]
+        return decoded
+
+    def make_poses(self, decoded: dict[str, Tensor]) -> list[Poses]:
+        """The predictions that are left by NMS, sorted by score. Without keypoints all of them are NaN."""
+        found = []
+        for i, score in enumerate(decoded["scores"]):
+            kept = (score > self.min_score).nonzero().squeeze(1)
+            if self.nms == "box":
+                kept = kept[box_nms(decoded["boxes"][i, kept], score[kept], self.nms_threshold)[: self.max_poses]]
+            arrays = {name: values[i, kept].double().cpu().numpy() for name, values in decoded.items()}
+            shape = (len(kept), len(self.skeleton))
+            xy = arrays.get("keypoints", np.full((*shape, 2), np.nan))
+            score_of = {"score": arrays["scores"], "keypoint_score": arrays.get("keypoint_scores", np.zeros(shape))}
+            poses = Poses.make(xy, box=arrays["boxes"], **score_of)
+            if self.nms == "oks":
+                area = (poses.box[:, 2:] - poses.box[:, :2]).prod(1)
+                sigmas = self.skeleton.sigma_array
+                poses = poses[oks_nms(xy, poses.score, area, sigmas, self.nms_threshold, self.max_poses)]
+            found.append(poses)
+        return found
 
     def ideal(self, targets: dict[str, Any]) -> list[dict[str, Tensor]]:
         """Each instance is predicted by ``top_k`` anchors near its centre, or by those nearer to it than to others."""
@@ -309,6 +311,12 @@ class YoloHead(Head):
         lengths = [h * w for h, w in shapes]
         parts = {name: value.transpose(1, 2).split(lengths, dim=-1) for name, value in rows.items()}
         return [{n: p[i].unflatten(-1, shape).contiguous() for n, p in parts.items()} for i, shape in enumerate(shapes)]
+
+
+def _at(values: Tensor, anchor: Tensor) -> Tensor:
+    """(B, A, ...) values at (B, P) anchors: (B, P, ...)."""
+    index = anchor.reshape(*anchor.shape, *[1] * (values.dim() - 2))
+    return values.gather(1, index.expand(*anchor.shape, *values.shape[2:]))
 
 
 class FullConv(nn.Conv2d):

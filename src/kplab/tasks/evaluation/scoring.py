@@ -144,20 +144,23 @@ def evaluate_run(
     settings: dict[str, Any] | None = None,
     quiet: bool = False,
     regions: str | None = None,
+    backend: str = "torch",
 ) -> Scores:
     """Score a run's predictions of a split; writes ``scores/<dataset>-<split>.json`` with tables and a record.
 
     Args:
         regions: of the predictions, if they are not the run's own.
+        backend: that computed the predictions.
 
     Raises:
         RunError: the split was not predicted, or the predictions are not those of their record.
     """
     own = load_config(run)
     dataset = dataset if dataset is not None else own.dataset
-    path = predictions or run.folder / "predictions" / f"{set_name(own, dataset, split, regions)}.json"
+    path = predictions or run.folder / "predictions" / f"{set_name(own, dataset, split, regions, backend)}.json"
     if not path.is_file():
         also = f" regions={regions}" if regions else ""
+        also += "" if backend == "torch" else f" backend={backend}"
         raise RunError(f"{path}: not predicted yet. Run: kplab predict run={run.name} split={split}{also}")
     check_origin(run, path)
     labels = labels if labels is not None else read_split(dataset, split)

@@ -116,11 +116,17 @@ def files_of(labels: Labels) -> dict[int, str]:
     return {int(i): str(name) for i, name in zip(labels.image_id, labels.names, strict=True)}
 
 
-def set_name(config: DictConfig, dataset: DictConfig, split: str, regions: str | None = None) -> str:
-    """Name of a split's predictions and scores: ``<dataset>-<split>``, with the regions if they are not the run's own."""
+def set_name(
+    config: DictConfig, dataset: DictConfig, split: str, regions: str | None = None, backend: str = "torch"
+) -> str:
+    """Name of a split's predictions and scores: ``<dataset>-<split>``.
+
+    The regions follow if they are not the run's own, and the backend if it is not torch.
+    """
     if "/" in str(dataset.name) or "\\" in str(dataset.name):
         raise ConfigError(
             f"the name of the dataset is '{dataset.name}', which names a folder. Use letters, digits and _."
         )
     other = "" if regions is None or regions == config.regions else f"-{regions}"
-    return f"{dataset.name}-{split}{other}"
+    by = "" if backend == "torch" else f"-{backend}"
+    return f"{dataset.name}-{split}{other}{by}"

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from kplab.data.regions import Regions, predicted_regions
 from kplab.errors import ConfigError, ModelError, RunError
+from kplab.export.predictor import ExportedModel
 from kplab.models.weights import read_checkpoint
 from kplab.runs.provenance import file_sha256
 from kplab.runs.run import Run
@@ -20,7 +21,7 @@ from kplab.structures.poses import Poses
 from kplab.structures.predictor import Model
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks.inference.assembly import Assembly
-from kplab.tasks.inference.stream import stream_poses
+from kplab.tasks.inference.stream import FramePredictor, stream_poses
 from kplab.tasks.wiring.models import build_model
 from kplab.tasks.wiring.nodes import load_config
 
@@ -92,29 +93,54 @@ class LoadedRun:
     Args:
         run: the record.
         config: that the run was trained with.
-        model: with trained weights.
+        model: with trained weights, or its exported file.
         checkpoint: where they come from.
         flip_test: average with the mirrored views.
         device: of the model, as named: auto, cpu, …
+        backend: torch, or what computes the exported file.
     """
 
     run: Run
     config: DictConfig
-    model: Model
+    model: Model | ExportedModel
     checkpoint: Path
     flip_test: bool
     device: str = "auto"
+    backend: str = "torch"
 
     @classmethod
-    def load(cls, run: Run, checkpoint: str = "auto", device: str = "auto", flip_test: bool | None = None) -> LoadedRun:
+    def load(
+        cls,
+        run: Run,
+        checkpoint: str = "auto",
+        device: str = "auto",
+        flip_test: bool | None = None,
+        backend: str = "torch",
+    ) -> LoadedRun:
         """Load a run; see ``load_model``.
 
         Args:
-            flip_test: None is as trained.
+            flip_test: None is as trained, or as exported.
+            backend: torch, or onnx or openvino: the file that ``kplab export`` wrote of this checkpoint.
+
+        Raises:
+            RunError: there is no such file, it has changed, or it was exported from another checkpoint.
         """
         config = load_config(run)
-        model, path = load_model(run, checkpoint, device)
-        return cls(run, config, model, path, bool(config.flip_test if flip_test is None else flip_test), device)
+        if backend == "torch":
+            model, path = load_model(run, checkpoint, device)
+            return cls(run, config, model, path, bool(config.flip_test if flip_test is None else flip_test), device)
+        from kplab.tasks.inference.exported import open_export
+
+        if device not in ("auto", "cpu"):
+            raise ConfigError(
+                f"device={device} has no meaning with backend={backend}, which computes on the processor."
+            )
+        model, path = load_model(run, checkpoint, "cpu")
+        exported = open_export(run, backend, model, path)
+        if flip_test is not None:
+            exported.check_flip_test(flip_test)
+        return cls(run, config, exported, path, exported.flip_test, "cpu", backend)
 
     @property
     def skeleton(self) -> Skeleton:
@@ -156,6 +182,26 @@ class LoadedRun:
         found = stream_poses(detector, source, batch_size=batch_size)
         return predicted_regions((poses for _, poses in found), self.config.padding)
 
+    def frame_predictor(self, batch_size: int = 32) -> FramePredictor:
+        """What predicts the frames of a stream: in whole images, or in the boxes of ``detector_run``.
+
+        Args:
+            batch_size: views at a time.
+
+        Raises:
+            RunError: the detector's run is missing or incomplete.
+        """
+        detector = self.load_detector()
+        kind = "image" if detector is None else "detected"
+        return FramePredictor(
+            self.model.for_regions(kind),
+            self.assembly(kind),
+            detector,
+            float(self.config.padding),
+            self.flip_test,
+            batch_size,
+        )
+
     def load_detector(self) -> Model | None:
         """The model of ``detector_run`` if the run reads detected boxes, else None.
 
@@ -186,4 +232,5 @@ class LoadedRun:
             "size": list(self.config.size),
             "padding": float(self.config.padding),
             **self.assembly(kind).card(),
+            **({} if isinstance(self.model, Model) else {"backend": self.backend, "precision": self.model.precision}),
         }

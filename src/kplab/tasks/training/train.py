@@ -15,6 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from kplab import config as configs
+from kplab.data.leaks import find_leaks
 from kplab.errors import ConfigError, DataError, describe, printable
 from kplab.metrics.metric import metrics_of
 from kplab.metrics.settings import ScoreSettings
@@ -90,6 +91,8 @@ def train(
             + "\n".join(f"  {line}" for line in changed)
             + "\nRestore them, or train anew without resume."
         )
+    leaks = find_leaks(data.splits, hashes.image_hashes())
+    data.notes += [f"split {leak.line()}" for leak in leaks if leak]
     run = Run.create(
         Path(config.runs_dir),
         str(config.name),
@@ -105,6 +108,7 @@ def train(
         counts={name: [len(labels), len(labels.poses)] for name, labels in data.splits.items()},
         weights=parent.record.get("weights") if parent is not None else weights_of(config),
         parameters=sum(p.numel() for p in model.parameters()),
+        leaks=[leak.record() for leak in leaks],
         notes=data.notes,
         curves_counted_from=COUNTED_FROM,
         **entries,

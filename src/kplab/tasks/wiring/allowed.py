@@ -60,6 +60,7 @@ RULES = (
     Rule("kplab.data.augment", "builtins:object", name="Augment"),
     Rule("kplab.synthetic", name="generate"),
     Rule("kplab.tasks.training.optimize"),
+    Rule("kplab.tasks.inference.tracking", "builtins:object"),
     Rule("albumentations", "albumentations:BasicTransform albumentations:BaseCompose"),
     Rule("torch.optim", "torch.optim:Optimizer torch.optim.lr_scheduler:LRScheduler"),
     Rule(

@@ -59,6 +59,10 @@ class DataHashes:
         label_files = {name: file_sha256(path)[:DIGITS] for name, path in label_files_of(splits).items()}
         return cls(label_files, file_sha256(manifest)[:DIGITS] if manifest and manifest.is_file() else None, images)
 
+    def image_hashes(self) -> dict[str, list[str]]:
+        """Split to the hash of each image, in its order."""
+        return {split: [image for image, _ in rows.values()] for split, rows in self.images.items()}
+
     def text(self) -> str:
         """The content of the file."""
         return json.dumps({"schema": SCHEMA, **asdict(self)}, separators=(",", ":"))

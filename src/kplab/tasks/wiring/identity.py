@@ -25,6 +25,7 @@ IRRELEVANT = (
     "runs_dir",  # where the folder is
     "name",  # a label
     "logger",  # what else is logged
+    "dataset.catalogue",  # where the data are fetched from
     "workers",  # augmentation depends on (seed, epoch, index) alone
     "resume",  # how the run came about: a resumed run equals one that was never stopped
     "parent",

@@ -1,0 +1,208 @@
+"""Predictions in other programs' formats: each file is opened by that program's own library, and compared number by number."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from kplab.errors import ConfigError
+from kplab.structures.frames import Frame
+from kplab.structures.poses import Poses
+from kplab.structures.skeleton import Skeleton
+from kplab.tasks.inference.journal import Journal, pack, unpack
+from kplab.tasks.inference.writers import WRITERS, check_names, writing
+from kplab.tasks.inference.writers.about import About
+from kplab.viz.video import write_video
+
+SKELETON = Skeleton(
+    "mouse", ("snout", "left_ear", "right_ear", "tail"), ((0, 1), (0, 2), (0, 3)), (0, 2, 1, 3), (0.1,) * 4, "test"
+)
+SIZE = (96, 64)
+
+
+def frames_of(count: int, tracked: bool = True, most: int = 3, step: int = 2) -> Iterator[Frame]:
+    """Frames with none to ``most`` instances, of which points are missing and some have no track."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        n = int(rng.integers(0, most + 1))
+        xy = rng.uniform(0, 1, (n, 4, 2)) * SIZE
+        xy[rng.random((n, 4)) < 0.2] = np.nan
+        corner = rng.uniform(0, 30, (n, 2))
+        track = rng.permutation(4)[:n] - 1 if tracked else np.full(n, -1)
+        poses = Poses.make(
+            xy,
+            score=rng.random(n),
+            keypoint_score=rng.random((n, 4)),
+            box=np.hstack([corner, corner + 20]),
+            track=track,
+        )
+        yield Frame(step * i, f"clip.mp4#{step * i:06d}", i * 0.08, poses, size=SIZE)
+
+
+@pytest.fixture
+def about(tmp_path: Path) -> About:
+    """Of a video that exists."""
+    clip = write_video(tmp_path / "clip.mp4", [np.zeros((64, 96, 3), dtype=np.uint8)] * 3)
+    return About(SKELETON, "clip.mp4", True, clip)
+
+
+def written(name: str, about: About, frames: Iterator[Frame], folder: Path) -> Path:
+    """The file of a format."""
+    with writing(folder, [name], about) as add:
+        for frame in frames:
+            add(frame)
+    return folder / WRITERS[name][0]
+
+
+def test_sleap_io_reads_the_same(about: About, tmp_path: Path) -> None:
+    """Frames, points as pixel indices, scores, tracks, and the skeleton with edges and symmetries."""
+    sleap_io = pytest.importorskip("sleap_io")
+    labels = sleap_io.load_slp(str(written("slp", about, frames_of(40), tmp_path)))
+    (skeleton,) = labels.skeletons
+    assert skeleton.node_names == list(SKELETON.keypoints)
+    assert skeleton.edge_names == [("snout", "left_ear"), ("snout", "right_ear"), ("snout", "tail")]
+    assert [set(s) for s in skeleton.symmetry_names] == [{"left_ear", "right_ear"}]
+    assert Path(labels.video.filename) == about.video
+    wanted = [frame for frame in frames_of(40) if len(frame.poses)]
+    assert [found.frame_idx for found in labels.labeled_frames] == [frame.index for frame in wanted]
+    for found, frame in zip(labels.labeled_frames, wanted, strict=True):
+        assert len(found.predicted_instances) == len(frame.poses)
+        for n, instance in enumerate(found.predicted_instances):
+            np.testing.assert_allclose(instance.numpy(), frame.poses.xy[n] - 0.5, rtol=0, atol=1e-12)
+            there = frame.poses.labelled[n]
+            np.testing.assert_allclose(instance.points["score"][there], frame.poses.keypoint_score[n][there])
+            assert instance.score == pytest.approx(frame.poses.score[n], abs=1e-7)  # SLEAP's is float32
+            track = frame.poses.track[n]
+            assert (instance.track.name if instance.track else None) == (f"track_{track}" if track >= 0 else None)
+
+
+def test_sleap_io_reads_images(tmp_path: Path) -> None:
+    sleap_io = pytest.importorskip("sleap_io")
+    images = [tmp_path / f"{i}.png" for i in range(3)]
+    labels = sleap_io.load_slp(
+        str(written("slp", About(SKELETON, images=images), frames_of(3, step=1), tmp_path)), open_videos=False
+    )
+    assert [Path(name) for name in labels.video.filename] == images
+    with pytest.raises(ConfigError, match="write=slp needs a video or images"):
+        written("slp", About(SKELETON, "camera:0"), frames_of(3), tmp_path)
+
+
+@pytest.mark.parametrize(("tracked", "most"), [(True, 3), (False, 3), (False, 1)])
+@pytest.mark.parametrize("kind", ["dlc_h5", "dlc_csv"])
+def test_pandas_reads_deeplabcuts_layout(kind: str, tracked: bool, most: int, about: About, tmp_path: Path) -> None:
+    """As DeepLabCut opens its own files: rows are frames, columns scorer, individuals, bodyparts and coords."""
+    path = written(kind, about, frames_of(250, tracked, most), tmp_path)
+    header = [0, 1, 2] if most == 1 else [0, 1, 2, 3]
+    table = pd.read_hdf(path, "df_with_missing") if kind == "dlc_h5" else pd.read_csv(path, header=header, index_col=0)
+    levels = ["scorer", "individuals", "bodyparts", "coords"]
+    assert isinstance(table, pd.DataFrame)
+    assert list(table.columns.names) == [level for level in levels if most > 1 or level != "individuals"]
+    wanted = list(frames_of(250, tracked, most))
+    assert table.index.tolist() == [frame.index for frame in wanted]
+    cells = table.to_numpy().reshape(250, -1, 4, 3)
+    people = list(table.columns.get_level_values("individuals").unique()) if most > 1 else ["individual1"]
+    count = 0
+    for row, frame in zip(cells, wanted, strict=True):
+        others = iter(range(1, 9))
+        for n, track in enumerate(frame.poses.track.tolist()):
+            place = people.index(f"track{track}" if track >= 0 else f"individual{next(others)}")
+            there = frame.poses.labelled[n]
+            np.testing.assert_allclose(row[place, there, :2], frame.poses.xy[n, there] - 0.5, rtol=0, atol=1e-12)
+            np.testing.assert_allclose(row[place, there, 2], frame.poses.keypoint_score[n, there])
+            count += int(there.sum())
+    assert np.isfinite(cells).all(-1).sum() == count
+
+
+def test_ultralytics_labels(about: About, tmp_path: Path) -> None:
+    """By sleap-io's reader of the format; keypoints outside the image and those that were not found have v = 0."""
+    pytest.importorskip("sleap_io")
+    import sleap_io
+    from sleap_io.io.ultralytics import parse_label_file
+
+    folder = written("yolo", about, frames_of(30), tmp_path)
+    skeleton = sleap_io.Skeleton(list(SKELETON.keypoints))
+    for frame in frames_of(30):
+        path = folder / f"clip_{frame.index:06d}.txt"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            instances, _, _ = parse_label_file(path, skeleton, SIZE[::-1])
+        assert len(instances) == len(frame.poses)
+        for n, instance in enumerate(instances):
+            np.testing.assert_allclose(instance.numpy(), frame.poses.xy[n], atol=1e-4)
+        rows = np.array([line.split() for line in path.read_text().splitlines()], dtype=float).reshape(-1, 5 + 12)
+        sides = np.tile(SIZE, 2)
+        box = np.hstack([rows[:, 1:3] - rows[:, 3:5] / 2, rows[:, 1:3] + rows[:, 3:5] / 2]) * sides
+        np.testing.assert_allclose(box, np.clip(frame.poses.box, 0, sides), atol=1e-4)
+    (folder / "notes.md").write_text("mine")
+    with pytest.raises(ConfigError, match=r"notes.md: is no label file"):
+        written("yolo", about, frames_of(3), tmp_path)
+
+
+def test_parquet_has_the_rows_of_csv(about: About, tmp_path: Path) -> None:
+    """Over several groups of rows, and with frames without an instance."""
+    parquet = pq.read_table(written("parquet", about, frames_of(1200), tmp_path)).to_pandas()
+    csv = pd.read_csv(written("csv", about, frames_of(1200), tmp_path))
+    assert len(csv) > 4 * 1200
+    pd.testing.assert_frame_equal(parquet, csv, check_dtype=False, check_exact=True)
+    assert not len(pq.read_table(written("parquet", about, iter(()), tmp_path)))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_writer_that_fails_leaves_the_earlier_file(name: str, about: About, tmp_path: Path) -> None:
+    path = written(name, about, frames_of(5), tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+    def broken() -> Iterator[Frame]:
+        yield from frames_of(3)
+        raise OSError("broken")
+
+    with pytest.raises(OSError, match="broken"):
+        written(name, about, broken(), tmp_path)
+    assert path.exists()
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["parquet", "slp", "dlc_h5"])
+def test_writers_hold_few_frames(name: str, about: About, tmp_path: Path) -> None:
+    """The peak of Python's memory is that of their buffers, whether 600 or 1,800 frames are written."""
+    written(name, about, frames_of(10), tmp_path)  # what is imported at the first use
+    peaks = []
+    for count in (600, 1800):
+        tracemalloc.start()
+        written(name, about, frames_of(count), tmp_path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_formats_that_are_unknown() -> None:
+    with pytest.raises(ConfigError, match=r"write=hdf is unknown. Use csv, parquet, slp, dlc_h5, dlc_csv, yolo"):
+        check_names(["csv", "hdf"])
+
+
+def test_a_line_of_the_journal_is_exact(tmp_path: Path) -> None:
+    """Every field of every frame, bit by bit; what is cut off is not read."""
+    every = list(frames_of(20))
+    for frame in every:
+        again = unpack(pack(frame), 4)
+        assert (again.index, again.name, again.time, again.size) == (frame.index, frame.name, frame.time, SIZE)
+        for name, value in vars(frame.poses).items():
+            found = getattr(again.poses, name)
+            assert found.dtype == value.dtype, name
+            np.testing.assert_array_equal(found, value)
+    path = tmp_path / "j"
+    with Journal(path, {"a": 1}, 4, 8) as journal:
+        journal.append(every)
+    for lost, left in ((0, 16), (1, 8), (3000, 0)):
+        path.write_bytes(path.read_bytes()[: len(path.read_bytes()) - lost])
+        with Journal(path, {"a": 1}, 4, 8) as journal:
+            assert [frame.index for frame in journal.frames()] == [frame.index for frame in every[:left]]
+    assert json.loads(path.read_text().splitlines()[0])["made_from"] == {"a": 1}
