@@ -44,7 +44,15 @@ def people(count: int) -> Labels:
     ids = np.arange(1, count + 1)
     how = {"box_source": "annotation", "area_source": "annotation"}
     return make_labels(
-        skeleton, NoImages(count), ids, np.tile([640, 480], (count, 1)), None, poses, image, np.arange(len(image)) + 1, **how
+        skeleton,
+        NoImages(count),
+        ids,
+        np.tile([640, 480], (count, 1)),
+        None,
+        poses,
+        image,
+        np.arange(len(image)) + 1,
+        **how,
     )
 
 

@@ -11,7 +11,6 @@ from tests.data.check.toy import BEETLE, BODY, beetles, found, permuted, subject
 from kplab.data.check import check_labels, chosen_rules, find_rules
 from kplab.data.check.chirality import log_odds, mirror_pairs, pair_features, whole_features
 from kplab.data.check.order import best_order
-from kplab.data.check.rules.splits import BITS, near
 from kplab.data.check.shape import Shape, energy, misplacement
 from kplab.data.check.tails import EXPECTED, upper_limit
 from kplab.errors import ConfigError
@@ -102,18 +101,6 @@ def test_few_subjects_give_no_statistics(tmp_path: Path) -> None:
     permuted(labels, 2, list(labels.skeleton.flip))
     for group in ("limbs", "identity", "tracks"):
         assert found(group, {"all": labels}, deep=False) == []
-
-
-def test_near_hashes_are_those_of_a_full_search() -> None:
-    rng = np.random.default_rng(0)
-    known = {i: int(v) for i, v in enumerate(rng.integers(0, 2**63, 200))}
-    own = {}
-    for i in range(50):
-        bits = rng.choice(64, rng.integers(0, 14), replace=False)
-        own[i] = known[int(rng.integers(200))] ^ sum(1 << int(b) for b in bits)
-    expected = {i for i, code in own.items() if min((code ^ other).bit_count() for other in known.values()) <= BITS}
-    assert {i for i, _ in near(own, known)} == expected
-    assert 5 < len(expected) < 45
 
 
 def test_subjects_side_by_side_are_not_twice(tmp_path: Path) -> None:

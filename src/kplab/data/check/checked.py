@@ -18,6 +18,7 @@ from kplab.data.check.order import best_order
 from kplab.data.check.shape import Shape, angle_deviations, energy, misplacement
 from kplab.data.check.tails import upper_limit
 from kplab.data.damage import find_damaged
+from kplab.data.fingerprints import fingerprint
 from kplab.data.images import few_bits, read_header
 from kplab.errors import DataError
 from kplab.structures.labels import Labels
@@ -44,7 +45,7 @@ class Look:
         fault: why it can't be read; "".
         bits: how many of 16 bits are used, where few.
         digest: SHA-256 of the file, or of the pixels where it is not a file; None unless pixels were read.
-        small: (16, 17) uint8 grey thumbnail; None unless pixels were read.
+        print: hash and thumbnail (``data.fingerprints``); None unless pixels were read.
     """
 
     size: tuple[int, int] | None = None
@@ -53,13 +54,13 @@ class Look:
     fault: str = ""
     bits: int | None = None
     digest: bytes | None = None
-    small: np.ndarray | None = None
+    print: tuple[int, np.ndarray] | None = None
 
 
 def look(labels: Labels, i: int, deep: bool) -> Look:
     """Read the header of image i, or all of it."""
     path = labels.path(i)
-    size, orientation, digest, small = None, 1, None, None
+    size, orientation, digest, found = None, 1, None, None
     try:
         if path is not None:
             size, orientation = read_header(path)
@@ -67,11 +68,11 @@ def look(labels: Labels, i: int, deep: bool) -> Look:
             pixels = labels.read(i)
             size = (pixels.shape[1], pixels.shape[0])
             digest = hashlib.sha256(pixels.tobytes() if path is None else path.read_bytes()).digest()
-            small = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (17, 16), interpolation=cv2.INTER_AREA)
+            found = fingerprint(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
     except DataError as error:
         missing = path is not None and not path.is_file()
         return Look(missing=missing, fault=str(error).removeprefix(f"{path}: "))
-    return Look(size, orientation, False, "", few_bits(path) if path is not None else None, digest, small)
+    return Look(size, orientation, False, "", few_bits(path) if path is not None else None, digest, found)
 
 
 @dataclass

@@ -5,20 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 
-from kplab.data.check.checked import Checked, Look
+from kplab.data.check.checked import Checked
 from kplab.data.check.finding import Finding, rule
-
-BITS = 7
-"""Largest number of differing bits, of 64, of two perceptual hashes of nearly the same image."""
-
-CORRELATION = 0.97
-"""Smallest correlation of their thumbnails."""
-
-FLAT = 4.0
-"""Standard deviation of grey levels below which an image shows too little to be compared."""
+from kplab.data.fingerprints import THUMBNAIL, Fingerprints, near
 
 
 @rule(
@@ -44,16 +35,17 @@ def same_image_in_splits(data: Checked) -> Iterator[Finding]:
 )
 def near_image_in_splits(data: Checked) -> Iterator[Finding]:
     """An image looks the same as one of another split (perceptual hash, thumbnail)."""
-    own = perceptual_hashes(data.looks)
+    own, prints = _prints(data)
     for name, other in data.earlier.items():
-        known = perceptual_hashes(other.looks)
-        for i, j in near(own, known):
-            a, b = data.looks[i], other.looks[j]
+        known, their_prints = _prints(other)
+        like: dict[int, int] = {}
+        for b, a in near(their_prints, prints):
+            i, j = int(own[a]), int(known[b])
             same_video = str(data.labels.group[i]) == str(other.labels.group[j]) and not _own_group(data, i)
-            if a.digest != b.digest and not same_video and correlation(a, b) >= CORRELATION:
-                yield Finding(
-                    i, text=f"like {other.labels.names[j]} of {name}", value=correlation(a, b), expected=CORRELATION
-                )
+            if data.looks[i].digest != other.looks[j].digest and not same_video:
+                like.setdefault(i, j)
+        for i, j in like.items():
+            yield Finding(i, text=f"like {other.labels.names[j]} of {name}")
 
 
 @rule(
@@ -74,48 +66,12 @@ def group_in_splits(data: Checked) -> Iterator[Finding]:
                 yield Finding(first, text=text, value=float(number), expected=0.0)
 
 
-def perceptual_hashes(looks: list[Look]) -> dict[int, int]:
-    """Image index to 64 bits: whether each pixel of a grey 9 x 8 thumbnail is brighter than its left neighbour.
-
-    Flat images are left out.
-    """
-    found = {}
-    for i, look in enumerate(looks):
-        if look.small is None or look.small.std() < FLAT:
-            continue
-        tiny = cv2.resize(look.small, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
-        bits = np.packbits(tiny[:, 1:] > tiny[:, :-1])
-        found[i] = int.from_bytes(bits.tobytes(), "big")
-    return found
-
-
-def near(own: dict[int, int], known: dict[int, int]) -> Iterator[tuple[int, int]]:
-    """For each image its nearest one of another set, if at most ``BITS`` bits differ.
-
-    Two such hashes have at least one of ``BITS + 1`` bytes in common, so that only images that share a byte are compared.
-    """
-    if not own or not known:
-        return
-    index = np.array(list(known), dtype=np.int64)
-    codes = np.array(list(known.values()), dtype=np.uint64)
-    parts = codes.view(np.uint8).reshape(-1, 8)
-    tables = [[np.flatnonzero(parts[:, b] == v) for v in range(256)] for b in range(8)]
-    for i, code in own.items():
-        own_parts = np.array([code], dtype=np.uint64).view(np.uint8)
-        rows = np.unique(np.concatenate([tables[b][int(own_parts[b])] for b in range(8)]))
-        if not len(rows):
-            continue
-        differing = np.bitwise_count(codes[rows] ^ np.uint64(code))
-        best = int(differing.argmin())
-        if differing[best] <= BITS:
-            yield i, int(index[rows[best]])
-
-
-def correlation(a: Look, b: Look) -> float:
-    """Correlation of the grey levels of two thumbnails."""
-    if a.small is None or b.small is None:
-        return 0.0
-    return float(np.corrcoef(a.small.ravel().astype(np.float64), b.small.ravel().astype(np.float64))[0, 1])
+def _prints(data: Checked) -> tuple[np.ndarray, Fingerprints]:
+    """Indices of the images that could be read, and their fingerprints."""
+    prints = {i: look.print for i, look in enumerate(data.looks) if look.print is not None}
+    hashes = np.array([code for code, _ in prints.values()], dtype=np.uint64)
+    small = np.array([thumbnail for _, thumbnail in prints.values()], dtype=np.int8).reshape(-1, THUMBNAIL**2)
+    return np.array(list(prints), dtype=np.int64), Fingerprints(hashes, small)
 
 
 def _own_group(data: Checked, i: int) -> bool:
