@@ -42,7 +42,6 @@ def people(count: int) -> Labels:
     box = np.concatenate([xy.min(1) - 5, xy.max(1) + 5], axis=1)
     poses = Poses.make(xy, box=box, area=0.5 * (box[:, 2:] - box[:, :2]).prod(1))
     ids = np.arange(1, count + 1)
-    how = {"box_source": "annotation", "area_source": "annotation"}
     return make_labels(
         skeleton,
         NoImages(count),
@@ -52,7 +51,8 @@ def people(count: int) -> Labels:
         poses,
         image,
         np.arange(len(image)) + 1,
-        **how,
+        box_source="annotation",
+        area_source="annotation",
     )
 
 

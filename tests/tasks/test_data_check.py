@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from tests.data.check.toy import beetles, permuted, with_copy
 from kplab.cli import main
 from kplab.data.check import Dataset, check_dataset, find_rules
 from kplab.data.formats import coco
-from kplab.tasks.evaluation.findings import as_page, picture
+from kplab.runs.run import Run
+from kplab.tasks import compose
+from kplab.tasks.evaluation.findings import as_page, out_of_training, picture
+from kplab.tasks.wiring.datasets import read_splits
 
 
 @pytest.fixture
@@ -133,3 +137,23 @@ def test_documents_list_every_rule(root: Path) -> None:
         r"^\| `([a-z-]+)` \| (error|warning|info) \| (.+?) \|", (root / "docs/rules.md").read_text(), re.M
     )
     assert rows == [(r.name, r.level, r.message) for r in find_rules().values()]
+
+
+@pytest.mark.slow
+def test_predictions_of_a_run_are_those_outside_its_training(
+    finished: Callable[..., Run], overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A label that is moved far from the prediction is not known to the run; its training split is left out."""
+    run = finished()
+    dataset = [o for o in overrides if o.startswith(("hydra", "dataset", "runs_dir"))]
+    config = compose("data check", [*dataset, f"out={tmp_path}/out", f"runs=[{run.name}]"])
+    splits = read_splits(config.dataset)
+    found = out_of_training([run.name], Path(config.runs_dir), "dots", splits)
+    assert set(found) == {"test"}, "what train predicts by default"
+    assert set(found["test"]) == set(splits["test"].image_id.tolist())
+    main(["data", "check", *dataset, f"out={tmp_path}/out", f"runs=[{run.name}]", "rules=[model]"])
+    assert "of level error" in capsys.readouterr().out
+    for file in (run.folder / "predictions").glob("dots-*"):
+        file.unlink()
+    assert main(["data", "check", *dataset, f"out={tmp_path}/out", f"runs=[{run.name}]"]) == 2
+    assert "no predictions of images of dataset 'dots' outside its training split" in capsys.readouterr().err

@@ -127,10 +127,10 @@ def flip_geometry(data: Checked) -> Iterator[Finding]:
         best = int(sided[np.argmin(np.where(sided == k, np.inf, cost[k, sided]))])
         if cost[k, flip[k]] > ASYMMETRY and cost[k, best] < cost[k, flip[k]] / 3:
             better[int(k)] = best
-    for k, best in better.items():
-        if int(flip[k]) in better:  # a wrong pair is wrong for both
-            text = f"mirrored to {skeleton.keypoints[flip[k]]}, but {skeleton.keypoints[best]} fits better"
-            yield Finding(keypoint=k, text=text, value=float(cost[k, flip[k]]), expected=ASYMMETRY)
+    for one, best in better.items():
+        if int(flip[one]) in better:  # a wrong pair is wrong for both
+            text = f"mirrored to {skeleton.keypoints[flip[one]]}, but {skeleton.keypoints[best]} fits better"
+            yield Finding(keypoint=one, text=text, value=float(cost[one, flip[one]]), expected=ASYMMETRY)
 
 
 @rule(
