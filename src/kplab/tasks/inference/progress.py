@@ -80,10 +80,12 @@ def working(what: str, console: Console | None = None) -> Iterator[None]:
     console.print(f"{what}: {time.perf_counter() - begun:.1f} s", markup=False, highlight=False)
 
 
-def terminal() -> Console:
-    """The standard output, at most ``WIDTH`` columns wide on a terminal; lines elsewhere are not wrapped."""
+def terminal(stderr: bool = False) -> Console:
+    """The standard output, or error, at most ``WIDTH`` columns wide on a terminal; lines elsewhere are not wrapped."""
     # Jupyter's kernels claim to be a terminal, but keep every state of a bar
-    console = Console(soft_wrap=True, force_jupyter=False, force_terminal=False if "ipykernel" in sys.modules else None)
+    console = Console(
+        stderr=stderr, soft_wrap=True, force_jupyter=False, force_terminal=False if "ipykernel" in sys.modules else None
+    )
     if console.is_terminal:
         console.width = min(WIDTH, console.width)
     return console

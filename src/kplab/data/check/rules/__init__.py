@@ -1,0 +1,1 @@
+"""The rules, one function each, in one module for each group."""

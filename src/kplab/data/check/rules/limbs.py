@@ -1,0 +1,140 @@
+"""Keypoints, limbs and whole poses that are outliers among the subjects of the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from kplab.data.check.checked import Checked
+from kplab.data.check.finding import Finding, rule
+from kplab.data.check.tails import upper_limit
+
+LEAST = 5.0
+"""Deviations below this number of scales are never reported."""
+
+SAME_PLACE = 5.0
+"""Pixels: closer keypoints of a small subject may have the same position."""
+
+OFTEN = 0.02
+"""A pair of keypoints that coincides on more than this share of subjects does so for a reason, as lips of a closed mouth."""
+
+
+@rule(
+    "warning",
+    "keypoints far from the others",
+    "the distances to the other keypoints are outliers for the size of the subject",
+    "Look at these keypoints.",
+)
+def keypoint_misplaced(data: Checked) -> Iterator[Finding]:
+    """A keypoint is much farther from the other keypoints than on other subjects."""
+    every = data.dataset.misplaced
+    limit = max(LEAST, upper_limit(_largest(every)))
+    values = data.of_instances(every)
+    for i in np.flatnonzero(_largest(values) > limit):
+        k = int(np.nanargmax(values[i]))
+        yield data.at(i, k, f"{values[i, k]:.1f} scales", float(values[i, k]), limit)
+
+
+@rule(
+    "warning",
+    "limbs of unusual length",
+    "the length relative to the size of the subject is an outlier",
+    "Look at both ends of these limbs.",
+)
+def limb_length(data: Checked) -> Iterator[Finding]:
+    """An edge of the skeleton is much longer or shorter than on other subjects."""
+    every = data.dataset.edge_z
+    edges = data.labels.skeleton.edges
+    for sign, word in ((1, "long"), (-1, "short")):
+        limit = max(LEAST, upper_limit(_largest(sign * every)))
+        values = sign * data.of_instances(every)
+        for i in np.flatnonzero(_largest(values) > limit):
+            e = int(np.nanargmax(values[i]))
+            a, b = (data.labels.skeleton.keypoints[k] for k in edges[e])
+            text = f"{a}-{b}: too {word}, {values[i, e]:.1f} scales"
+            yield data.at(i, edges[e][1], text, float(values[i, e]), limit)
+
+
+@rule(
+    "warning",
+    "limbs at an unusual angle",
+    "the angle between two limbs is an outlier; only angles that vary little are compared",
+    "Look at the three keypoints.",
+)
+def limb_angle(data: Checked) -> Iterator[Finding]:
+    """Two edges that meet have an angle that is unlike that of other subjects."""
+    joints, every = data.dataset.angle_z
+    limit = max(LEAST, upper_limit(_largest(every)))
+    values = data.of_instances(every)
+    names = data.labels.skeleton.keypoints
+    for i in np.flatnonzero(_largest(values) > limit):
+        j = int(np.nanargmax(values[i]))
+        a, b, c = (names[k] for k in joints[j])
+        yield data.at(i, int(joints[j][1]), f"{a}, {b}, {c}: {values[i, j]:.1f} scales", float(values[i, j]), limit)
+
+
+@rule(
+    "warning",
+    "subjects of unusual shape",
+    "distances between the keypoints are outliers, and no other order of the names explains it",
+    "Look at these subjects.",
+)
+def pose_outlier(data: Checked) -> Iterator[Finding]:
+    """The distances between the keypoints of a subject are unlike those of others."""
+    limit = max(LEAST, upper_limit(data.dataset.energy))
+    values = data.of_instances(data.dataset.energy)
+    orders = data.dataset.orders
+    row = data.of_instances(np.arange(len(data.dataset.xy), dtype=np.float64), -1)
+    for i in np.flatnonzero(values > limit):
+        if int(row[i]) not in orders:
+            yield data.at(i, None, f"mean square deviation {values[i]:.1f}", float(values[i]), limit)
+
+
+@rule(
+    "error",
+    "subjects with keypoints in another order",
+    "the points fit the other subjects under exchanged names",
+    "Correct the order of the names for these subjects, e.g. where the export follows the order of clicks.",
+)
+def keypoint_order(data: Checked) -> Iterator[Finding]:
+    """The keypoints of a subject are in another order than the names."""
+    orders = data.dataset.orders
+    row = data.of_instances(np.arange(len(data.dataset.xy), dtype=np.float64), -1)
+    names = data.labels.skeleton.keypoints
+    for i in np.flatnonzero(data.counted):
+        if (order := orders.get(int(row[i]))) is not None:
+            moved = [f"{names[k]} at {names[a]}" for k, a in enumerate(order) if k != a]
+            text = f"fits as: {', '.join(moved[:4])}{f' and {len(moved) - 4} more' if len(moved) > 4 else ''}"
+            yield data.at(i, None, text, float(len(moved)), 0.0)
+
+
+@rule(
+    "warning",
+    "subjects with two keypoints at one position",
+    "two keypoints that are usually apart have exactly the same position",
+    "Correct one of them, or make it unlabelled.",
+)
+def keypoints_coincide(data: Checked) -> Iterator[Finding]:
+    """Two keypoints of a subject have exactly the same position, and are usually apart."""
+    xy, rows = data.labels.poses.xy, np.flatnonzero(data.counted)
+    usual, coinciding = np.exp(data.dataset.shape.median), data.dataset.coinciding
+    sizes = data.of_instances(data.dataset.sizes) / np.nanmax(usual, initial=0)
+    names = data.labels.skeleton.keypoints
+    for i in rows:
+        known = np.flatnonzero(np.isfinite(xy[i]).all(1))
+        _, first, number = np.unique(xy[i, known], axis=0, return_index=True, return_counts=True)
+        if len(first) == len(known) or len(first) == 1:
+            continue
+        z = data.dataset.shape.deviations(xy[i : i + 1])[0]
+        for at in first[number > 1]:
+            a, *others = known[(xy[i, known] == xy[i, known[at]]).all(1)]
+            for b in others:
+                if coinciding[a, b] <= OFTEN and z[a, b] < -LEAST and usual[a, b] * sizes[i] > SAME_PLACE:
+                    yield data.at(i, int(b), f"same as {names[a]}", float(-z[a, b]), LEAST)
+
+
+def _largest(values: np.ndarray) -> np.ndarray:
+    """(N,) largest number of each row; NaN where there is none."""
+    filled = np.where(np.isfinite(values), values, -np.inf).max(1, initial=-np.inf)
+    return np.where(np.isfinite(filled), filled, np.nan)
