@@ -53,12 +53,14 @@ def test_sigmas_are_those_of_one_annotator(skeleton) -> None:
     n = 4000
     area = rng.uniform(30, 300, n) ** 2
     true = rng.uniform(1000, 3000, (n, 5, 2))
-    spread = SIGMA[None, :, None] * np.sqrt(area)[:, None, None]
+    spread = SIGMA[None, :, None] * np.sqrt(area / 2)[:, None, None]  # along each of two axes
     first, second = (labels_of(skeleton, true + rng.normal(0, 1, true.shape) * spread, area) for _ in range(2))
     found = agreement(first, second)
     # the standard error of a standard deviation of 2 n values is 1 / sqrt(4 n) = 0.8 %
     assert found.table["sigma"].to_numpy() == pytest.approx(SIGMA, rel=0.03)
     assert (found.instances, found.only_first, found.only_second) == (n, 0, 0)
+    repeated = np.stack([labels.poses.xy for labels in (first, second)])
+    assert found.table["sigma"].to_numpy() == pytest.approx(estimate_sigmas(repeated, area).sigmas)
 
 
 def test_distances_and_what_one_annotator_left_out(skeleton) -> None:
@@ -72,7 +74,7 @@ def test_distances_and_what_one_annotator_left_out(skeleton) -> None:
     table = found.table.set_index("keypoint")
     assert table["n"].tolist() == [2, 2, 3, 3, 3]
     assert table["mean_px"].to_numpy() == pytest.approx(5)
-    assert table["sigma"].to_numpy() == pytest.approx(0.025)  # sqrt(25 / 10000) / 2
+    assert table["sigma"].to_numpy() == pytest.approx(np.sqrt(25 / 10000 / 2))
     assert table["only_second"].tolist() == [1, 0, 0, 0, 0]
     assert table["only_first"].tolist() == [0, 1, 0, 0, 0]
     assert table["visibility"].to_numpy() == pytest.approx([1, 1, 2 / 3, 1, 1])
@@ -106,7 +108,7 @@ def test_a_second_annotator_starts_without_the_labels(files, tmp_path: Path, ske
     assert "1 images, 1 instances of both" in text
     written = json.loads((tmp_path / "labels.bob.agreement.json").read_text())
     assert [row["mean_px"] for row in written["keypoints"]] == [5.0] * 5
-    assert written["keypoints"][0]["sigma"] == pytest.approx(np.sqrt(25 / 3000) / 2, abs=1e-6)
+    assert written["keypoints"][0]["sigma"] == pytest.approx(np.sqrt(25 / 3000 / 2), abs=1e-6)
 
 
 def test_empty_images_are_kept_by_both(files, skeleton) -> None:

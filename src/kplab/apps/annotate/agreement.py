@@ -51,20 +51,20 @@ class Agreement:
         return {"schema": 1, **counts, "oks": round(self.oks, 6), "sigma_formula": FORMULA, "keypoints": rows}
 
 
-FORMULA = "sqrt(mean(d**2 / area)) / 2: d is the distance of the two annotators' points, area that of the subject"
+FORMULA = "sqrt(mean(d**2 / area) / 2): d is the distance of the two annotators' points, area that of the subject"
 
 
 def agreement(first: Labels, second: Labels) -> Agreement:
     """Compare the labels of two annotators in the images that both labelled.
 
     The instances of an image are assigned to each other as predictions are to the truth; pairs that are further apart than
-    ``SAME`` are different subjects. The sigma of a keypoint is
+    ``SAME`` are different subjects. The sigma of a keypoint is COCO's, as in ``metrics.sigmas``: the root mean square
+    distance of one annotator from the true position, as a share of the square root of the area. The distance of two
+    annotators who err alike and independently has twice the mean square:
 
-        sigma_k = sqrt(mean(d_k**2 / area)) / 2
+        sigma_k = sqrt(mean(d_k**2 / area) / 2)
 
-    If both annotators err independently, by a normal distribution of standard deviation s * sqrt(area) along x and along y,
-    then d has the variance 2 s**2 area along each axis, so that mean(d**2 / area) = 4 s**2 and sigma = s: the error of one
-    annotator along one axis, as a share of the size of the subject. The area is that of the first annotator's instance.
+    The area is that of the first annotator's instance.
 
     Args:
         first: labels of the first annotator.
@@ -130,7 +130,7 @@ def _table(both: pd.DataFrame, keypoints: list[str]) -> pd.DataFrame:
                 "mean_px": error.mean(),
                 "median_px": error.median(),
                 "p90_px": error.quantile(0.9),
-                "sigma": float(np.sqrt((shared["share"] ** 2).mean()) / 2) if len(shared) else np.nan,
+                "sigma": float(np.sqrt((shared["share"] ** 2).mean() / 2)) if len(shared) else np.nan,
                 "only_first": int((labelled & ~seen).sum()),
                 "only_second": int((~labelled & seen).sum()),
                 "visibility": float((shared["visible"] == shared["seen"]).mean()) if len(shared) else np.nan,
