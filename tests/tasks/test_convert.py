@@ -110,7 +110,7 @@ def test_files_of_no_format_or_several(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_unknown_actions_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "covert"]) == 2
-    assert "kplab data has no action 'covert'. Actions: convert, formats, " in capsys.readouterr().err
+    assert "kplab data has no action 'covert'. Actions: check, convert, formats, " in capsys.readouterr().err
     assert main(["data", "convert", "--cfg", "from=x", "to=y"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["from"] == "x"
 

@@ -14,6 +14,7 @@ from kplab.apps.annotate.opening import open_project
 from kplab.apps.annotate.project import Change
 from kplab.data.formats import coco
 from kplab.errors import ConfigError, DataError
+from kplab.metrics.sigmas import estimate_sigmas
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
 
