@@ -47,7 +47,7 @@ def main(args: list[str]) -> None:
     config = compose("track", args)
     path = Path(config.predictions)
     if not path.is_file():
-        raise ConfigError(f"{path}: no such predictions file. `kplab predict images=VIDEO` writes one.")
+        raise ConfigError(f"{path}: no such predictions file. `kplab predict source=VIDEO` writes one.")
     if not (0 < config.min_oks <= 1 and config.sigma_factor > 0):
         raise ConfigError(
             f"min_oks is {config.min_oks}, but must be above 0 and at most 1; sigma_factor is {config.sigma_factor}, but "

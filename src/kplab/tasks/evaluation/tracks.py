@@ -105,7 +105,7 @@ def _frame_number(path: Path, image: int, found: Predictions) -> int:
         return image - 1
     number = re.search(r"#(\d+)$", name)
     if number is None:
-        raise DataError(f"{path}: image {image} is '{name}', no frame of a video. Predict a video: images=VIDEO.")
+        raise DataError(f"{path}: image {image} is '{name}', no frame of a video. Predict a video: source=VIDEO.")
     return int(number.group(1))
 
 
