@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from kplab.applications.overlay import jitter
 from kplab.config import conf_dir
 from kplab.data.formats import sleap
 from kplab.errors import ConfigError
@@ -17,7 +18,7 @@ from kplab.structures.frames import Frame, Stage, process
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks.inference.tracking.filling import GapFilling
-from kplab.tasks.inference.tracking.smoothing import OneEuro, jitter
+from kplab.tasks.inference.tracking.smoothing import OneEuro
 
 NAN = float("nan")
 
@@ -144,6 +145,12 @@ def test_noise_on_a_made_up_walk_is_smoothed_without_moving_it() -> None:
     assert abs(shift.mean()) < 0.03
 
 
+def path_of(poses: Iterable[Poses], track: int) -> np.ndarray:
+    """(T, K, 2) positions of a track; NaN where it is missing."""
+    found = [p.xy[p.track == track] for p in poses]
+    return np.stack([xy[0] if len(xy) else np.full(xy.shape[1:], np.nan) for xy in found])
+
+
 def test_noise_on_two_flies_is_smoothed_without_moving_them(real_data: Path) -> None:
     """Noise of 2 px on true poses: less jitter and less error of each fly, and the same mean position."""
     skeleton = Skeleton.from_config(yaml.safe_load((conf_dir() / "skeleton" / "fly13.yaml").read_text()))
@@ -151,7 +158,7 @@ def test_noise_on_two_flies_is_smoothed_without_moving_them(real_data: Path) -> 
     rng = np.random.default_rng(0)
     noisy = {i: replace(p, xy=p.xy + rng.normal(0, 2, p.xy.shape)) for i, p in truth.items()}
     smooth = {f.index: f.poses for f in process((Frame(i, "", i / 25, p) for i, p in noisy.items()), [OneEuro()])}
-    shaking = {name: [jitter(list(p.values()), t) for t in (0, 1)] for name, p in (("n", noisy), ("s", smooth))}
+    shaking = {name: [jitter(path_of(p.values(), t)) for t in (0, 1)] for name, p in (("n", noisy), ("s", smooth))}
     assert (np.divide(shaking["s"], shaking["n"]) < 0.75).all()
     error = {
         name: np.nanmean([np.linalg.norm(p[i].xy - truth[i].xy, axis=-1) for i in truth])

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,38 +14,11 @@ SPOTS = [(40.5, 30.5), (80.5, 30.5), (120.5, 60.5), (80.5, 90.5), (30.5, 100.5)]
 
 
 @pytest.fixture
-def lab(files, tmp_path: Path) -> Iterator[str]:
-    """The address of a notebook whose only cell shows the annotator, in a JupyterLab without any other extension's state."""
+def lab(files, jupyterlab: Callable[[str], str]) -> str:
+    """The address of a notebook whose only cell shows the annotator."""
     files.config()
     search = f"hydra.searchpath=[file://{files.labels.parent}/conf]"
-    source = f"import kplab\nkplab.annotate('bugs', [{search!r}])"
-    cell = {"cell_type": "code", "id": "a", "metadata": {}, "execution_count": None, "outputs": [], "source": source}
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    book = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": [cell]}
-    (tmp_path / "label.ipynb").write_text(json.dumps(book))
-    states = {name: str(tmp_path / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
-    settings = {"root_dir": tmp_path, "token": "test", "allow_root": True, "port": 0, "open_browser": False}
-    options = [f"--ServerApp.{key}={value}" for key, value in settings.items()]
-    command = [sys.executable, "-m", "jupyter", "lab", "--LabApp.news_url=None", *options]
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **states}, cwd=tmp_path)
-    try:
-        yield f"{address_of(tmp_path)}lab/tree/label.ipynb?token=test&reset"
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def address_of(folder: Path) -> str:
-    """The address that the server writes into its runtime folder."""
-    for _ in range(600):
-        for path in (folder / "JUPYTER_RUNTIME_DIR").glob("jpserver-*.json"):
-            try:
-                return str(json.loads(path.read_text())["url"])
-            except ValueError:
-                pass
-        time.sleep(0.1)
-    raise AssertionError((folder / "log").read_text())
+    return jupyterlab(f"import kplab\nkplab.annotate('bugs', [{search!r}])")
 
 
 def click(page: Page, x: float, y: float) -> None:

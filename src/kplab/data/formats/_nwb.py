@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from kplab.data.formats._hdf5 import array, group
-from kplab.data.formats._slp_write import FORMAT_ID, FRAME, INSTANCE, POINT
+from kplab.data.formats._slp_write import FORMAT_ID, TABLES
 
 HOME = "processing/behavior"
 
@@ -64,10 +64,10 @@ def tables(path: Path) -> dict[str, np.ndarray]:
         "json": np.array(json.dumps(header)),
         "format_id": np.array(FORMAT_ID),
         "videos_json": np.array(json.dumps([json.dumps(one) for one in described])),
-        "frames": np.array(frames, dtype=FRAME),
-        "instances": np.array(instances, dtype=INSTANCE),
-        "points": np.array(points, dtype=POINT),
-        "pred_points": np.zeros(0, dtype=POINT),
+        "frames": np.array(frames, dtype=TABLES["frames"]),
+        "instances": np.array(instances, dtype=TABLES["instances"]),
+        "points": np.array(points, dtype=TABLES["points"]),
+        "pred_points": np.zeros(0, dtype=TABLES["pred_points"]),
     }
 
 

@@ -1,4 +1,4 @@
-"""The tables and JSON texts of a ``.slp`` file, from labels on images."""
+"""The tables and JSON texts of a ``.slp`` file; and a file of labels on images."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ from kplab.data.reading import some
 from kplab.errors import DataError
 from kplab.ops import affine
 from kplab.structures.labels import Labels
+from kplab.structures.skeleton import Skeleton
 
-FRAME = [("frame_id", "<u8"), ("video", "<u4"), ("frame_idx", "<u8"), ("instance_id_start", "<u8")]
-FRAME += [("instance_id_end", "<u8")]
-INSTANCE = [("instance_id", "<i8"), ("instance_type", "u1"), ("frame_id", "<u8"), ("skeleton", "<u4"), ("track", "<i4")]
-INSTANCE += [("from_predicted", "<i8"), ("score", "<f4"), ("point_id_start", "<u8"), ("point_id_end", "<u8")]
-INSTANCE += [("tracking_score", "<f4")]
-POINT = [("x", "<f8"), ("y", "<f8"), ("visible", "?"), ("complete", "?")]
+#: Columns of the tables of a file.
+TABLES: dict[str, list[tuple[str, str]]] = {
+    "frames": [
+        ("frame_id", "<u8"), ("video", "<u4"), ("frame_idx", "<u8"), ("instance_id_start", "<u8"), ("instance_id_end", "<u8"),
+    ],
+    "instances": [
+        ("instance_id", "<i8"), ("instance_type", "u1"), ("frame_id", "<u8"), ("skeleton", "<u4"), ("track", "<i4"),
+        ("from_predicted", "<i8"), ("score", "<f4"), ("point_id_start", "<u8"), ("point_id_end", "<u8"),
+        ("tracking_score", "<f4"),
+    ],
+    "points": [("x", "<f8"), ("y", "<f8"), ("visible", "?"), ("complete", "?")],
+    "pred_points": [("x", "<f8"), ("y", "<f8"), ("visible", "?"), ("complete", "?"), ("score", "<f8")],
+}  # fmt: skip
 FORMAT_ID = 1.2
 
 
@@ -36,9 +44,9 @@ def write_tables(labels: Labels, path: Path, files: list[str], tracks: tuple[str
     rows = np.flatnonzero(p.labelled.any(1) & ~labels.crowd)
     used = np.unique(image_of[rows])
     place = {int(image): number for number, image in enumerate(used)}
-    frames, instances = np.zeros(len(used), FRAME), np.zeros(len(rows), INSTANCE)
+    frames, instances = np.zeros(len(used), TABLES["frames"]), np.zeros(len(rows), TABLES["instances"])
     k = len(labels.skeleton)
-    points = np.zeros(len(rows) * k, POINT)
+    points = np.zeros(len(rows) * k, TABLES["points"])
     points["x"], points["y"] = affine.to_pixel_index(p.xy[rows]).reshape(-1, 2).T
     points["visible"] = p.labelled[rows].ravel()
     frames["frame_id"], frames["frame_idx"] = np.arange(len(used)), used
@@ -62,29 +70,38 @@ def write_tables(labels: Labels, path: Path, files: list[str], tracks: tuple[str
     with h5py.File(path, "w") as h5:
         meta = h5.create_group("metadata").attrs
         meta["format_id"] = FORMAT_ID
-        meta["json"] = np.bytes_(json.dumps(_header(labels)))
+        meta["json"] = np.bytes_(json.dumps(header(labels.skeleton)))
         h5["videos_json"] = [json.dumps({"filename": files, "backend": backend}).encode()]
         h5["tracks_json"] = np.array([json.dumps([0, name]).encode() for name in named], dtype="S")
         h5["suggestions_json"] = np.array([], dtype="S1")
         for name, table in (("frames", frames), ("instances", instances), ("points", points)):
             h5[name] = table
-        h5["pred_points"] = np.zeros(0, [*POINT, ("score", "<f8")])
+        h5["pred_points"] = np.zeros(0, TABLES["pred_points"])
 
 
-def _header(labels: Labels) -> dict[str, Any]:
-    """The skeleton as SLEAP writes it: a graph of networkx, with edge types as references of jsonpickle."""
-    kinds: list[dict[str, Any]] = [{"py/reduce": [{"py/type": "sleap.skeleton.EdgeType"}, {"py/tuple": [1]}]}]
+def header(skeleton: Skeleton) -> dict[str, Any]:
+    """The skeleton as SLEAP describes it: a graph of networkx, whose kinds of edges are written once and then referred to."""
+    seen: list[int] = []
+
+    def kind(number: int) -> dict[str, Any]:
+        if number in seen:
+            return {"py/id": seen.index(number) + 1}
+        seen.append(number)
+        return {"py/reduce": [{"py/type": "sleap.skeleton.EdgeType"}, {"py/tuple": [number]}]}
+
     links = [
-        {"edge_insert_idx": i, "key": 0, "source": a, "target": b, "type": kinds[0] if i == 0 else {"py/id": 1}}
-        for i, (a, b) in enumerate(labels.skeleton.edges)
+        {"edge_insert_idx": i, "key": 0, "source": a, "target": b, "type": kind(1)}
+        for i, (a, b) in enumerate(skeleton.edges)
     ]
+    pairs = [(a, b) for a, b in enumerate(skeleton.flip) if a < b]
+    links += [{"key": 0, "source": a, "target": b, "type": kind(2)} for a, b in pairs]
     graph = {
         "directed": True,
-        "graph": {"name": labels.skeleton.name, "num_edges_inserted": len(links)},
+        "graph": {"name": skeleton.name, "num_edges_inserted": len(skeleton.edges)},
         "links": links,
         "multigraph": True,
-        "nodes": [{"id": i} for i in range(len(labels.skeleton))],
+        "nodes": [{"id": i} for i in range(len(skeleton))],
     }
-    nodes = [{"name": name, "weight": 1.0} for name in labels.skeleton.keypoints]
-    return {"version": "2.0.0", "skeletons": [graph], "nodes": nodes, "videos": [], "tracks": [], "suggestions": [],
-            "negative_anchors": {}, "provenance": {}}  # fmt: skip
+    nodes = [{"name": name, "weight": 1.0} for name in skeleton.keypoints]
+    empty: dict[str, Any] = {"videos": [], "tracks": [], "suggestions": [], "negative_anchors": {}, "provenance": {}}
+    return {"version": "2.0.0", "skeletons": [graph], "nodes": nodes, **empty}

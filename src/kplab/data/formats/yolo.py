@@ -254,6 +254,23 @@ def _rows(
     return found
 
 
+def line_of(box: np.ndarray, xy: np.ndarray, visible: np.ndarray, size: np.ndarray) -> str:
+    """The line of an instance: class 0, the box and the keypoints as fractions of the sides of the image.
+
+    Args:
+        box: (4,) xyxy, pixels.
+        xy: (K, 2) pixels, continuous; NaN where not labelled.
+        visible: (K,) as in COCO.
+        size: (2,) width and height of the image, pixels.
+    """
+    corners = box.reshape(2, 2) / size
+    numbers = [*corners.mean(0), *(corners[1] - corners[0])]
+    words = ["0", *(f"{v:.10g}" for v in numbers)]
+    for (x, y), seen in zip(np.nan_to_num(xy / size), visible, strict=True):
+        words += [f"{x:.10g}", f"{y:.10g}", str(int(seen))]
+    return " ".join(words) + "\n"
+
+
 def write(labels: Labels, folder: str | Path, copy: bool = False) -> list[Path]:
     """Write ``labels/*.txt`` and ``data.yaml``, with names and pairs of the keypoints.
 
@@ -284,15 +301,8 @@ def write(labels: Labels, folder: str | Path, copy: bool = False) -> list[Path]:
     for i, stem in enumerate(stems):
         size, rows = labels.size[i].astype(np.float64), []
         for row in instances_of(labels, i):
-            box = labels.poses.box[row] / np.tile(size, 2)
-            if labels.crowd[row] or not np.isfinite(box).all():
-                continue
-            points = np.nan_to_num(labels.poses.xy[row] / size)
-            numbers = [*((box[:2] + box[2:]) / 2), *(box[2:] - box[:2])]
-            words = ["0", *(f"{v:.10g}" for v in numbers)]
-            for (x, y), visible in zip(points, labels.poses.visible[row], strict=True):
-                words += [f"{x:.10g}", f"{y:.10g}", str(int(visible))]
-            rows.append(" ".join(words) + "\n")
+            if not labels.crowd[row] and np.isfinite(labels.poses.box[row]).all():
+                rows.append(line_of(labels.poses.box[row], labels.poses.xy[row], labels.poses.visible[row], size))
         path = target / "labels" / f"{stem}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(rows))

@@ -8,7 +8,6 @@ import numpy as np
 
 from kplab.errors import ConfigError
 from kplab.structures.frames import Frame
-from kplab.structures.poses import Poses
 
 
 @dataclass
@@ -114,21 +113,3 @@ def smoothing(cutoff: np.ndarray | float, seconds: np.ndarray | float) -> np.nda
     0.1731707195
     """
     return np.asarray(1 / (1 + 1 / (2 * np.pi * np.asarray(cutoff) * seconds)))
-
-
-def jitter(frames: list[Poses], track: int) -> float:
-    """Root mean square of the second difference of a track's keypoints over consecutive frames, pixels.
-
-    Frames in which the track or a keypoint is missing take no part.
-
-    Args:
-        frames: poses of consecutive frames at equal intervals.
-        track: identity.
-    """
-    k = frames[0].xy.shape[1]
-    xy = np.full((len(frames), k, 2), np.nan)
-    for i, poses in enumerate(frames):
-        for row in np.flatnonzero(poses.track == track):
-            xy[i] = poses.xy[row]
-    second = np.diff(xy, 2, axis=0)
-    return float(np.sqrt(np.nanmean((second**2).sum(-1))))

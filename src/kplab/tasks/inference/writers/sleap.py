@@ -16,22 +16,13 @@ from typing import Any
 import h5py
 import numpy as np
 
+from kplab.data.formats._slp_write import FORMAT_ID, TABLES, header
 from kplab.errors import ConfigError
 from kplab.ops import affine
 from kplab.runs.files import replacing
 from kplab.structures.frames import Frame
-from kplab.structures.skeleton import Skeleton
 from kplab.tasks.inference.writers.about import About
 
-TABLES = {
-    "frames": [("frame_id", "u8"), ("video", "u4"), ("frame_idx", "u8"), ("instance_id_start", "u8"), ("instance_id_end", "u8")],
-    "instances": [
-        ("instance_id", "i8"), ("instance_type", "u1"), ("frame_id", "u8"), ("skeleton", "u4"), ("track", "i4"),
-        ("from_predicted", "i8"), ("score", "f4"), ("point_id_start", "u8"), ("point_id_end", "u8"), ("tracking_score", "f4"),
-    ],
-    "pred_points": [("x", "f8"), ("y", "f8"), ("visible", "?"), ("complete", "?"), ("score", "f8")],
-    "points": [("x", "f8"), ("y", "f8"), ("visible", "?"), ("complete", "?")],
-}  # fmt: skip
 PREDICTED = 1
 #: Rows that are written at once.
 CHUNK = 256
@@ -107,8 +98,8 @@ def write_slp(path: Path, about: About) -> Iterator[Callable[[Frame], None]]:
         for name, lines in (*texts.items(), ("suggestions_json", [])):
             file.create_dataset(name, data=lines, dtype=h5py.string_dtype(), maxshape=(None,))
         meta = file.create_group("metadata")
-        meta.attrs["format_id"] = 1.2
-        meta.attrs["json"] = np.bytes_(json.dumps(_metadata(about.skeleton)).encode())
+        meta.attrs["format_id"] = FORMAT_ID
+        meta.attrs["json"] = np.bytes_(json.dumps(header(about.skeleton)).encode())
 
 
 def _video(about: About, size: tuple[int, int]) -> dict[str, Any]:
@@ -131,31 +122,3 @@ def _video(about: About, size: tuple[int, int]) -> dict[str, Any]:
         }
         backend["shape"] = [None, height, width, 3]
     return {"filename": backend["filename"], "backend": backend}
-
-
-def _metadata(skeleton: Skeleton) -> dict[str, Any]:
-    """The skeleton as SLEAP describes it: a graph of networkx, whose kinds of edges are written once and then referred to."""
-    seen: list[int] = []
-
-    def kind(number: int) -> dict[str, Any]:
-        if number in seen:
-            return {"py/id": seen.index(number) + 1}
-        seen.append(number)
-        return {"py/reduce": [{"py/type": "sleap.skeleton.EdgeType"}, {"py/tuple": [number]}]}
-
-    links = [
-        {"edge_insert_idx": i, "key": 0, "source": a, "target": b, "type": kind(1)}
-        for i, (a, b) in enumerate(skeleton.edges)
-    ]
-    pairs = [(a, b) for a, b in enumerate(skeleton.flip) if a < b]
-    links += [{"key": 0, "source": a, "target": b, "type": kind(2)} for a, b in pairs]
-    graph = {
-        "directed": True,
-        "graph": {"name": skeleton.name, "num_edges_inserted": len(skeleton.edges)},
-        "links": links,
-        "multigraph": True,
-        "nodes": [{"id": i} for i in range(len(skeleton))],
-    }
-    nodes = [{"name": name, "weight": 1.0} for name in skeleton.keypoints]
-    empty: dict[str, Any] = {"videos": [], "tracks": [], "suggestions": [], "negative_anchors": {}, "provenance": {}}
-    return {"version": "2.0.0", "skeletons": [graph], "nodes": nodes, **empty}

@@ -17,13 +17,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from kplab.data.formats.yolo import line_of
 from kplab.errors import ConfigError
 from kplab.runs.files import PART
 from kplab.structures.frames import Frame
 from kplab.structures.poses import Poses
 from kplab.tasks.inference.writers.about import About
-
-DIGITS = 8
 
 
 @contextmanager
@@ -82,8 +81,7 @@ def lines_of(poses: Poses, size: tuple[int, int]) -> str:
     inside = poses.labelled & ((poses.xy >= 0) & (poses.xy <= size)).all(-1)
     box = np.where(np.isfinite(poses.box).all(1, keepdims=True), poses.box, poses.extent())
     box = np.clip(box, 0, np.tile(size, 2))
-    numbers = np.concatenate([(box[:, :2] + box[:, 2:]) / 2, box[:, 2:] - box[:, :2]], axis=1) / np.tile(size, 2)
-    points = np.concatenate([poses.xy / size, np.full((*poses.visible.shape, 1), 2.0)], axis=2)
-    points[~inside] = 0.0
-    rows = np.nan_to_num(np.concatenate([numbers, points.reshape(len(poses), 3 * poses.xy.shape[1])], axis=1))
-    return "".join("0 " + " ".join(f"{round(v, DIGITS):.10g}" for v in row) + "\n" for row in rows.tolist())
+    visible = np.where(inside, 2, 0)
+    xy = np.where(inside[..., None], poses.xy, 0.0)
+    sides = np.array(size, dtype=np.float64)
+    return "".join(line_of(np.nan_to_num(box[n]), xy[n], visible[n], sides) for n in range(len(poses)))
