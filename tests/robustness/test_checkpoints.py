@@ -106,6 +106,23 @@ def test_a_file_is_replaced_completely_or_not_at_all(tmp_path: Path, monkeypatch
     assert {p.name for p in tmp_path.iterdir()} == {"last.ckpt", other.name}
 
 
+def test_ctrl_c_while_a_checkpoint_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.save, interrupted, raises a RuntimeError; here the file is completed first, then the interrupt is raised."""
+    path = tmp_path / "last.ckpt"
+    real = torch.save
+
+    def interrupted(checkpoint: dict[str, Any], stream: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        real(checkpoint, stream)
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        save({"epoch": 3}, path)
+    assert read_checkpoint(path) == {"epoch": 3}
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 SAVING = """
 import sys, torch
 from pathlib import Path

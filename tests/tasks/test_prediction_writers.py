@@ -172,7 +172,10 @@ def test_a_writer_that_fails_leaves_the_earlier_file(name: str, about: About, tm
 
 @pytest.mark.parametrize("name", ["parquet", "slp", "dlc_h5"])
 def test_writers_hold_few_frames(name: str, about: About, tmp_path: Path) -> None:
-    """The peak of Python's memory is that of their buffers, whether 600 or 1,800 frames are written."""
+    """The peak of Python's memory is that of their buffers, whether 600 or 1,800 frames are written.
+
+    A frame that is kept takes 1,700 bytes.
+    """
     written(name, about, frames_of(10), tmp_path)  # what is imported at the first use
     peaks = []
     for count in (600, 1800):
@@ -180,7 +183,7 @@ def test_writers_hold_few_frames(name: str, about: About, tmp_path: Path) -> Non
         written(name, about, frames_of(count), tmp_path)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0]
+    assert peaks[1] - peaks[0] < 300 * 1200
 
 
 def test_formats_that_are_unknown() -> None:

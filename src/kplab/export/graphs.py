@@ -15,10 +15,8 @@ from torch import Tensor, nn
 
 from kplab.errors import ConfigError
 from kplab.export.resampling import area_resize, read_crops, read_views
-from kplab.models.cascade import Cascade
 from kplab.models.pose_model import PoseModel, leaves
 from kplab.ops import spatial
-from kplab.structures.predictor import Model
 
 #: Decoded tensors that are points, in pixel indices of the image; ``boxes`` have continuous coordinates, as in COCO.
 POINTS = ("keypoints", "points")
@@ -168,19 +166,20 @@ def in_view(decoded: dict[str, Tensor], to_view: Tensor) -> dict[str, Tensor]:
     return out
 
 
-def graphs_of(model: Model, flip_test: bool) -> dict[str, ViewGraph]:
+def graphs_of(model: Any, flip_test: bool) -> dict[str, ViewGraph]:
     """The graphs of a model by the names of their files.
 
     Raises:
         ConfigError: the model is no network.
     """
-    if isinstance(model, PoseModel):
-        return {"model": ViewGraph(model, flip_test)}
-    if isinstance(model, Cascade):
-        return {
-            "detector": ViewGraph(model.detector, flip_test, model.size),
-            "subject": CropGraph(model.subject, flip_test, model.size, model.padding),
-        }
+    networks: dict[str, Any] = model.networks
+    if networks:
+        # the first network reads regions in the view's size; one that follows reads crops of what the first has found
+        first, *others = networks
+        graphs = {first: ViewGraph(networks[first], flip_test, model.size)}
+        for name in others:
+            graphs[name] = CropGraph(networks[name], flip_test, model.size, model.padding)
+        return graphs
     raise ConfigError(
         f"a model of the kind '{type(model).__name__}' can't be exported: it matches the descriptors of an image with those "
         "of its memory by OpenCV, and is no graph of tensors. Use kplab predict."
@@ -189,6 +188,4 @@ def graphs_of(model: Model, flip_test: bool) -> dict[str, ViewGraph]:
 
 def heads_of(model: Any) -> dict[str, Any]:
     """The head that makes poses from the outputs of each graph."""
-    if isinstance(model, Cascade):
-        return {"detector": model.detector.head, "subject": model.subject.head}
-    return {"model": model.head}
+    return {name: network.head for name, network in model.networks.items()}

@@ -13,10 +13,8 @@ from torch import Tensor
 from kplab.errors import ConfigError
 from kplab.export.formats import Session
 from kplab.export.graphs import heads_of, in_view
-from kplab.models.cascade import Cascade
 from kplab.ops import affine
 from kplab.structures.poses import Poses
-from kplab.structures.predictor import Model
 from kplab.structures.sample import Batch
 from kplab.structures.skeleton import Skeleton
 
@@ -32,7 +30,7 @@ class ExportedModel:
 
     max_poses: int | None
 
-    def __init__(self, model: Model, sessions: Mapping[str, Session], flip_test: bool) -> None:
+    def __init__(self, model: Any, sessions: Mapping[str, Session], flip_test: bool) -> None:
         self.model, self.sessions, self.flip_test = model, sessions, flip_test
         self.heads = heads_of(model)
         self.skeleton: Skeleton = model.skeleton
@@ -46,7 +44,7 @@ class ExportedModel:
         Raises:
             ConfigError: a cascade is exported with its detector, and can't read given boxes.
         """
-        if kind != "image" and isinstance(self.model, Cascade):
+        if kind != "image" and len(self.heads) > 1:
             raise ConfigError(
                 f"an exported cascade finds its boxes itself and can't read {kind} ones. Use regions=image, or backend=torch."
             )
@@ -88,13 +86,14 @@ class ExportedModel:
             the poses in pixels of the image, continuous.
         """
         inputs = {"images": image[None], "regions": region[None]}
-        if not isinstance(self.model, Cascade):
-            return self._run("model", inputs)
-        found = self._run("detector", inputs)
+        first, *others = self.sessions
+        found = self._run(first, inputs)
+        if not others:
+            return found
         found = found[found.score >= self.model.min_score]
         if not len(found):
             return Poses.empty(len(self.skeleton))
-        poses = [self._run("subject", {**inputs, "crops": box[None]}) for box in found.box]
+        poses = [self._run(others[0], {**inputs, "crops": box[None]}) for box in found.box]
         return replace(Poses.concat(poses), box=found.box, score=found.score)
 
     def _run(self, graph: str, inputs: dict[str, Any]) -> Poses:

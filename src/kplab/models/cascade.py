@@ -94,6 +94,11 @@ class Cascade(Model):
         """The heads of both stages without a flip test."""
         return [*self.detector.without_flip, *self.subject.without_flip]
 
+    @property
+    def networks(self) -> dict[str, Model]:
+        """The detector, and the pose model."""
+        return {"detector": self.detector, "subject": self.subject}
+
     def for_regions(self, kind: str) -> Model:
         """The pose model alone for given boxes."""
         return self if kind == "image" else self.subject

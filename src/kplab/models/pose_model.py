@@ -77,6 +77,11 @@ class PoseModel(Model):
         return (scaled - self.mean) / self.std
 
     @property
+    def networks(self) -> dict[str, Model]:
+        """Itself."""
+        return {"model": self}
+
+    @property
     def without_flip(self) -> list[str]:
         """The head, where it has no flip test."""
         return [] if self.head.flips else [f"head '{type(self.head).__name__}'"]

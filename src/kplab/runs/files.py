@@ -6,12 +6,14 @@ import glob
 import io
 import os
 import secrets
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from kplab.errors import DataError
 
@@ -43,6 +45,26 @@ def check_may_write(path: Path) -> None:
         raise DataError(
             f"{path}: is missing, and is not made here. Open the dataset once with: kplab data dataset=NAME."
         )
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Within the block Ctrl-C waits; KeyboardInterrupt is raised when the block has ended.
+
+    For libraries that raise another error, or leave their state broken, if they are interrupted.
+    """
+    earlier = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(earlier):
+        yield
+        return
+    pending: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *received: pending.append(received))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+        if pending:
+            earlier(*pending[0])
 
 
 @contextmanager

@@ -79,6 +79,15 @@ class Model(nn.Module, ABC):
         return self
 
     @property
+    def networks(self) -> dict[str, Model]:
+        """The networks that it consists of, in the order in which they compute, by name; none if it is no network."""
+        return {}
+
+    def seen(self, batch: Batch) -> Batch:
+        """The batch as the first of its networks reads it."""
+        return batch
+
+    @property
     def heatmap_stride(self) -> int | None:
         """Stride of ``heatmaps``, view pixels; None if the model has no map of each keypoint."""
         return None

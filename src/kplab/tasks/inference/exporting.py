@@ -21,8 +21,7 @@ from kplab.export.formats import PRECISIONS, SUFFIXES, files_of, load, write
 from kplab.export.graphs import STAGES, ViewGraph, graphs_of
 from kplab.export.parity import ImageParity, Parity
 from kplab.export.predictor import ExportedModel
-from kplab.models.cascade import Cascade
-from kplab.models.pose_model import PoseModel, leaves, predicting
+from kplab.models.pose_model import leaves, predicting
 from kplab.runs import provenance
 from kplab.runs.records import check_inside, write_record
 from kplab.runs.run import Run
@@ -284,7 +283,7 @@ def failing_stage(
     Args:
         path: of a temporary file, whose suffix names the format.
     """
-    model = loaded.model
+    model: Any = loaded.model
     name, graph = next(iter(graphs.items()))
     worst = next(p for p in parities if p.faults()).worst_image
     names = [images.source.name(i) for i in range(len(images.source))]
@@ -295,10 +294,8 @@ def failing_stage(
     image = images.source.read(i)
     region = padded(whole(image) if given is None else given, padding)
     batch = Batch.collate([views[index, 0]])
-    network, seen = model, batch.images
-    if isinstance(model, Cascade):
-        network, seen = model.detector, model.seen(batch).images
-    assert isinstance(network, PoseModel)
+    network: Any = next(iter(model.networks.values()))
+    seen = model.seen(batch).images
     with predicting(network):
         pixels = network.normalised(seen).numpy()
         outputs = [leaf.numpy() for leaf in leaves(network.outputs(seen, loaded.flip_test))]

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from kplab.errors import ConfigError
 from kplab.models.weights import read_checkpoint
-from kplab.runs.files import PART, replacing
+from kplab.runs.files import PART, interrupts_deferred, replacing
 from kplab.runs.provenance import file_sha256
 
 #: The checkpoint of the last complete epoch, from which a training is resumed.
@@ -46,7 +46,8 @@ def save(checkpoint: dict[str, Any], path: Path) -> None:
         OSError: the file can't be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as stream:
+    # interrupted, torch.save raises an error of its own in place of KeyboardInterrupt
+    with interrupts_deferred(), replacing(path) as stream:
         torch.save(checkpoint, stream)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kplab.errors import ModelError
-from kplab.models.cascade import Cascade
-from kplab.models.pose_model import PoseModel, predicting
+from kplab.models.pose_model import predicting
 from kplab.ops import affine
 from kplab.structures.frames import Frame
 from kplab.structures.predictor import Predictor
@@ -28,13 +29,13 @@ class BackboneFeatures:
     """
 
     def __init__(self, model: Predictor) -> None:
-        network = model.detector if isinstance(model, Cascade) else model
-        if not isinstance(network, PoseModel):
+        network = next(iter(getattr(model, "networks", {}).values()), None)
+        if network is None:
             raise ModelError(
                 f"{type(model).__name__} has no backbone whose features describe appearance. Use "
                 "tracker.appearance_weight=0."
             )
-        self.network = network
+        self.network: Any = network
 
     def __call__(self, frame: Frame) -> np.ndarray:
         """The descriptors of the poses of a frame, which has its image.
