@@ -15,7 +15,7 @@ import numpy as np
 from kplab.data.check.chirality import log_odds, mirror_pairs, pair_features, whole_features
 from kplab.data.check.finding import Finding
 from kplab.data.check.order import best_order
-from kplab.data.check.shape import Shape, angle_deviations, energy, misplacement
+from kplab.data.check.shape import Shape, angle_deviations, closest, energy, misplacement
 from kplab.data.check.tails import upper_limit
 from kplab.data.damage import find_damaged
 from kplab.data.fingerprints import fingerprint
@@ -135,7 +135,7 @@ class Dataset:
 
         Only angles whose scale over the dataset is below ``STEADY_ANGLE`` are among them.
         """
-        return angle_deviations(self.xy, self.skeleton_edges)
+        return angle_deviations(self.xy, self.sizes, self.skeleton_edges)
 
     @cached_property
     def orders(self) -> dict[int, np.ndarray]:
@@ -156,16 +156,15 @@ class Dataset:
         return found
 
     @cached_property
-    def coinciding(self) -> np.ndarray:
-        """(K, K) share of the subjects with both keypoints on which they have exactly the same position; 0 for one or two."""
-        same = np.zeros((self.xy.shape[1],) * 2)
-        both = np.zeros_like(same)
-        for i in range(0, len(self.xy), 1000):
-            part = self.xy[i : i + 1000]
-            known = np.isfinite(part).all(-1)
-            both += (known[:, :, None] & known[:, None]).sum(0)
-            same += (part[:, :, None] == part[:, None]).all(-1).sum(0)
-        return np.where(same > 2, same, 0) / np.maximum(both, 1)
+    def closest(self) -> np.ndarray:
+        """(K, K) ``closest`` distance of each pair of keypoints, relative to the size of the subject."""
+        return closest(self.xy, self.sizes)
+
+    @cached_property
+    def resolution(self) -> float:
+        """Step of the grid that all positions lie on, pixels: 1 for integers, 0.001 at least."""
+        known = self.xy[np.isfinite(self.xy)]
+        return 1 / max(1, len(np.unique(np.round(known % 1, 3) % 1)))
 
     @cached_property
     def sizes(self) -> np.ndarray:
