@@ -332,7 +332,9 @@ FAULTS = {
     ),
     "two keypoints at one position": Fault("geometry", "instance", ("keypoints-coincide",), coincide),
     "x and y exchanged": Fault("geometry", "instance", ("axes-exchanged", "keypoints-outside-box"), axes),
-    "left and right exchanged": Fault("identity", "instance", ("left-right-exchanged",), left_right),
+    "left and right exchanged": Fault(
+        "identity", "instance", ("left-right-exchanged", "left-right-appearance"), left_right
+    ),
     "one pair exchanged": Fault("identity", "instance", ("pair-exchanged",), one_pair),
     "keypoints in random order": Fault(
         "identity", "instance", ("keypoint-order", "pose-outlier", "pair-exchanged", "left-right-exchanged"), shuffled

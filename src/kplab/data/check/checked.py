@@ -12,7 +12,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kplab.data.check.chirality import log_odds, mirror_pairs, pair_features, whole_features
+from kplab.data.check.appearance import NUMBERS, describe
+from kplab.data.check.chirality import (
+    appearance_features,
+    decided,
+    log_odds,
+    mirror_pairs,
+    pair_features,
+    whole_features,
+)
 from kplab.data.check.finding import Finding
 from kplab.data.check.order import best_order
 from kplab.data.check.shape import Shape, angle_deviations, closest, energy, misplacement
@@ -46,6 +54,7 @@ class Look:
         bits: how many of 16 bits are used, where few.
         digest: SHA-256 of the file, or of the pixels where it is not a file; None unless pixels were read.
         print: hash and thumbnail (``data.fingerprints``); None unless pixels were read.
+        patches: (n, K, 6) ``appearance.describe`` of the image's instances; None unless pixels were read.
     """
 
     size: tuple[int, int] | None = None
@@ -55,12 +64,13 @@ class Look:
     bits: int | None = None
     digest: bytes | None = None
     print: tuple[int, np.ndarray] | None = None
+    patches: np.ndarray | None = None
 
 
 def look(labels: Labels, i: int, deep: bool) -> Look:
     """Read the header of image i, or all of it."""
     path = labels.path(i)
-    size, orientation, digest, found = None, 1, None, None
+    size, orientation, digest, found, patches = None, 1, None, None, None
     try:
         if path is not None:
             size, orientation = read_header(path)
@@ -69,10 +79,11 @@ def look(labels: Labels, i: int, deep: bool) -> Look:
             size = (pixels.shape[1], pixels.shape[0])
             digest = hashlib.sha256(pixels.tobytes() if path is None else path.read_bytes()).digest()
             found = fingerprint(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+            patches = describe(pixels, labels.poses.xy[labels.start[i] : labels.start[i + 1]])
     except DataError as error:
         missing = path is not None and not path.is_file()
         return Look(missing=missing, fault=str(error).removeprefix(f"{path}: "))
-    return Look(size, orientation, False, "", few_bits(path) if path is not None else None, digest, found)
+    return Look(size, orientation, False, "", few_bits(path) if path is not None else None, digest, found, patches)
 
 
 @dataclass
@@ -188,6 +199,13 @@ class Dataset:
             return np.full((len(self.xy), len(pairs)), np.nan)
         return np.stack([log_odds(pair_features(self.xy, flip, p)) for p in range(len(pairs))], axis=1)
 
+    @cached_property
+    def appearance(self) -> np.ndarray:
+        """(N,) log odds that left and right of the whole subject are correct, by what the pairs look like."""
+        flip = next(iter(self.labels.values())).skeleton.flip
+        patches = np.concatenate([s.patches[s.counted] for s in self.splits.values()])
+        return decided(log_odds(appearance_features(patches, flip)))
+
     def _chunks(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """A function of all counted instances, a part of them at a time."""
         step = max(1, CHUNK // max(1, self.xy.shape[1] ** 2 * 4))
@@ -256,6 +274,17 @@ class Checked:
         with ThreadPoolExecutor() as pool:
             found = pool.map(lambda i: look(self.labels, i, deep), range(n))
             return list(self.dataset.track(found, n, f"checking images of {self.name}"))
+
+    @cached_property
+    def patches(self) -> np.ndarray:
+        """(N, K, 6) ``appearance.describe`` of every instance, NaN where pixels were not read."""
+        p, start = self.labels.poses, self.labels.start
+        out = np.full((*p.visible.shape, NUMBERS), np.nan, dtype=np.float32)
+        if self.dataset.deep:
+            for i, seen in enumerate(self.looks):
+                if seen.patches is not None:
+                    out[start[i] : start[i + 1]] = seen.patches
+        return out
 
     @cached_property
     def damaged(self) -> dict[int, str]:

@@ -38,6 +38,9 @@ INVERTED = 0.1
 """If more subjects than this share have a negative value, the features hardly tell left from right, and the widths of the two
 distributions say nothing: legs are often crossed."""
 
+UNDECIDED = 0.075
+"""Share of negative log odds above which looks are no evidence: five faults in a hundred, and half as many others."""
+
 SCALES = np.geomspace(0.25, 64, 33)
 """Candidates for the scale b."""
 
@@ -83,17 +86,17 @@ def whole_features(xy: np.ndarray, flip: tuple[int, ...]) -> np.ndarray:
 
 
 def appearance_features(patches: np.ndarray, flip: tuple[int, ...]) -> np.ndarray:
-    """(N, P, F) features of each pair that change sign when it is exchanged: left minus right patch, in standard deviations.
+    """(N, F) features that change sign when all pairs are exchanged: left minus right, in standard deviations of the dataset.
 
     Args:
         patches: (N, K, F) numbers that describe the image around each keypoint; NaN where unknown.
         flip: permutation of the keypoints.
     """
-    pairs = mirror_pairs(flip)
+    pairs = _spread(mirror_pairs(flip))
     known = np.isfinite(patches).all(-1)
     spread = patches[known].std(0) if known.any() else np.ones(patches.shape[-1])
     difference = (patches[:, pairs[:, 0]] - patches[:, pairs[:, 1]]) / np.maximum(spread, 1e-3)
-    return np.nan_to_num(difference) / np.sqrt(patches.shape[-1])
+    return np.nan_to_num(difference).reshape(len(patches), -1) / np.sqrt(patches.shape[-1])
 
 
 def pair_features(xy: np.ndarray, flip: tuple[int, ...], p: int) -> np.ndarray:
@@ -115,6 +118,15 @@ def pair_features(xy: np.ndarray, flip: tuple[int, ...], p: int) -> np.ndarray:
     fixed = np.concatenate([xy[:, middles], (other_left + other_right) / 2], axis=1)
     sines = _sine(own, fixed - (left[:, p, None] + right[:, p, None]) / 2)
     return np.nan_to_num(np.concatenate([cosines, 3 * shares, sines], axis=1))
+
+
+def decided(odds: np.ndarray) -> np.ndarray:
+    """The log odds, or NaN for all subjects if more than a share ``UNDECIDED`` of them are negative.
+
+    The looks of a side depend on the view too: some frames of an animal that turns are not exchanged, but of another view.
+    """
+    negative = float((odds < 0).sum()) / max(1, int(np.isfinite(odds).sum()))
+    return odds if negative <= UNDECIDED else np.full_like(odds, np.nan)
 
 
 def log_odds(features: np.ndarray) -> np.ndarray:
@@ -145,7 +157,9 @@ def _scale(value: np.ndarray) -> float:
     p = _sigmoid(SCALES[:, None] * np.abs(value))[:, None]  # (B, 1, N)
     share = EXCHANGED[:, None]
     positive = (1 - share) * p + share * (1 - p)  # (B, S, N)
-    likelihood = np.log(np.where(value > 0, positive, 1 - positive)).sum(-1) - 0.5 * (np.log(SCALES) / LOG_SCALE)[:, None] ** 2
+    likelihood = (
+        np.log(np.where(value > 0, positive, 1 - positive)).sum(-1) - 0.5 * (np.log(SCALES) / LOG_SCALE)[:, None] ** 2
+    )
     return float(SCALES[likelihood.max(1).argmax()])
 
 
