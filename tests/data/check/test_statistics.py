@@ -140,7 +140,7 @@ def test_an_angle_at_a_foreshortened_edge_counts_less() -> None:
     (_, as_is), (_, shorter) = (angle_deviations(points, sizes, BEETLE.edges) for points in (xy, short))
     assert as_is[0, :3].min() > 10, "the angles at the neck between the nose and the other three keypoints"
     assert shorter[0, :3].max() < 2.5
-    np.testing.assert_array_equal(as_is[1:], shorter[1:])
+    np.testing.assert_allclose(as_is[1:], shorter[1:], rtol=0.1, atol=0.05)
 
 
 def test_the_order_of_points_is_restored() -> None:
