@@ -195,7 +195,7 @@ def keypoints_outside_box(data: Checked) -> Iterator[Finding]:
     "Look at these keypoints, or at the box.",
 )
 def keypoint_far_from_box(data: Checked) -> Iterator[Finding]:
-    """A keypoint lies far outside its box, as others of the subject do not; boxes of annotators only."""
+    """A keypoint lies far outside its box, as drawn by an annotator."""
     p = data.labels.poses
     if data.labels.box_source != "annotation":
         return  # boxes around keypoints say nothing about them

@@ -42,7 +42,7 @@ def left_right_exchanged(data: Checked) -> Iterator[Finding]:
     pixels=True,
 )
 def left_right_appearance(data: Checked) -> Iterator[Finding]:
-    """The colours around left and right keypoints are those of the other side on other subjects."""
+    """The colours around keypoints are those of the other side on other subjects."""
     if data.dataset.deep:
         odds = data.of_instances(data.dataset.appearance)
         for i in np.flatnonzero(odds < -ODDS):
