@@ -71,7 +71,7 @@ def resized(path: Path, other: Path, rng: np.random.Generator) -> bool:
     """The image at 0.4 to 0.9 of its size."""
     with Image.open(path) as image:
         scale = rng.uniform(0.4, 0.9)
-        small = image.resize([max(1, round(side * scale)) for side in image.size])
+        small = image.convert("RGB").resize([max(1, round(side * scale)) for side in image.size])
     small.save(path)
     return True
 
@@ -79,10 +79,9 @@ def resized(path: Path, other: Path, rng: np.random.Generator) -> bool:
 def turned(path: Path, other: Path, rng: np.random.Generator) -> bool:
     """An EXIF orientation, with the pixels as they are."""
     with Image.open(path) as image:
-        image.load()
-        exif = image.getexif()
-        exif[0x0112] = int(rng.choice([3, 6, 8]))
-        image.save(path, exif=exif)
+        exif, pixels = image.getexif(), image.convert("RGB")
+    exif[0x0112] = int(rng.choice([3, 6, 8]))
+    pixels.save(path, exif=exif)
     return True
 
 

@@ -179,7 +179,10 @@ def measure_files(
                         parts = {"first": labels.select(np.setdiff1d(chosen, second)), "second": labels.select(second)}
                     places = set()
                     for i, other in zip(damaged, others, strict=True):
-                        if fault.plant(labels.path(int(i)), labels.path(int(other)), rng):
+                        path, second_path = labels.path(int(i)), labels.path(int(other))
+                        assert path is not None
+                        assert second_path is not None
+                        if fault.plant(path, second_path, rng):
                             pair = {str(labels.names[i]), str(labels.names[other])}
                             places.add(
                                 frozenset(pair if kind.startswith("image copied within") else [str(labels.names[i])])
@@ -196,10 +199,14 @@ def measure_files(
             total = hits = false = 0
             for round_ in range(rounds):
                 rng = np.random.default_rng(zlib.crc32(f"{name} {kind} {round_}".encode()))
-                changed, predictions, places = contradicting(labels, kind, share, rng)
+                changed, predictions, planted_at = contradicting(labels, kind, share, rng)
                 report = check_dataset(Dataset({"all": changed}, False, None, {"all": predictions}), rules)
-                found = {at for f in report.findings if (at := getattr(f, unit)) is not None}
-                total, hits, false = total + len(places), hits + len(places & found), false + len(found - places)
+                seen = {at for f in report.findings if (at := getattr(f, unit)) is not None}
+                total, hits, false = (
+                    total + len(planted_at),
+                    hits + len(planted_at & seen),
+                    false + len(seen - planted_at),
+                )
             row = {"dataset": name, "kind": kind, "share": share, "planted": total, "found": hits, "other": false}
             print(json.dumps(row), flush=True)
 
