@@ -12,7 +12,7 @@ import numpy as np
 
 from kplab.errors import ScoreError
 from kplab.metrics.average_precision import AREAS, Matches, accumulate
-from kplab.metrics.matching import check_images
+from kplab.metrics.matching import best_of_images, check_images, joined
 from kplab.ops import affine
 from kplab.ops.oks import oks_of_pairs
 from kplab.structures.poses import Poses
@@ -21,8 +21,6 @@ from kplab.structures.predictions import Predictions
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RANGES = {"all": (0.0, 1e10), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 """Smallest and largest area of each class of ``AREAS``, pixels**2; both are in the class, so two classes can overlap."""
-_AT_ONCE = 2**17
-"""Keypoints that are compared at once; bounds the memory."""
 _UNMATCHED, _IGNORED, _HIT = 0, 1, 2
 """What a prediction found: nothing, an instance that is not scored, or one that is."""
 
@@ -66,12 +64,12 @@ def coco_ap(
     Source: pycocotools.cocoeval.
     """
     check_images(truth, predictions)
-    image_id = np.array(sorted(truth), dtype=np.int64)
-    true, true_image, is_crowd = _true(truth, image_id, crowd or {})
-    found, image = _found(predictions, image_id, max_dets)
+    ids = sorted(truth)
+    true, true_image, is_crowd = _true({i: truth[i] for i in ids}, len(sigmas), crowd or {})
+    found, image = _found(predictions, ids, max_dets)
     ignored = true.ignore[:, None] | _outside(true.area)
     outcome = np.full((len(found), len(AREAS), len(THRESHOLDS)), _UNMATCHED, dtype=np.int8)
-    for rows, batch, subjects in _batches(true_image, image, len(sigmas)):
+    for rows, batch, subjects in _batches(true_image, image):
         pairs = rows.repeat(subjects.shape[1]), subjects[batch].ravel()
         similarity = oks_of_pairs(found.xy, true.xy, true.visible, true.area, sigmas, *pairs, true.box)
         similarity = similarity.reshape(len(rows), -1)
@@ -79,12 +77,12 @@ def coco_ap(
     order = np.argsort(-found.score, kind="stable")
     outcome = np.ascontiguousarray(outcome[order].transpose(1, 2, 0))
     matches = Matches(
-        image_id,
+        np.array(ids, dtype=np.int64),
         image[order],
         found.score[order],
         outcome == _HIT,
         (outcome == _UNMATCHED) & ~_outside(found.area[order]).T[:, None],
-        np.stack([np.bincount(true_image[~column], minlength=len(image_id)) for column in ignored.T]),
+        np.stack([np.bincount(true_image[~column], minlength=len(ids)) for column in ignored.T]),
     )
     return ApResult(accumulate(matches), matches)
 
@@ -123,32 +121,22 @@ def _outcomes(similarity: np.ndarray, image: np.ndarray, ignored: np.ndarray, cr
     return outcome
 
 
-def _batches(
-    true_image: np.ndarray, image: np.ndarray, keypoints: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Batches of images with equally many true instances.
+def _batches(true_image: np.ndarray, image: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Images that have equally many true instances, and predictions.
 
     Args:
         true_image: (M,) index of the image of each true instance, ascending.
         image: (N,) index of the image of each prediction, ascending.
-        keypoints: of an instance.
 
     Yields:
-        (D,) rows of the predictions, (D,) index of their images in the batch, (I, G) rows of the true instances.
+        (D,) rows of their predictions, (D,) index of the image of each in the batch, (I, G) rows of the true instances.
     """
-    start, true_count = np.unique(true_image, return_index=True, return_counts=True)[1:]
-    with_truth = true_image[start]
-    for count in np.unique(true_count):
-        subjects = start[true_count == count, None] + np.arange(count)
-        images = with_truth[true_count == count]
-        rows = np.flatnonzero(np.isin(image, images))
-        batch = np.searchsorted(images, image[rows])
-        # at the start of an image, so that none is in two batches
-        ends = np.searchsorted(batch, batch[:: max(1, _AT_ONCE // (count * keypoints))])
-        for part in np.split(np.arange(len(rows)), ends[1:]):
-            if len(part):
-                first, last = batch[part[0]], batch[part[-1]]
-                yield rows[part], batch[part] - first, subjects[first : last + 1]
+    images, start, counts = np.unique(true_image, return_index=True, return_counts=True)
+    for count in np.unique(counts):
+        own = counts == count
+        rows = np.flatnonzero(np.isin(image, images[own]))
+        if len(rows):
+            yield rows, np.searchsorted(images[own], image[rows]), start[own, None] + np.arange(count)
 
 
 def _outside(area: np.ndarray) -> np.ndarray:
@@ -157,22 +145,25 @@ def _outside(area: np.ndarray) -> np.ndarray:
     return (area[:, None] < low) | (area[:, None] > high)
 
 
-def _in_coco(poses: Poses, area: np.ndarray, ignore: np.ndarray) -> Poses:
-    """Poses as COCO's files have them: pixel indices, and zeros where there is no point."""
-    xy = np.where(poses.labelled[..., None], affine.to_pixel_index(poses.xy), 0.0)
-    return replace(poses, xy=xy, area=area, ignore=ignore)
+def _in_coco(poses: Poses) -> np.ndarray:
+    """(N, K, 2) keypoints as COCO's files have them: pixel indices, and zeros where there is no point."""
+    xy = affine.to_pixel_index(poses.xy)
+    xy[~poses.labelled] = 0.0
+    return xy
 
 
 def _true(
-    truth: Mapping[int, Poses], image_id: np.ndarray, crowd: Mapping[int, np.ndarray]
+    truth: Mapping[int, Poses], keypoints: int, crowd: Mapping[int, np.ndarray]
 ) -> tuple[Poses, np.ndarray, np.ndarray]:
-    """True instances in order of image: poses whose ``ignore`` are those that are not scored, index of image, crowd."""
-    poses = Poses.concat(truth[i] for i in image_id)
-    counts = [len(truth[i]) for i in image_id]
-    image = np.arange(len(image_id)).repeat(counts)
+    """True instances; ``ignore`` is set for all that are not scored.
+
+    Returns:
+        poses in COCO's frame, (M,) index of the image of each, (M,) which are crowds.
+    """
+    poses, image = joined(truth, list(truth), keypoints)
     some = poses.labelled.any(1)
     is_crowd = poses.ignore & some
-    for i, own in zip(image_id, np.split(is_crowd, np.cumsum(counts)[:-1]), strict=True):
+    for i, own in zip(truth, np.split(is_crowd, np.searchsorted(image, np.arange(1, len(truth)))), strict=True):
         given = np.asarray(crowd.get(i, own), dtype=bool)
         if given.shape != own.shape:
             raise ScoreError(
@@ -185,30 +176,28 @@ def _true(
     unknown = ~np.isfinite(area) & ~poses.ignore & some
     if unknown.any():
         raise ScoreError(
-            f"image {image_id[image[unknown][0]]}: a true instance has no area, and OKS is relative to the area of the "
+            f"image {list(truth)[image[unknown][0]]}: a true instance has no area, and OKS is relative to the area of the "
             "subject. Let the dataset state areas, or how to estimate them (e.g. 0.53 x box)."
         )
     # without place or size no prediction can be ignored for an instance
     kept = np.isfinite(area) & (some | np.isfinite(poses.box).all(1))
-    poses = _in_coco(poses, area, poses.ignore | is_crowd | ~some)
+    poses = replace(poses, xy=_in_coco(poses), area=area, ignore=poses.ignore | is_crowd | ~some)
     return poses[kept], image[kept], is_crowd[kept]
 
 
-def _found(predictions: Predictions, image_id: np.ndarray, max_dets: int) -> tuple[Poses, np.ndarray]:
-    """Predictions that take part, by image and descending score, and index of image."""
-    parts = predictions.poses
-    poses = Poses.concat([*parts.values(), Poses.empty(len(predictions.skeleton))])
-    image = np.searchsorted(image_id, list(parts)).repeat([len(p) for p in parts.values()])
+def _found(predictions: Predictions, ids: list[int], max_dets: int) -> tuple[Poses, np.ndarray]:
+    """Predictions that take part, by image and descending score, in COCO's frame, and (N,) index of the image of each."""
+    poses, image = joined(predictions.poses, ids, len(predictions.skeleton))
     boxed = np.isfinite(poses.box).all(1)
-    if boxed[:1].any() and not boxed.all():
+    by_box = bool(boxed[:1].any())
+    if by_box and not boxed.all():
         raise ScoreError(
-            f"a prediction of image {image_id[image[~boxed][0]]} has no box, but the first prediction has one: COCO takes "
-            "the size of all predictions from their boxes or of none. Give every prediction a box, or none."
+            f"a prediction of image {ids[image[~boxed][0]]} has no box, but the first prediction has one: COCO takes the "
+            "size of all predictions from their boxes or of none. Give every prediction a box, or none."
         )
-    poses = _in_coco(poses, poses.area, poses.ignore)
+    rows = best_of_images(poses.score, image, max_dets)
+    poses = poses[rows]
+    xy = _in_coco(poses)
     # NumPy reduces the first axis of a copy far faster than the second one
-    sides = poses.box[:, 2:] - poses.box[:, :2] if boxed[:1].any() else np.ptp(poses.xy.swapaxes(0, 1).copy(), axis=0)
-    order = np.lexsort((-poses.score, image))
-    rank = np.arange(len(image)) - np.searchsorted(image[order], image[order])
-    order = order[rank < max_dets]
-    return replace(poses, area=sides.prod(1))[order], image[order]
+    sides = poses.box[:, 2:] - poses.box[:, :2] if by_box else np.ptp(xy.swapaxes(0, 1).copy(), axis=0)
+    return replace(poses, xy=xy, area=sides.prod(1)), image[rows]

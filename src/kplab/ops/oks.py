@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+_AT_ONCE = 2**17
+"""Keypoints of pairs that are compared at once; bounds the memory."""
+
 
 def oks(xy: np.ndarray, true_xy: np.ndarray, visible: np.ndarray, area: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
     """Object keypoint similarity of every prediction with every true instance.
@@ -28,8 +31,6 @@ def oks(xy: np.ndarray, true_xy: np.ndarray, visible: np.ndarray, area: np.ndarr
     """
     shape = len(xy), len(true_xy)
     predicted, true = np.indices(shape).reshape(2, -1)
-    # a point at infinity has similarity 0
-    xy = np.where(np.isfinite(xy), xy, np.inf)
     return oks_of_pairs(xy, true_xy, visible, area, sigmas, predicted, true).reshape(shape)
 
 
@@ -49,7 +50,7 @@ def oks_of_pairs(
     keypoints count, and their distances are those to the box, 0 inside.
 
     Args:
-        xy: (N, K, 2) predicted keypoints, pixels.
+        xy: (N, K, 2) predicted keypoints, pixels; a NaN point has similarity 0.
         true_xy: (M, K, 2) true keypoints, same frame.
         visible: (M, K) COCO visibility 0, 1 or 2; 0 is left out.
         area: (M,) segment area, pixels**2.
@@ -63,6 +64,25 @@ def oks_of_pairs(
 
     Source: COCO keypoint evaluation.
     """
+    similarity = np.full(len(true), np.nan)
+    step = max(1, _AT_ONCE // len(sigmas))
+    for start in range(0, len(true), step):
+        part = slice(start, start + step)
+        similarity[part] = _oks(xy, true_xy, visible, area, sigmas, predicted[part], true[part], box)
+    return similarity
+
+
+def _oks(
+    xy: np.ndarray,
+    true_xy: np.ndarray,
+    visible: np.ndarray,
+    area: np.ndarray,
+    sigmas: np.ndarray,
+    predicted: np.ndarray,
+    true: np.ndarray,
+    box: np.ndarray | None,
+) -> np.ndarray:
+    """``oks_of_pairs``, all pairs at once."""
     offset = xy[predicted] - true_xy[true]
     counted = visible[true] > 0
     if box is not None:
@@ -74,7 +94,8 @@ def oks_of_pairs(
     x, y = offset[..., 0], offset[..., 1]
     # COCO adds the spacing of 1, so that an exact prediction of a subject of area 0 has similarity 1 and not NaN
     exponent = (x**2 + y**2) / (2 * np.asarray(sigmas)) ** 2 / (area[true, None] + np.spacing(1)) / 2
-    similarity = np.exp(-exponent)
+    # of a number and NaN, fmax takes the number
+    similarity = np.fmax(np.exp(-exponent), 0.0)
     mean = np.full(len(true), np.nan)
     counts = counted.sum(1)
     # zeros in place of unlabelled keypoints would change the order of additions, and so the last bit
