@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from kplab.data.fingerprint_cache import FingerprintCache
 from kplab.data.fingerprints import Fingerprints, fingerprints, near
 from kplab.data.units import content_of
 from kplab.structures.labels import Labels
@@ -61,12 +62,17 @@ class Leak:
         return asdict(self)
 
 
-def find_leaks(splits: Mapping[str, Labels], contents: Mapping[str, Sequence[str]] | None = None) -> list[Leak]:
+def find_leaks(
+    splits: Mapping[str, Labels],
+    contents: Mapping[str, Sequence[str]] | None = None,
+    cache: FingerprintCache | None = None,
+) -> list[Leak]:
     """Compare every two splits.
 
     Args:
         splits: split name to its images.
         contents: split name to a hash of each image, where they are known.
+        cache: of fingerprints, see ``fingerprints``.
 
     Returns:
         One report for each pair, in the order of the splits; the images of the second are counted.
@@ -75,7 +81,7 @@ def find_leaks(splits: Mapping[str, Labels], contents: Mapping[str, Sequence[str
         DataError: an image is missing or damaged.
     """
     known = {name: list(contents[name]) if contents else content_of(labels) for name, labels in splits.items()}
-    prints = {name: fingerprints(labels) for name, labels in splits.items()}
+    prints = {name: fingerprints(labels, cache) for name, labels in splits.items()}
     return [_compare(one, other, splits, known, prints) for one, other in combinations(splits, 2) if len(splits[other])]
 
 

@@ -117,7 +117,9 @@ def keypoint_order(data: Checked) -> Iterator[Finding]:
 )
 def keypoints_coincide(data: Checked) -> Iterator[Finding]:
     """Two keypoints of a subject have exactly the same position, and are usually apart."""
-    xy, rows = data.labels.poses.xy, np.flatnonzero(data.counted)
+    xy = data.labels.poses.xy
+    ordered = np.sort(xy[..., 0] + 1j * xy[..., 1], axis=1)
+    rows = np.flatnonzero(data.counted & (ordered[:, 1:] == ordered[:, :-1]).any(1))
     usual, coinciding = np.exp(data.dataset.shape.median), data.dataset.coinciding
     sizes = data.of_instances(data.dataset.sizes) / np.nanmax(usual, initial=0)
     names = data.labels.skeleton.keypoints
