@@ -83,11 +83,11 @@ def test_neighbours_in_a_video_are_within_ten_frames(tmp_path: Path, gap: int, n
     images = {f"v/img{i:04d}.png": scene(i) for i in [*range(10), *range(9 + gap, 19 + gap)]}
     labels = dataset(tmp_path, images, ["v"] * 20)
     (leak,) = find_leaks({"train": labels.select(range(10)), "test": labels.select(range(10, 20))})
-    assert (leak.same, leak.near, leak.neighbours) == (0, 0, neighbours)
+    assert (leak.same, leak.near, leak.neighbours, leak.groups) == (0, 0, neighbours, 1)
     # of another video the numbers mean nothing
     labels.group[:10] = "w"
     (leak,) = find_leaks({"train": labels.select(range(10)), "test": labels.select(range(10, 20))})
-    assert leak.neighbours == 0
+    assert (leak.neighbours, leak.groups) == (0, 0)
 
 
 def test_without_numbers_neighbours_are_next_in_order(tmp_path: Path) -> None:

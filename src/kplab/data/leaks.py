@@ -36,6 +36,7 @@ class Leak:
             fixed camera in which little has moved.
         neighbours: images whose number in a group (a video) is at most ``WINDOW`` from that of one; where names have no
             numbers, images next to one in the order of names.
+        groups: number of groups, such as videos, that have images in both.
         examples: kind to pairs of names, first of ``one``.
     """
 
@@ -45,6 +46,7 @@ class Leak:
     same: int
     near: int
     neighbours: int
+    groups: int
     examples: dict[str, list[tuple[str, str]]]
 
     def __bool__(self) -> bool:
@@ -55,6 +57,7 @@ class Leak:
         return (
             f"{self.other} ({self.images} images): {self.same} are the same as in {self.one}, {self.near} near-identical, "
             f"{self.neighbours} within {WINDOW} frames of one in a video"
+            + (f"; {self.groups} groups are in both" if self.groups else "")
         )
 
     def record(self) -> dict[str, Any]:
@@ -102,7 +105,14 @@ def _compare(
         new = {j: i for j, i in sorted(pairs.items()) if kind == "same" or j not in found["same"]}
         counts[kind] = len(new)
         examples[kind] = [(str(names[0][i]), str(names[1][j])) for j, i in list(new.items())[:EXAMPLES]]
-    return Leak(one, other, len(splits[other]), examples={k: v for k, v in examples.items() if v}, **counts)
+    groups = len(_groups(splits[one]) & _groups(splits[other]))
+    shown = {kind: pairs for kind, pairs in examples.items() if pairs}
+    return Leak(one, other, len(splits[other]), groups=groups, examples=shown, **counts)
+
+
+def _groups(labels: Labels) -> set[str]:
+    """The groups of images; an image that is its own group is in none."""
+    return {str(group) for name, group in zip(labels.names, labels.group, strict=True) if group != name}
 
 
 def _neighbours(one: Labels, other: Labels) -> dict[int, int]:
