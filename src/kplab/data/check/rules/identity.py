@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 
@@ -16,6 +17,12 @@ exchanged."""
 
 PAIR_ODDS = float(np.log(999))
 """The same for a single pair: one in a thousand, since legs and paws may be crossed."""
+
+MEASURED = 10
+"""Subjects with both sides labelled, from which on the order of all is judged."""
+
+CROSSED = 0.8
+"""Connections between the sides count as crossed where their length is below this share of the length within the sides."""
 
 TWICE = 0.08
 """Two labels of one subject differ by less than this share of the diagonal of their keypoints, on average."""
@@ -55,6 +62,34 @@ def pair_exchanged(data: Checked) -> Iterator[Finding]:
         a, b = (int(k) for k in pairs[p])
         text = f"{names[a]} and {names[b]}, log odds {-odds[i, p]:.1f}"
         yield data.at(i, a, text, float(-odds[i, p]), limit)
+
+
+@rule(
+    "warning",
+    "left-right scrambled orders",
+    f"of two pairs, points are closer to those of the other side in most of at least {MEASURED} subjects, so that the order of "
+    "the names is probably not that of the points",
+    "Compare with the pictures, and exchange names with rename.",
+)
+def sides_scrambled(data: Checked) -> Iterator[Finding]:
+    """Left and right of a pair are exchanged in most subjects of a split.
+
+    Of two pairs, such as shoulders and elbows, the points of one side are usually closer to each other than to those of the
+    other side. The other rules compare with the other subjects, and find what is wrong in a few of them.
+    """
+    xy, names = data.labels.poses.xy, data.labels.skeleton.keypoints
+    found = []
+    for (a, b), (c, d) in combinations(mirror_pairs(data.labels.skeleton.flip).tolist(), 2):
+        within = np.linalg.norm(xy[:, a] - xy[:, c], axis=1) + np.linalg.norm(xy[:, b] - xy[:, d], axis=1)
+        across = np.linalg.norm(xy[:, a] - xy[:, d], axis=1) + np.linalg.norm(xy[:, b] - xy[:, c], axis=1)
+        known = np.isfinite(within) & np.isfinite(across)
+        crossed = int((across[known] < CROSSED * within[known]).sum())
+        if known.sum() >= MEASURED and 2 * crossed > known.sum():
+            found.append((crossed, int(known.sum()), (a, b, c, d)))
+    if found:
+        crossed, count, (a, b, c, d) = max(found)
+        text = f"in {crossed} of {count} subjects {names[a]} is closer to {names[d]}, and {names[b]} to {names[c]}"
+        yield Finding(None, None, a, f"{text} ({len(found)} such pairs)", crossed / count, 0.5)
 
 
 @rule(
