@@ -312,7 +312,7 @@ def regions_of(
     x, y, x1, y1 = (clean(v, 12) for v in poses.box[row] * 100 / np.tile(size, 2))
     value = {"x": x, "y": y, "width": clean(x1 - x, 12), "height": clean(y1 - y, 12), "rotation": 0}
     add(id_, "rectanglelabels", {**value, "rectanglelabels": [skeleton.name]}, score=poses.score[row])
-    for k in np.flatnonzero(poses.labelled[row]):
+    for k in np.flatnonzero(poses.visible[row] > 0):
         x, y = (clean(v, 12) for v in poses.xy[row, k] * 100 / size)
         point, region = {"x": x, "y": y, "width": POINT}, f"{id_}-{k}"
         labelled = {**point, "keypointlabels": [skeleton.keypoints[k]]}

@@ -122,22 +122,23 @@ def axes_exchanged(data: Checked) -> Iterator[Finding]:
 def subject_twice(data: Checked) -> Iterator[Finding]:
     """Two instances of an image have nearly the same keypoints."""
     p, start = data.labels.poses, data.labels.start
+    labelled = p.labelled  # once: it is computed of all instances
     hull = p.extent()
     sizes = np.linalg.norm(hull[:, 2:] - hull[:, :2], axis=1)
     for image in np.flatnonzero(np.diff(start) > 1):
         rows = np.arange(start[image], start[image + 1])
         rows = rows[data.counted[rows]]
-        both = p.labelled[rows][:, None] & p.labelled[rows][None]
+        both = labelled[rows][:, None] & labelled[rows][None]
         distance = np.linalg.norm(p.xy[rows][:, None] - p.xy[rows][None], axis=-1)
         count = both.sum(-1)
         mean = np.where(both, distance, 0).sum(-1) / np.maximum(count, 1)
-        fewest = np.minimum.outer(p.labelled[rows].sum(1), p.labelled[rows].sum(1))
+        fewest = np.minimum.outer(labelled[rows].sum(1), labelled[rows].sum(1))
         size = np.fmax.outer(sizes[rows], sizes[rows])
         with np.errstate(invalid="ignore"):
             same = (mean < TWICE * size) & (count >= np.maximum(2, 0.5 * fewest))
         for a, b in zip(*np.nonzero(np.triu(same, 1)), strict=True):
             i, j = int(rows[a]), int(rows[b])
             text = f"same as instance {data.labels.instance_id[i]}, mean distance {mean[a, b]:.1f} px"
-            exact = mean[a, b] < 0.01 and (p.labelled[i] == p.labelled[j]).all()
+            exact = mean[a, b] < 0.01 and (labelled[i] == labelled[j]).all()
             fix = "leave out this copy" if exact else ""
             yield Finding(int(image), j, None, text, float(mean[a, b] / size[a, b]), TWICE, fix)
