@@ -133,7 +133,7 @@ def test_whole_bodies_are_written_in_fields_of_their_own(tmp_path: Path) -> None
 
 
 def test_sleap_io_reads_our_label_studio(labels: Labels, tmp_path: Path) -> None:
-    path = labelstudio.write(labels, tmp_path / "images" / "a.json")
+    path = labelstudio.write(labels, tmp_path / "images" / "a.json")[0]
     tasks = json.loads(path.read_text())
     for number, task in enumerate(tasks):
         task["meta"] = {"video": {"filename": "film.mp4", "frame_idx": number, "shape": [3, 16, 24, 1]}}

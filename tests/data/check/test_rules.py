@@ -306,6 +306,24 @@ def pair_exchanged(folder: Path) -> Case:
 
 
 @case
+def sides_scrambled(folder: Path) -> Case:
+    """The feet of all subjects, which are near their ears here."""
+    labels = beetles(folder)
+    ears, feet = labels.poses.xy[:, 3:5], labels.poses.xy[:, 5:]
+    labels.poses.xy[:, 5:] = ears + 0.3 * (feet - ears)
+    for i in range(len(labels.poses)):
+        permuted(labels, i, [0, 1, 2, 3, 4, 6, 5])
+    return one(labels, None, None, 3)
+
+
+@case
+def counted_from_one(folder: Path) -> Case:
+    labels = beetles(folder)
+    labels.poses.xy[5, 3] = [400.5, 100]
+    return one(labels, None, None, None)
+
+
+@case
 def axes_exchanged(folder: Path) -> Case:
     labels = beetles(folder)
     labels.poses.xy[5] = BODY / 4 + [300, 40]

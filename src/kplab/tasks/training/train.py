@@ -15,6 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from kplab import config as configs
+from kplab.data.fingerprint_cache import FingerprintCache
 from kplab.data.leaks import find_leaks
 from kplab.errors import ConfigError, DataError, describe, printable
 from kplab.metrics.metric import metrics_of
@@ -92,7 +93,7 @@ def train(
             + "\n".join(f"  {line}" for line in changed)
             + "\nRestore them, or train anew without resume."
         )
-    leaks = find_leaks(data.splits, hashes.image_hashes())
+    leaks = find_leaks(data.splits, hashes.image_hashes(), FingerprintCache.of_workspace(configs.workspace()))
     data.notes += [f"split {leak.line()}" for leak in leaks if leak]
     run = Run.create(
         Path(config.runs_dir),

@@ -64,6 +64,23 @@ def keypoint_on_edge(data: Checked) -> Iterator[Finding]:
 
 
 @rule(
+    "warning",
+    "splits whose points count from 1",
+    "points lie within one pixel beyond their image, and none in its first row or column",
+    "Subtract 1 in the file; a plain CSV is read with pixels: index from 1.",
+)
+def counted_from_one(data: Checked) -> Iterator[Finding]:
+    """Points probably count from 1: some lie beyond the image, and none at its start."""
+    labels = data.labels
+    size, known = labels.size[data.image_of].astype(np.float64)[:, None], labels.poses.labelled
+    with np.errstate(invalid="ignore"):
+        beyond = (labels.poses.xy > size).any(-1) & known
+        first = (labels.poses.xy < 1).any(-1) & known
+    if beyond.any() and not first.any():
+        yield Finding(text=f"{int(beyond.sum())} keypoints", value=float(beyond.sum()), expected=0.0)
+
+
+@rule(
     "error",
     "instances with keypoints at the corner",
     "keypoints lie at the first pixel of the image, where exports put points that were not labelled",

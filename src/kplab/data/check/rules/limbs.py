@@ -122,7 +122,8 @@ def keypoints_coincide(data: Checked) -> Iterator[Finding]:
     """Two keypoints of a subject have exactly the same position, and are usually apart."""
     xy, names = data.labels.poses.xy, data.labels.skeleton.keypoints
     sizes, near = data.of_instances(data.dataset.sizes), data.dataset.closest
-    for i in np.flatnonzero(data.counted):
+    ordered = np.sort(xy[..., 0] + 1j * xy[..., 1], axis=1)
+    for i in np.flatnonzero(data.counted & (ordered[:, 1:] == ordered[:, :-1]).any(1)):
         known = np.flatnonzero(np.isfinite(xy[i]).all(1))
         _, first, number = np.unique(xy[i, known], axis=0, return_index=True, return_counts=True)
         if len(first) == len(known) or len(first) == 1:
