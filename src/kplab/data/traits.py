@@ -6,6 +6,7 @@ Angles and mirroring are found by aligning the poses of all subjects with their 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -263,4 +264,4 @@ def stillness(images: list[np.ndarray]) -> float:
         for i in images
     ]
     centred = [(s - s.mean()).ravel() / (np.linalg.norm(s - s.mean()) + 1e-9) for s in small]
-    return float(np.median([a @ b for a, b in zip(centred, centred[1:], strict=False)]))
+    return float(np.median([a @ b for a, b in pairwise(centred)]))

@@ -60,7 +60,10 @@ class Plan:
         groups = {"dataset": self.dataset} | {k: v for c in self.choices for k, v in c.groups.items()}
         # the model comes first: it brings defaults of the other groups
         order = sorted(groups, key=lambda g: (g != "dataset", g != "model", g))
-        lines = ["# @package _global_", f"{MARK} dataset={self.dataset} budget={self.budget:.0f}s; the reasons: plan.md"]
+        lines = [
+            "# @package _global_",
+            f"{MARK} dataset={self.dataset} budget={self.budget:.0f}s; the reasons: plan.md",
+        ]
         lines += ["defaults:", *(f"  - override /{g}: {groups[g]}" for g in order), ""]
         values = OmegaConf.create({})
         for choice in self.choices:
@@ -79,7 +82,10 @@ class Plan:
         lines += ["", "## Traits of the training split", "", "| trait | value |", "|---|---|"]
         lines += [f"| {k} | {v} |" for k, v in self.traits.record().items()]
         lines += ["", "## Measured on this machine", ""]
-        lines += ["| composition | views/s | validation views/s | after an epoch, s | memory, MB |", "|---|---|---|---|---|"]
+        lines += [
+            "| composition | views/s | validation views/s | after an epoch, s | memory, MB |",
+            "|---|---|---|---|---|",
+        ]
         for name, t in self.timings.items():
             validation = f"{1 / t.validation:.1f}" if t.validation else "–"
             lines.append(f"| {name} | {1 / t.view:.1f} | {validation} | {t.epoch:.2f} | {t.memory:.0f} |")
@@ -125,7 +131,7 @@ def make_plan(
         KplabError: the dataset, or the budget, is not sufficient for a training.
     """
     seconds = seconds_of(budget)
-    base = compose("data", [f"dataset={dataset}", *(o for o in given if o.startswith("dataset."))])
+    base = compose("data", [f"dataset={dataset}", *(o for o in given if o.startswith(("dataset.", "hydra.")))])
     splits = read_splits(base.dataset)
     if "train" not in splits:
         raise DataError(f"dataset '{dataset}' has no split 'train', but: {', '.join(splits)}.")
@@ -169,7 +175,7 @@ def network(
         candidates = [("efficientnet_lite0", True), ("resnet10_half", False)]
     else:
         candidates = [("resnet10_half", False)]
-    best = {}
+    best: dict[str, tuple[str, Timing]] = {}
     for backbone, pretrained in candidates:
         chosen = choose(backbone, pretrained, draft)
         for precision in ("32-true", "bf16-mixed"):
@@ -215,7 +221,7 @@ def length(draft: Draft, measured: dict[str, Timing], budget: float) -> Choice:
         once = timing.validation * timing.validated
         epochs = max(1, int(USED * budget / plain))
         number = max(1, min(VALIDATIONS, int(VALIDATING * budget / max(once, 1e-6)), epochs))
-        every = max(1, epochs // number)
+        every = math.ceil(epochs / number)
     epochs = max(1, int(USED * budget / timing.seconds(every)))
     if every is not None:
         # the last epoch is validated, too
@@ -232,7 +238,9 @@ def length(draft: Draft, measured: dict[str, Timing], budget: float) -> Choice:
     }
     if draft.cascade:
         values["rescore"] = 0.2
-    reason = "the schedule ends at zero with the budget; weights are averaged over about the last twentieth of the steps"
+    reason = (
+        "the schedule ends at zero with the budget; weights are averaged over about the last twentieth of the steps"
+    )
     reason += (
         f"; validations take {timing.validation * timing.validated / every / timing.seconds(every):.0%} of the time"
         if every
@@ -255,7 +263,11 @@ def hydra(value: Any) -> str:
         return "{" + ",".join(f"{k}:{hydra(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(hydra, value)) + "]"
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, float) else repr(value)
+    return (
+        {None: "null", True: "true", False: "false"}.get(value, str(value))
+        if not isinstance(value, float)
+        else repr(value)
+    )
 
 
 def read_timings(path: Path) -> Measure:
@@ -271,7 +283,9 @@ def read_timings(path: Path) -> Measure:
 
     def measure(composition: str, config: DictConfig, seconds: float) -> Timing:
         if composition not in known:
-            raise ConfigError(f"{path}: has no '{composition}', but: {', '.join(known)}. Leave timings out to measure it.")
+            raise ConfigError(
+                f"{path}: has no '{composition}', but: {', '.join(known)}. Leave timings out to measure it."
+            )
         return known[composition]
 
     return measure
@@ -291,7 +305,11 @@ def write_plan(plan: Plan) -> Path:
         raise ConfigError(f"{path}: is not a plan, and is not replaced. Give another name=…")
     folder = make_folder(workspace() / "plans" / plan.name)
     timings = json.dumps({k: asdict(v) for k, v in plan.timings.items()}, indent=1)
-    for file, text in ((path, plan.experiment()), (folder / "plan.md", plan.page()), (folder / "timings.json", timings)):
+    for file, text in (
+        (path, plan.experiment()),
+        (folder / "plan.md", plan.page()),
+        (folder / "timings.json", timings),
+    ):
         with replacing_text(file) as stream:
             stream.write(text)
     return path

@@ -114,7 +114,10 @@ def family(draft: Draft) -> Choice:
     elif t.most == 1:
         chosen, reason = "heatmap", "one subject in each image: heatmaps of the whole image need no detector"
     elif t.most <= CROWD:
-        chosen, reason = "topdown", "several subjects: a detector finds them, and crops show each one with all its pixels"
+        chosen, reason = (
+            "topdown",
+            "several subjects: a detector finds them, and crops show each one with all its pixels",
+        )
     else:
         chosen, reason = (
             "centernet",
@@ -169,7 +172,9 @@ def rotation(draft: Draft) -> Choice:
     if t.turned > 90:
         return Choice("rotation", figure, "the data have nearly all orientations", turns(45))
     degrees = int(min(max(10.0, 0.75 * t.turned), 45.0))
-    return Choice("rotation", figure, "three quarters of the data's own range, between 10 and 45 degrees", turns(degrees))
+    return Choice(
+        "rotation", figure, "three quarters of the data's own range, between 10 and 45 degrees", turns(degrees)
+    )
 
 
 def turns(degrees: int) -> dict[str, Any]:

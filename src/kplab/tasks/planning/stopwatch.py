@@ -70,8 +70,7 @@ def time_training(config: DictConfig, seconds: float) -> Timing:
         path.write_text(OmegaConf.to_yaml(config, resolve=True))
         done = subprocess.run(
             [sys.executable, "-m", "kplab.tasks.planning.stopwatch", str(path), str(seconds)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
         )
     if done.returncode:
@@ -118,7 +117,7 @@ def measure(config: DictConfig, seconds: float) -> Timing:
 
     done, begun, epoch, views = 0, time.perf_counter(), 0, 0
     while done < UNCOUNTED + STEPS or time.perf_counter() - begun < seconds:
-        loader.sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         epoch += 1
         for batch in loader:
             step(batch.to(device))
@@ -142,14 +141,16 @@ def measure(config: DictConfig, seconds: float) -> Timing:
         model.eval()
         assembly, validated = Assembly.of(config), len(data.val)
         validating = data.datamodule.val_dataloader()
-        batch = next(iter(validating))  # type: ignore[arg-type]
+        first: Any = next(iter(validating))
         for _ in range(2):  # the first one prepares
             begun = time.perf_counter()
             with torch.no_grad(), reduced:
-                model.losses(batch.to(device))
-                assembly.predict(model, batch.to(device))
-            validation = (time.perf_counter() - begun) / len(batch)
-    memory = torch.cuda.max_memory_allocated() / 1e6 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+                model.losses(first.to(device))
+                assembly.predict(model, first.to(device))
+            validation = (time.perf_counter() - begun) / len(first)
+    memory = (
+        torch.cuda.max_memory_allocated() / 1e6 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    )
     return Timing(view, validation, after, memory, len(data.train), validated)
 
 
