@@ -32,8 +32,7 @@ TIMING = Timing(view=0.05, validation=0.02, epoch=0.1, memory=900.0, views=100, 
 def draft(asked: str = "auto", validated: bool = False, **changes: Any) -> Draft:
     """The choices of all rules that need the data alone."""
     made = Draft(replace(TRAITS, **changes), asked, validated)
-    for rule in rules.RULES:
-        made.choices.append(rule(made))
+    made.decide()
     return made
 
 
@@ -116,9 +115,10 @@ def test_budgets_that_are_none(text: str) -> None:
 def test_epochs_and_validations_fill_the_budget(validated: bool) -> None:
     """By the measured times, with all that follows an epoch; a validation closes the training."""
     made = draft(validated=validated)
-    made.choices += [plan.batches(made), rules.Choice("n", "", "", {"trainer.precision": "32-true"}, {"backbone": "b"})]
+    made.choices.append(rules.Choice("n", "", "", {}, {"backbone": "b"}))
+    made.timing = TIMING
     for budget in (30.0, 600.0, 7200.0):
-        choice = plan.length(made, {"b 32-true": TIMING}, budget)
+        choice = plan.length(made, budget)
         epochs, every = choice.values["trainer.max_epochs"], choice.values["validate_every"]
         took = epochs * (5.0 + 0.1) + (0.4 * epochs / every if validated else 0)
         assert 0.8 * budget <= took <= budget or budget == 30.0
@@ -129,7 +129,25 @@ def test_epochs_and_validations_fill_the_budget(validated: bool) -> None:
             assert 0.4 * epochs / every <= 0.1 * budget
             assert epochs / every <= plan.VALIDATIONS
     with pytest.raises(ConfigError, match=r"a budget of 4 s is too small: one epoch of 100 views takes 5 s"):
-        plan.length(made, {"b 32-true": TIMING}, 4.0)
+        plan.length(made, 4.0)
+
+
+def test_little_time_shows_smaller_subjects(workspace: list[str]) -> None:
+    """Then a small network; the choices that depend on the size of views follow."""
+
+    def by_pixels(composition: str, config: DictConfig, seconds: float) -> Timing:
+        w, h = config.window or config.size
+        factor = 3.0 if config.backbone.pretrained else 1.0
+        return replace(TIMING, view=factor * w * h / 1e6, views=8)
+
+    sizes, backbones = [], []
+    for budget in ("1h", "3m", "5s"):
+        made = plan.make_plan("dots", budget, "auto", 0, workspace, "p", by_pixels)
+        values = {k: v for c in made.choices for k, v in c.values.items()}
+        sizes.append(values["size"][0])
+        backbones.append({k: v for c in made.choices for k, v in c.groups.items()}["backbone"])
+    assert sizes == sorted(sizes, reverse=True)
+    assert backbones[-1] == "resnet10_half"
 
 
 @pytest.fixture
@@ -178,8 +196,8 @@ def test_files_that_no_plan_has_written_stay(workspace: list[str], tmp_path: Pat
     path.write_text("# @package _global_\nseed: 3\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml: is not a plan, and is not replaced"):
         plan.write_plan(made)
-    (tmp_path / "timings.json").write_text(json.dumps({"resnet18 32-true": TIMING.__dict__}))
-    with pytest.raises(ConfigError, match=r"has no 'resnet10_half 32-true', but: resnet18 32-true"):
+    (tmp_path / "timings.json").write_text(json.dumps({"resnet18 64x64 32-true": TIMING.__dict__}))
+    with pytest.raises(ConfigError, match=r"has no 'resnet10_half 160x160 32-true', but: resnet18 64x64 32-true"):
         plan.make_plan(
             "dots",
             "60s",

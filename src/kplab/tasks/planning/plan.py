@@ -19,7 +19,7 @@ from kplab.models.published import PACKAGED, installed
 from kplab.runs.files import replacing_text
 from kplab.runs.records import make_folder
 from kplab.tasks import compose
-from kplab.tasks.planning.rules import RULES, Choice, Draft
+from kplab.tasks.planning.rules import Choice, Draft
 from kplab.tasks.planning.stopwatch import Timing, time_training
 from kplab.tasks.wiring.datasets import check_content, read_splits
 
@@ -27,8 +27,11 @@ from kplab.tasks.wiring.datasets import check_content, read_splits
 MARK = "# Planned by kplab plan"
 #: Share of the budget that is planned for: the rest is for the start, and for steps that take longer than measured.
 USED = 0.97
-#: Passes over the data below which a large network does not learn, and below which a plan is refused.
-PASSES, FEWEST = 15, 1
+#: Passes over the data, and views, that a training should have.
+PASSES, VIEWS = 12, 4000
+#: Share of these views below which a small network is better than one with published weights.
+FEWEST = 0.1
+PRECISIONS = ("32-true", "bf16-mixed")
 #: Share of the budget that validations may take, and their largest number.
 VALIDATING, VALIDATIONS = 0.08, 25
 
@@ -144,54 +147,54 @@ def make_plan(
         return measured[composition]
 
     draft = Draft(traits(splits["train"]), family, "val" in splits)
-    for rule in RULES:
-        draft.choices.append(rule(draft))
-    draft.choices.append(batches(draft))
-    draft.choices.append(network(draft, dataset, seconds, given, timed))
-    draft.choices.append(length(draft, measured, seconds))
+    draft.decide()
+    chosen = network(draft, dataset, seconds, given, timed)  # may decide the others anew
+    draft.choices.append(chosen)
+    draft.choices.append(length(draft, seconds))
     return Plan(name, dataset, seconds, draft.traits, draft.choices, measured)
-
-
-def batches(draft: Draft) -> Choice:
-    """Views of a step."""
-    t = draft.traits
-    size = min(8 if t.images < 400 else 16, max(2, t.images))
-    return Choice(
-        "batches",
-        f"{t.images} training images",
-        "small batches where there are few images, so that an epoch has many steps",
-        {"batch_size": size},
-    )
 
 
 def network(
     draft: Draft, dataset: str, budget: float, given: list[str], timed: Callable[[str, DictConfig], Timing]
 ) -> Choice:
-    """Backbone and precision, by their speed on this machine."""
+    """Backbone, precision and resolution, by their speed on this machine.
+
+    Weights of ImageNet come first. Where the time allows too few views to learn from, subjects are shown smaller; where that
+    does not suffice either, a small network with random weights is faster.
+    """
     fixed = next((o.partition("=")[2] for o in given if o.startswith("backbone=")), None)
-    if fixed is not None:
-        candidates = [(fixed, False)]
-    elif installed(PACKAGED["tf_efficientnet_lite0"]) is not None:
-        candidates = [("efficientnet_lite0", True), ("resnet10_half", False)]
-    else:
-        candidates = [("resnet10_half", False)]
-    best: dict[str, tuple[str, Timing]] = {}
-    for backbone, pretrained in candidates:
+    pretrained = fixed is None and installed(PACKAGED["tf_efficientnet_lite0"]) is not None
+    backbone = fixed or ("efficientnet_lite0" if pretrained else "resnet10_half")
+
+    def fastest(backbone: str, pretrained: bool, precisions: tuple[str, ...]) -> tuple[str, Timing]:
         chosen = choose(backbone, pretrained, draft)
-        for precision in ("32-true", "bf16-mixed"):
+        found = {}
+        for precision in precisions:
             overrides = [*overrides_of([*draft.choices, chosen], dataset), f"trainer.precision={precision}", *given]
-            found = timed(f"{backbone} {precision}", compose("train", overrides))
-            if backbone not in best or found.view < best[backbone][1].view:
-                best[backbone] = (precision, found)
-        passes = USED * budget / (best[backbone][1].view * best[backbone][1].views)
-        if passes >= PASSES:
-            break
-    precision, found = best[backbone]
-    figure = "; ".join(f"{b} in {p}: {1 / t.view:.1f} views a second" for b, (p, t) in best.items())
+            size = "x".join(map(str, draft.value("window") or draft.value("size")))
+            found[precision] = timed(f"{backbone} {size} {precision}", compose("train", overrides))
+        best = min(found, key=lambda p: found[p].view)
+        return best, found[best]
+
+    precision, found = fastest(backbone, pretrained, PRECISIONS)
+    figures = [f"{backbone} in {precision}: {1 / found.view:.1f} views a second"]
+    needed = max(VIEWS, PASSES * found.views)
+    if (share := USED * budget / found.view / needed) < 0.8:
+        draft.shrink = math.sqrt(share)
+        draft.decide()
+        precision, found = fastest(backbone, pretrained, (precision,))
+        figures.append(f"with smaller subjects {1 / found.view:.1f}")
+    if pretrained and USED * budget / found.view < FEWEST * VIEWS:
+        backbone, pretrained = "resnet10_half", False
+        precision, found = fastest(backbone, pretrained, PRECISIONS)
+        figures.append(f"{backbone} in {precision}: {1 / found.view:.1f}")
     chosen = choose(backbone, pretrained, draft)
-    reason = f"the faster precision; {passes:.0f} passes over the data fit"
-    reason += ", with weights of ImageNet" if pretrained else ""
-    return Choice("network", figure, reason, {**chosen.values, "trainer.precision": precision}, chosen.groups)
+    reason = f"the faster precision; {USED * budget / found.view:.0f} views fit, {needed:.0f} are wanted"
+    reason += "; weights of ImageNet" if pretrained else ""
+    draft.timing = found
+    return Choice(
+        "network", "; ".join(figures), reason, {**chosen.values, "trainer.precision": precision}, chosen.groups
+    )
 
 
 def choose(backbone: str, pretrained: bool, draft: Draft) -> Choice:
@@ -202,16 +205,15 @@ def choose(backbone: str, pretrained: bool, draft: Draft) -> Choice:
     return Choice("network", "", "", values, {"backbone": backbone})
 
 
-def length(draft: Draft, measured: dict[str, Timing], budget: float) -> Choice:
+def length(draft: Draft, budget: float) -> Choice:
     """Epochs, and what depends on their number: validations, learning rate, averaging of weights.
 
     Raises:
         ConfigError: the budget is too small for one epoch.
     """
-    backbone, precision = draft.groups["backbone"], draft.value("trainer.precision")
-    timing = measured[f"{backbone} {precision}"]
+    timing = draft.timing
     plain = timing.seconds(None)
-    if plain * FEWEST > budget:
+    if plain > budget:
         raise ConfigError(
             f"a budget of {budget:.0f} s is too small: one epoch of {timing.views} views takes {plain:.0f} s on this machine. "
             f"Give {math.ceil(plain * 10 / 60)}m or more, or a smaller dataset."

@@ -14,6 +14,7 @@ from typing import Any
 
 from kplab.data.traits import Traits
 from kplab.errors import ConfigError
+from kplab.tasks.planning.stopwatch import Timing
 
 #: Pixels of a view that the closest keypoints of a subject should be apart: one cell of a map of stride 4.
 APART = 4.0
@@ -66,12 +67,16 @@ class Draft:
         traits: of the training split.
         family: that the user asks for, or "auto".
         validated: whether the dataset has a split ``val``.
+        shrink: factor on the size of subjects in views, below 1 where the time does not allow more.
+        timing: of the chosen network on this machine.
         choices: of the rules so far.
     """
 
     traits: Traits
     family: str
     validated: bool
+    shrink: float = 1.0
+    timing: Timing = field(init=False)
     choices: list[Choice] = field(default_factory=list)
 
     def value(self, key: str) -> Any:
@@ -81,6 +86,12 @@ class Draft:
             KeyError: none has.
         """
         return {k: v for choice in self.choices for k, v in choice.values.items()}[key]
+
+    def decide(self) -> None:
+        """Apply all rules anew."""
+        self.choices = []
+        for rule in RULES:
+            self.choices.append(rule(self))
 
     @property
     def groups(self) -> dict[str, str]:
@@ -135,7 +146,7 @@ def view(draft: Draft) -> Choice:
     nearest = t.nearest if math.isfinite(t.nearest) and t.nearest > 0 else t.side
     wanted = min(max(128.0, APART * t.side / nearest), high)
     # more pixels than the image has add nothing, unless the subject would be smaller than the network's coarse strides
-    shown = max(min(wanted, t.side), min(low, wanted))
+    shown = max(min(wanted, t.side) * draft.shrink, min(low, wanted))
     figure = f"a subject's longer side is {t.side:.0f} px, its closest keypoints are {nearest:.1f} px apart"
     if draft.cascade:
         scale = min(1.0, LARGEST / max(t.width, t.height))
@@ -255,6 +266,18 @@ def appearance(draft: Draft) -> Choice:
     )
 
 
+def batches(draft: Draft) -> Choice:
+    """Views of a step."""
+    t = draft.traits
+    size = min(8 if t.images < 400 else 16, max(2, t.images))
+    return Choice(
+        "batches",
+        f"{t.images} training images",
+        "small batches where there are few images, so that an epoch has many steps",
+        {"batch_size": size},
+    )
+
+
 def sides(t: Traits, scale: float) -> list[int]:
     """Width and height of a view at a scale, as multiples."""
     return [multiple(t.width * scale), multiple(t.height * scale)]
@@ -270,4 +293,4 @@ def multiple(length: float) -> int:
 
 
 #: The rules that need the data alone, in order.
-RULES: tuple[Callable[[Draft], Choice], ...] = (family, view, rotation, scale, mirroring, appearance)
+RULES: tuple[Callable[[Draft], Choice], ...] = (family, view, rotation, scale, mirroring, appearance, batches)
