@@ -58,7 +58,8 @@ def test_errors_give_exit_status_1_and_name_their_places(
         r"error: 1 subjects that are labelled twice: \S+0_005\.png instance 1000 \(same as instance 6", out
     )
     assert re.search(r"warning: 1 subjects with left and right exchanged: \S+0_019\.png instance 20 ", out)
-    assert "2 of level error, 1 of level warning, 0 of level info" in out
+    assert re.search(r"warning: 1 keypoints far outside the box: \S+0_029\.png instance 30 tail ", out)
+    assert "2 of level error, 2 of level warning, 0 of level info" in out
     assert main(["data", "check", *dataset, "rules=[left-right-exchanged]"]) == 0, "warnings are no errors"
 
 
@@ -66,7 +67,7 @@ def test_json_is_all_of_standard_output(dataset: list[str], tmp_path: Path, caps
     assert main(["data", "check", *dataset, "json=true"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "out" / "findings.json").read_text())
-    assert found["levels"] == {"error": 2, "warning": 1, "info": 0}
+    assert found["levels"] == {"error": 2, "warning": 2, "info": 0}
     (corner,) = [f for f in found["findings"] if f["rule"] == "keypoint-at-origin"]
     assert (corner["image"], corner["keypoint"], corner["split"]) == ("0_029.png", "tail", "all")
     assert found["rules"]["keypoint-at-origin"]["level"] == "error"

@@ -271,6 +271,27 @@ def keypoints_coincide(folder: Path) -> Case:
 
 
 @case
+def keypoint_far_from_box(folder: Path) -> Case:
+    labels = beetles(folder)
+    labels.poses.xy[5, 1] += 200
+    return one(labels, 5, 5, 1)
+
+
+@case
+def left_right_appearance(folder: Path) -> Case:
+    """Right feet and ears are white; the positions of subject 5 are as before."""
+    labels = beetles(folder, 30, pixels=True)
+    labels.poses.xy[:] = np.round(labels.poses.xy)
+    for i in range(len(labels)):
+        picture = np.full((SIZE[1], SIZE[0], 3), 90, dtype=np.uint8)
+        for k in (4, 6) if i != 5 else (3, 5):
+            x, y = labels.poses.xy[i, k].astype(int)
+            picture[y - 4 : y + 5, x - 4 : x + 5] = 255
+        Image.fromarray(picture).save(folder / str(labels.names[i]))
+    return {"all": labels}, [(5, 5, None)], {}
+
+
+@case
 def left_right_exchanged(folder: Path) -> Case:
     labels = beetles(folder)
     permuted(labels, 5, list(labels.skeleton.flip))

@@ -44,7 +44,7 @@ def main(args: list[str]) -> int:
     from kplab.tasks.wiring.datasets import read_splits
 
     rules = None if config.rules is None else list(config.rules)
-    chosen_rules(rules, config.skip)  # a wrong name is an error before images are read
+    chosen = chosen_rules(rules, config.skip)  # a wrong name is an error before images are read
     out = make_folder(Path(config.out))
     target = None if config.fix is None else new_folder(Path(config.fix))
     splits = read_splits(config.dataset)
@@ -64,6 +64,9 @@ def main(args: list[str]) -> int:
     lines = []
     for note in dict.fromkeys(note for labels in splits.values() for note in labels.notes):
         lines.append(f"reader: {note}")
+    blind = [rule.name for rule in chosen.values() if rule.pixels]
+    if blind and not config.deep:
+        lines.append(f"not applied, because deep=false reads no pixels: {', '.join(blind)}")
     for level in LEVELS:
         lines += [f"{level}: {line}" for line in report.lines(level, config.places)]
     lines.append(", ".join(f"{number} of level {level}" for level, number in found["levels"].items()))

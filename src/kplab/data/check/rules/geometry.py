@@ -25,6 +25,9 @@ SMALL_AREA = 0.02
 SPREAD = 4
 """Keypoints from which on their extent tells the size of a subject."""
 
+FAR = 0.5
+"""Diagonals of the box that a keypoint may lie outside of it; annotators draw boxes around what is visible."""
+
 MARGIN = 0.2
 """Share of its sides by which keypoints may lie beyond a box."""
 
@@ -183,6 +186,27 @@ def keypoints_outside_box(data: Checked) -> Iterator[Finding]:
     share = (p.labelled & ~inside).sum(1) / np.maximum(labelled, 1)
     for i in np.flatnonzero(data.counted & (_sides(data).min(1) > 0) & (share > 0.5)):
         yield data.at(i, None, f"{share[i]:.0%} outside", float(share[i]), 0.5)
+
+
+@rule(
+    "warning",
+    "keypoints far outside the box",
+    f"a keypoint is farther outside its box than {FAR:g} of the box's diagonal",
+    "Look at these keypoints, or at the box.",
+)
+def keypoint_far_from_box(data: Checked) -> Iterator[Finding]:
+    """A keypoint lies far outside its box, as drawn by an annotator."""
+    p = data.labels.poses
+    if data.labels.box_source != "annotation":
+        return  # boxes around keypoints say nothing about them
+    beyond = np.maximum(np.maximum(p.box[:, None, :2] - p.xy, p.xy - p.box[:, None, 2:]), 0)
+    sides = _sides(data)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        far = np.linalg.norm(beyond, axis=-1) / np.linalg.norm(sides, axis=-1)[:, None]
+    few = (far > FAR).sum(1) <= p.labelled.sum(1) / 2  # keypoints_outside_box reports more
+    for i in np.flatnonzero(data.counted & (sides.min(1) > 0) & few):
+        for k in np.flatnonzero(far[i] > FAR):
+            yield data.at(i, int(k), f"{far[i, k]:.2f} diagonals outside", float(far[i, k]), FAR)
 
 
 @rule(

@@ -14,8 +14,8 @@ ODDS = float(np.log(99))
 """Log odds against the names from which on an exchange is reported: more likely than not if one subject in a hundred is
 exchanged."""
 
-PAIR_ODDS = float(np.log(999))
-"""The same for a single pair: one in a thousand, since legs and paws may be crossed."""
+PAIR_ODDS = float(np.log(1999))
+"""The same for a single pair: one in two thousand, since legs and paws may be crossed."""
 
 TWICE = 0.08
 """Two labels of one subject differ by less than this share of the diagonal of their keypoints, on average."""
@@ -32,6 +32,21 @@ def left_right_exchanged(data: Checked) -> Iterator[Finding]:
     odds = data.of_instances(data.dataset.whole_odds)
     for i in np.flatnonzero(odds < -ODDS):
         yield data.at(i, None, f"log odds {-odds[i]:.1f}", float(-odds[i]), ODDS)
+
+
+@rule(
+    "warning",
+    "subjects with left and right exchanged, by their looks",
+    "the colours around the keypoints fit the other subjects with all left and right names exchanged",
+    "Exchange the names, if the picture confirms it (left is the subject's own left).",
+    pixels=True,
+)
+def left_right_appearance(data: Checked) -> Iterator[Finding]:
+    """The colours around keypoints are those of the other side on other subjects."""
+    if data.dataset.deep:
+        odds = data.of_instances(data.dataset.appearance)
+        for i in np.flatnonzero(odds < -ODDS):
+            yield data.at(i, None, f"log odds {-odds[i]:.1f}", float(-odds[i]), ODDS)
 
 
 @rule(
