@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from order_data import DATASETS, Setting
+from order_data import DATASETS
 
 from kplab.apps.annotate.jobs import loaded, predictions
 from kplab.apps.annotate.order import confidence, disagreement, teaching_order, thumbnail
@@ -43,6 +43,8 @@ def trained(name: str, work: Path, seed: int, labelled: Labels, test: Labels) ->
     """A run trained on labelled images and scored on test images, as `kplab train` does it."""
     setting = DATASETS[name]
     own = ["regions=image", "trainer=cpu", "workers=0", f"seed={seed}", f"name={name}", f"runs_dir={work / 'runs'}"]
+    if setting.views is not None:
+        own.append(f"trainer.max_epochs={max(1, round(setting.views / len(labelled)))}")
     config = compose("train", [*setting.recipe, *own])
     sources = {}
     for part, labels in (("train", labelled), ("test", test)):
@@ -176,18 +178,16 @@ def report(names: Sequence[str], work: Path) -> None:
         setting = DATASETS[name]
         for metric, digits in setting.metrics.items():
             found = curves(name, work, metric)
-            print(f"{name}: {metric}, mean of {len(SEEDS)} seeds [95 % interval]")
-            print("labels " + " ".join(f"{order:>24}" for order in (*ORDERS, "difference")))
-            for k, count in enumerate(setting.counts):
-                columns = [found[order][:, k] for order in ORDERS]
-                cells = [*columns, columns[1] - columns[0]]
-                print(f"{count:6d} " + " ".join(f"{span(c, digits):>24}" for c in cells))
             sign = 1 if metric.endswith("px") else -1
-            goal = sign * found[RANDOM][:, -1]
-            needed = labels_needed(setting.counts, sign * found[TEACHES], goal)
             print(
-                f"labels in the order '{TEACHES}' for what random order reaches with {setting.counts[-1]}: {span(needed, 0)}\n"
+                f"{name}: {metric}, mean of {len(SEEDS)} seeds [95 % interval]; labels of the second order for the same"
             )
+            print("labels " + " ".join(f"{title:>24}" for title in (*ORDERS, "difference", "labels for the same")))
+            for k, count in enumerate(setting.counts):
+                random, teaches = (found[order][:, k] for order in ORDERS)
+                needed = labels_needed(setting.counts, sign * found[TEACHES], sign * random)
+                cells = [span(random, digits), span(teaches, digits), span(teaches - random, digits), span(needed, 0)]
+                print(f"{count:6d} " + " ".join(f"{cell:>24}" for cell in cells[: 4 if k else 1]))
             if metric == "mean_px":
                 for order, colour in zip(ORDERS, (look.GREY, look.BLUE), strict=True):
                     low, high = np.percentile(found[order][1:], [2.5, 97.5], axis=0)

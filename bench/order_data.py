@@ -30,6 +30,7 @@ class Setting:
         recipe: overrides of ``kplab train``.
         evaluation: of the dataset's config.
         metrics: that are reported, with their digits.
+        views: that a training of a network sees, whatever the number of labels.
     """
 
     read: Callable[[], tuple[Labels, Labels]]
@@ -39,10 +40,11 @@ class Setting:
     recipe: list[str]
     evaluation: dict[str, Any]
     metrics: dict[str, int]
+    views: int | None = None
 
 
 def faces() -> tuple[Labels, Labels]:
-    """face68_youtube: no person is in both parts."""
+    """face68_youtube: 240 images to label, and 80 of other persons."""
     folder, points = DATA / "face68_youtube", skeleton("face68")
     pool, test = (
         plain_csv.read(folder / f"{part}_frames_keypoints.csv", folder / part, points, skip_missing=True)
@@ -58,14 +60,19 @@ def mice() -> tuple[Labels, Labels]:
     return every.select(np.sort(order[36:])), every.select(np.sort(order[:36]))
 
 
-def flies() -> tuple[Labels, Labels]:
-    """sleap_videos: crops of single flies, 160 x 160 pixels, of every tenth frame; blocks of two seconds are for the test."""
+def flies(step: int) -> tuple[Labels, Labels]:
+    """sleap_videos: crops of single flies, 160 x 160 pixels, of every ``step``-th frame; the test has every third block of 2 s."""
     every = sleap.read(
-        DATA / "sleap_videos/clip.slp", skeleton("fly13"), FRAMES, DATA / "sleap_videos/clip.mp4", [0, 1500, 10]
+        DATA / "sleap_videos/clip.slp", skeleton("fly13"), FRAMES, DATA / "sleap_videos/clip.mp4", [0, 1500, step]
     )
     crops = crops_of(every, FRAMES / "fly_crops", 160)
-    part = np.array([int(Path(name).stem.split("_")[0]) // 50 % 3 for name in crops.names])
+    part = np.array([int(block(name)) % 3 for name in crops.names])
     return crops.select(np.flatnonzero(part > 0)), crops.select(np.flatnonzero(part == 0))
+
+
+def block(name: str) -> str:
+    """The block of two seconds that a crop of a fly is from."""
+    return str(int(name.split("_")[0]) // 50)
 
 
 def crops_of(labels: Labels, folder: Path, side: int) -> Labels:
@@ -101,22 +108,44 @@ DATASETS = {
         evaluation={"pck_normalizer": "pixels", "pck_thresholds": [10]},
         metrics={"mean_px": 2, "median_px": 2, "pck@10": 3},
     ),
-    "sleap_flies": Setting(
-        read=flies,
-        skeleton="fly13",
-        group=lambda name: str(int(name.split("_")[0]) // 50),
-        counts=(10, 20, 40),
-        recipe=[EXEMPLAR, "size=[320,320]"],
-        evaluation={"pck_normalizer": "pixels", "pck_thresholds": [10]},
-        metrics={"mean_px": 2, "median_px": 2, "pck@10": 3},
-    ),
     "face68_youtube": Setting(
         read=faces,
         skeleton="face68",
         group=lambda name: name.rsplit("_", 1)[0],
         counts=(20, 40, 80),
-        recipe=[EXEMPLAR, "size=[192,192]"],
+        recipe=[EXEMPLAR, "size=[192,192]", "model.search_radius=0"],
         evaluation={"pck_thresholds": [0.1]},
         metrics={"mean_px": 2, "median_px": 2, "pck@0.1": 3},
+    ),
+    "sleap_flies": Setting(
+        read=lambda: flies(10),
+        skeleton="fly13",
+        group=block,
+        counts=(10, 20, 40),
+        recipe=[EXEMPLAR, "size=[320,320]"],
+        evaluation={"pck_normalizer": "pixels", "pck_thresholds": [10]},
+        metrics={"mean_px": 2, "median_px": 2, "pck@10": 3},
+    ),
+    "sleap_flies_network": Setting(
+        read=lambda: flies(5),
+        skeleton="fly13",
+        group=block,
+        counts=(15, 30, 60),
+        views=3000,
+        recipe=[
+            "backbone=resnet10_half",
+            "neck=fpn",
+            "neck.levels=[4]",
+            "neck.channels=64",
+            "head=heatmap",
+            "size=[96,96]",
+            "augment=light",
+            "batch_size=8",
+            "ema=0.99",
+            "optimizer.lr=3e-3",
+            "logger=csv",
+        ],
+        evaluation={"pck_normalizer": "pixels", "pck_thresholds": [10]},
+        metrics={"mean_px": 2, "median_px": 2, "pck@10": 3},
     ),
 }
