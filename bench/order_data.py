@@ -44,7 +44,7 @@ class Setting:
 
 
 def faces() -> tuple[Labels, Labels]:
-    """face68_youtube: 240 images to label, and 80 of other persons."""
+    """face68_youtube: 240 frames to label, and 80 of other persons."""
     folder, points = DATA / "face68_youtube", skeleton("face68")
     pool, test = (
         plain_csv.read(folder / f"{part}_frames_keypoints.csv", folder / part, points, skip_missing=True)
