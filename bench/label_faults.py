@@ -324,10 +324,17 @@ FAULTS = {
     "area of 0": Fault("geometry", "instance", ("area-missing",), no_area),
     "area of 1.5 to 10 boxes": Fault("geometry", "instance", ("area-large",), large_area),
     "all keypoints in one place": Fault("geometry", "instance", ("keypoints-in-one-place",), pile),
-    "keypoint 1 to 2 diagonals off": Fault("geometry", "instance", ("keypoint-misplaced", "limb-length"), misplaced),
+    "keypoint 1 to 2 diagonals off": Fault(
+        "geometry",
+        "instance",
+        ("keypoint-misplaced", "limb-length", "keypoint-far-from-box", "pose-outlier", "limb-angle"),
+        misplaced,
+    ),
     "two keypoints at one position": Fault("geometry", "instance", ("keypoints-coincide",), coincide),
     "x and y exchanged": Fault("geometry", "instance", ("axes-exchanged", "keypoints-outside-box"), axes),
-    "left and right exchanged": Fault("identity", "instance", ("left-right-exchanged",), left_right),
+    "left and right exchanged": Fault(
+        "identity", "instance", ("left-right-exchanged", "left-right-appearance"), left_right
+    ),
     "one pair exchanged": Fault("identity", "instance", ("pair-exchanged",), one_pair),
     "keypoints in random order": Fault(
         "identity", "instance", ("keypoint-order", "pose-outlier", "pair-exchanged", "left-right-exchanged"), shuffled

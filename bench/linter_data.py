@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from kplab.config import conf_dir, workspace
@@ -76,6 +78,30 @@ CALIBRATION: dict[str, Callable[[], dict[str, Labels]]] = {
         for subject in ("person", "hand", "quadruped", "arm", "face")
     },
 }
+
+
+class Remembered:
+    """Images of a dataset in memory, so that rounds of faults in the labels don't decode them again."""
+
+    def __init__(self, labels: Labels) -> None:
+        self.images = [labels.read(i) for i in range(len(labels))]
+        self.names = [str(name) for name in labels.names]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, i: int) -> np.ndarray:
+        """(H, W, 3) pixels of image i."""
+        return self.images[i]
+
+    def name(self, i: int) -> str:
+        """Name of image i."""
+        return self.names[i]
+
+
+def remembered(splits: dict[str, Labels]) -> dict[str, Labels]:
+    """The splits with their images in memory."""
+    return {name: replace(labels, source=Remembered(labels)) for name, labels in splits.items()}
 
 
 def fly32() -> Skeleton:

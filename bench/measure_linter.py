@@ -2,8 +2,11 @@
 
     python bench/measure_linter.py calibrate      findings in the datasets that limits were chosen on
     python bench/measure_linter.py develop        faults planted in these, at 1 % and 5 %
-    python bench/measure_linter.py clean          findings in the datasets that the linter is measured on
+    python bench/measure_linter.py clean          findings in the datasets that the linter is measured on, with verdicts
+    python bench/measure_linter.py verdicts       the same findings as rows for bench/linter_verdicts.csv, without a verdict
     python bench/measure_linter.py measure        faults planted in the other datasets, at 1 % and 5 %
+    python bench/measure_linter.py files          faults of image files, of splits, and of labels beside predictions
+    python bench/measure_linter.py table FILE…    what measure and files printed, as a table
     python bench/measure_linter.py export FOLDER  the same faults as arrays, for bench/sleap_qc.py
 
 Datasets are those of bench/linter_data.py, in the folder that KPLAB_DATA names. Seeds are fixed.
@@ -11,23 +14,26 @@ Datasets are those of bench/linter_data.py, in the folder that KPLAB_DATA names.
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
-import time
+import tempfile
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from file_faults import FILES, MODEL, contradicting, with_files
 from label_faults import FAULTS, Fault
-from linter_data import CALIBRATION, MEASURED
+from linter_data import CALIBRATION, MEASURED, remembered
 
-from kplab.data.check import Dataset, Report, check_dataset
+from kplab.data.check import Dataset, Report, check_dataset, find_rules
 from kplab.structures.labels import Labels
 
 GROUPS = ("geometry", "limbs", "identity", "tracks", "schema")
 SHARES = (0.01, 0.05)
+VERDICTS = Path(__file__).with_name("linter_verdicts.csv")
 
 #: At least this many faults of each kind, dataset and share are planted, in as many rounds as it takes, at most ROUNDS.
 PLANTED, ROUNDS = 20, 20
@@ -39,12 +45,17 @@ def flagged(report: Report, rules: tuple[str, ...] | None = None, unit: str = "i
     return {(f.split, at) for f in chosen if (at := getattr(f, unit)) is not None}
 
 
-def clean(datasets: Mapping[str, Callable[[], dict[str, Labels]]]) -> None:
-    """Print the findings of each dataset as it is."""
+def verdicts() -> dict[tuple[str, str, int, str], str]:
+    """(dataset, split, index of the instance, rule) to what its picture shows: wrong, right or unclear."""
+    rows = csv.DictReader(VERDICTS.open())
+    return {(r["dataset"], r["split"], int(r["instance"]), r["rule"]): r["verdict"] for r in rows}
+
+
+def clean(datasets: Mapping[str, Callable[[], dict[str, Labels]]], template: bool = False) -> None:
+    """Print the findings of each dataset as it is; false ones are those whose label is not wrong by its picture."""
+    known = verdicts()
     for name, load in datasets.items():
-        begun = time.perf_counter()
-        splits = load()
-        dataset = Dataset(splits, deep=False)
+        dataset = Dataset(load())
         report = check_dataset(dataset, GROUPS)
         counted = sum(int(s.counted.sum()) for s in dataset.splits.values())
         kinds: dict[str, set[tuple[str, int]]] = defaultdict(set)
@@ -52,10 +63,19 @@ def clean(datasets: Mapping[str, Callable[[], dict[str, Labels]]]) -> None:
             if f.level != "info" and f.instance is not None:
                 kinds[f.rule].add((f.split, f.instance))
         every = set().union(*kinds.values()) if kinds else set()
-        listed = ", ".join(f"{rule} {len(found)}" for rule, found in sorted(kinds.items()))
+        if template:
+            for rule, places in kinds.items():
+                for split, i in sorted(places):
+                    print(f"{name},{split},{i},{rule},{known.get((name, split, i, rule), '')}")
+            continue
+        found = {(rule, *place): known.get((name, *place, rule), "") for rule, at in kinds.items() for place in at}
+        wrong = {key[1:] for key, verdict in found.items() if verdict == "wrong"}
+        unseen = sum(not verdict for verdict in found.values())
+        listed = ", ".join(f"{rule} {len(places)}" for rule, places in sorted(kinds.items()))
         print(
-            f"{name}: {len(every)} of {counted} subjects ({len(every) / counted:.1%}): {listed or 'none'} "
-            f"[{time.perf_counter() - begun:.1f} s]",
+            f"{name}: flagged {len(every)} of {counted} ({len(every) / counted:.1%}), of these not wrong "
+            f"{len(every - wrong)} ({len(every - wrong) / counted:.1%}): {listed or 'none'}"
+            + (f"; {unseen} findings without a verdict" if unseen else ""),
             flush=True,
         )
 
@@ -82,8 +102,8 @@ def measure(
     """Plant every kind of fault in every dataset, and print what is found."""
     rows = []
     for name, load in datasets.items():
-        splits = load()
-        before = check_dataset(Dataset(splits, deep=False), GROUPS)
+        splits = remembered(load()) if not kinds or any(_deep(FAULTS[kind]) for kind in kinds) else load()
+        before = check_dataset(Dataset(splits), GROUPS)
         for kind, fault in FAULTS.items():
             if kinds and kind not in kinds:
                 continue
@@ -96,7 +116,7 @@ def measure(
                     if made is None:
                         continue
                     damaged, places = made
-                    found = flagged(check_dataset(Dataset(damaged, deep=False), fault.rules), fault.rules, fault.unit)
+                    found = flagged(check_dataset(Dataset(damaged, _deep(fault)), fault.rules), fault.rules, fault.unit)
                     if fault.unit == "keypoint":
                         # the finding of a pair names one of its keypoints
                         flip = next(iter(splits.values())).skeleton.flip
@@ -116,6 +136,81 @@ def measure(
     return rows
 
 
+def table(paths: list[Path]) -> None:
+    """Print a table of recall and precision by kind, share and dataset, from the lines that ``measure`` printed."""
+    rows = [json.loads(line) for path in paths for line in path.read_text().splitlines() if line.startswith("{")]
+    names = list(MEASURED)
+    print(f"| fault | share | {' | '.join(name.split('_')[0] for name in names)} | all | precision |")
+    print("|" + "---|" * (len(names) + 4))
+    for kind, share in dict.fromkeys((row["kind"], row["share"]) for row in rows):
+        chosen = [row for row in rows if (row["kind"], row["share"]) == (kind, share)]
+        found, planted, other = (sum(row[key] for row in chosen) for key in ("found", "planted", "other"))
+        cells = []
+        for name in names:
+            own = [row for row in chosen if row["dataset"] == name and row["planted"]]
+            cells.append(f"{sum(r['found'] for r in own) / sum(r['planted'] for r in own):.2f}" if own else "–")
+        precision = f"{found / (found + other):.2f}" if found + other else "–"
+        print(f"| {kind} | {share:.0%} | {' | '.join(cells)} | **{found / planted:.2f}** | {precision} |")
+
+
+def _deep(fault: Fault) -> bool:
+    """Whether a rule about the fault reads images."""
+    return any(find_rules()[name].pixels for name in fault.rules)
+
+
+def measure_files(
+    datasets: Mapping[str, Callable[[], dict[str, Labels]]], rounds: int = 2, share: float = 0.05
+) -> None:
+    """Damage files of images, share images among splits, and contradict predictions; print what is found."""
+    for name, load in datasets.items():
+        splits = load()
+        for kind, fault in FILES.items():
+            total = hits = false = 0
+            for round_ in range(rounds):
+                rng = np.random.default_rng(zlib.crc32(f"{name} {kind} {round_}".encode()))
+                with tempfile.TemporaryDirectory() as folder:
+                    labels = with_files(splits, Path(folder), rng)
+                    chosen = rng.permutation(len(labels))
+                    damaged = chosen[: max(1, round(share * len(labels)))]
+                    others = chosen[len(chosen) // 2 :][: len(damaged)]
+                    parts = {"all": labels}
+                    if fault.splits:
+                        second = chosen[: len(chosen) // 2]
+                        parts = {"first": labels.select(np.setdiff1d(chosen, second)), "second": labels.select(second)}
+                    places = set()
+                    for i, other in zip(damaged, others, strict=True):
+                        path, second_path = labels.path(int(i)), labels.path(int(other))
+                        assert path is not None
+                        assert second_path is not None
+                        if fault.plant(path, second_path, rng):
+                            pair = {str(labels.names[i]), str(labels.names[other])}
+                            places.add(
+                                frozenset(pair if kind.startswith("image copied within") else [str(labels.names[i])])
+                            )
+                    report = check_dataset(Dataset(parts), fault.rules)
+                    found = {str(report.labels[f.split].names[f.image]) for f in report.findings}
+                hit = {place for place in places if place & found}
+                total, hits = total + len(places), hits + len(hit)
+                false += len(found - set().union(*places)) if places else len(found)
+            row = {"dataset": name, "kind": kind, "share": share, "planted": total, "found": hits, "other": false}
+            print(json.dumps(row), flush=True)
+        labels = max(splits.values(), key=len)
+        for kind, (rules, unit, _) in MODEL.items():
+            total = hits = false = 0
+            for round_ in range(rounds):
+                rng = np.random.default_rng(zlib.crc32(f"{name} {kind} {round_}".encode()))
+                changed, predictions, planted_at = contradicting(labels, kind, share, rng)
+                report = check_dataset(Dataset({"all": changed}, False, None, {"all": predictions}), rules)
+                seen = {at for f in report.findings if (at := getattr(f, unit)) is not None}
+                total, hits, false = (
+                    total + len(planted_at),
+                    hits + len(planted_at & seen),
+                    false + len(seen - planted_at),
+                )
+            row = {"dataset": name, "kind": kind, "share": share, "planted": total, "found": hits, "other": false}
+            print(json.dumps(row), flush=True)
+
+
 #: Kinds that SLEAP's label QC looks for too.
 SHARED = (
     "keypoint 1 to 2 diagonals off", "two keypoints at one position", "all keypoints in one place",
@@ -127,7 +222,7 @@ def export(folder: Path, rounds: int = 4) -> None:
     """Write labels with faults as arrays, for bench/sleap_qc.py, and print what kplab finds in them by any rule."""
     folder.mkdir(parents=True)
     for name, load in MEASURED.items():
-        splits = load()
+        splits = remembered(load())
         for kind in SHARED:
             for share in SHARES:
                 total = hits = other = clean = 0
@@ -136,7 +231,7 @@ def export(folder: Path, rounds: int = 4) -> None:
                     if made is None:
                         continue
                     damaged, places = made
-                    report = check_dataset(Dataset(damaged, deep=False), ("geometry", "limbs", "identity"))
+                    report = check_dataset(Dataset(damaged, _deep(FAULTS[kind])), ("geometry", "limbs", "identity"))
                     found = flagged(report)
                     columns: list[tuple[np.ndarray, np.ndarray]] = []
                     rows, images = [], 0
@@ -166,6 +261,12 @@ if __name__ == "__main__":
             clean(CALIBRATION)
         case ["clean"]:
             clean(MEASURED)
+        case ["verdicts"]:
+            clean(MEASURED, template=True)
+        case ["table", *paths]:
+            table([Path(path) for path in paths])
+        case ["files"]:
+            measure_files(MEASURED)
         case ["measure", *target]:
             measure(MEASURED, Path(target[0]) if target else None)
         case ["develop", *target]:

@@ -15,9 +15,9 @@ from tests.data.test_formats import made, read
 
 from kplab.config import conf_dir
 from kplab.data.formats import coco, dlib, labelme, labelstudio, lsp, plain_csv, yolo
-from kplab.data.suspicions import suspicions
 from kplab.errors import DataError
 from kplab.structures.skeleton import Skeleton
+from kplab.tasks.wiring.conversion import remarks
 
 
 def coco17() -> Skeleton:
@@ -133,28 +133,28 @@ def test_points_that_count_from_one_are_noted_and_read(tmp_path: Path) -> None:
     rows += ["0.png,20,10,1,1,20,10,5,5", "1.png,20,10,3,4,2,9,20,3"]
     (tmp_path / "b.csv").write_text("\n".join(rows) + "\n")
     labels = plain_csv.read(tmp_path / "b.csv", tmp_path / "pictures", PET)
-    (remark,) = suspicions(labels)
-    assert remark.startswith("2 keypoints lie within one pixel beyond their image")
+    (remark,) = remarks(labels)
+    assert remark.startswith("1 splits whose points count from 1: 2 keypoints: points lie within one pixel beyond")
     mended = plain_csv.read(tmp_path / "b.csv", tmp_path / "pictures", PET, pixels="index from 1")
     np.testing.assert_array_equal(mended.poses.xy[0], [[0.5, 0.5], [19.5, 9.5], [4.5, 4.5]])
-    assert not suspicions(mended)
+    assert not remarks(mended)
     labels.poses.xy[0, 0] = 0.5, 3.5
-    assert not suspicions(labels), "a point in the first column shows that points count from 0"
+    assert not remarks(labels), "a point in the first column shows that points count from 0"
 
 
 def test_a_scrambled_order_of_left_and_right_is_named(real_data: Path) -> None:
     folder = real_data / "coco_mini"
     labels = coco.read(folder / "annotations" / "person_keypoints_train2017.json", folder / "train2017", coco17())
-    assert not suspicions(labels)
+    assert not remarks(labels)
     order = np.arange(17)
     order[[7, 8]] = 8, 7  # the elbows
     scrambled = replace(labels, poses=labels.poses.permute_keypoints(order))
-    (remark,) = suspicions(scrambled)
-    assert remark.startswith("left-right scrambled order: in ")
+    (remark,) = remarks(scrambled)
+    assert remark.startswith("1 left-right scrambled orders: ")
     assert "elbow" in remark
     config = yaml.safe_load((conf_dir() / "skeleton" / "lsp14.yaml").read_text())
     people = lsp.read(real_data / "lspet_1000", Skeleton.from_config(config))
-    assert not suspicions(people), "people in difficult poses, who cross their limbs"
+    assert not remarks(people), "people in difficult poses, who cross their limbs"
 
 
 def label_me(folder: Path, shapes: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 
 from kplab.data.check import check_labels
 from kplab.data.damage import find_damaged
@@ -158,6 +159,26 @@ def test_images_of_every_kind_become_8_bit_rgb(tmp_path: Path) -> None:
     deep = np.round(grey / 257.0).astype(np.uint8)
     np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), np.stack([deep] * 3, axis=2))
     np.testing.assert_array_equal(read_image(tmp_path / "deep_rgb.png")[..., 2], deep)
+
+
+def test_the_header_of_a_png_is_read_without_its_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EXIF data before the pixels, behind them, and none."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = Image.fromarray(RNG.integers(0, 255, (16, 24, 3), dtype=np.uint8))
+    pixels.save(tmp_path / "before.png", exif=exif)
+    pixels.save(tmp_path / "none.png")
+    whole = (tmp_path / "before.png").read_bytes()
+    at = whole.index(b"eXIf") - 4
+    end = at + 12 + int.from_bytes(whole[at : at + 4], "big")
+    behind = whole[:at] + whole[end:-12] + whole[at:end] + whole[-12:]  # IEND takes 12 bytes
+    (tmp_path / "behind.png").write_bytes(behind)
+    loaded = []
+    load = PngImageFile.load
+    monkeypatch.setattr(PngImageFile, "load", lambda self: loaded.append(Path(self.filename).name) or load(self))
+    found = {name: read_header(tmp_path / f"{name}.png") for name in ("before", "behind", "none")}
+    assert found == {"before": ((24, 16), 6), "behind": ((24, 16), 6), "none": ((24, 16), 1)}
+    assert loaded == ["behind.png"]
 
 
 def test_exif_orientation_is_ignored(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from kplab.data.formats import (
 )
 from kplab.data.holds import reduced
 from kplab.data.sources.files import FileSource
+from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
@@ -133,7 +134,7 @@ def test_whole_bodies_are_written_in_fields_of_their_own(tmp_path: Path) -> None
 
 
 def test_sleap_io_reads_our_label_studio(labels: Labels, tmp_path: Path) -> None:
-    path = labelstudio.write(labels, tmp_path / "images" / "a.json")
+    path = labelstudio.write(labels, tmp_path / "images" / "a.json")[0]
     tasks = json.loads(path.read_text())
     for number, task in enumerate(tasks):
         task["meta"] = {"video": {"filename": "film.mp4", "frame_idx": number, "shape": [3, 16, 24, 1]}}
@@ -198,6 +199,24 @@ def test_scipy_reads_our_mat(tmp_path: Path) -> None:
     joints = scipy.io.loadmat(lsp.write(single, tmp_path / "lsp"))["joints"]
     assert joints.shape == (14, 3, 1)
     np.testing.assert_array_equal(joints[:, 0, 0], xy[0, :14, 0] + 0.5)
+
+
+def test_nwb_refuses_more_images_than_it_can_write(
+    labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error that HDF5 raised for 25,000 images; nothing is left."""
+    sleap_io = pytest.importorskip("sleap_io")
+
+    def full(_: Any, path: str, **options: Any) -> None:
+        Path(path).write_bytes(b"begun")
+        raise OSError("Unable to create attribute (unable to write attribute 'starting_frame')")
+
+    monkeypatch.setattr(sleap_io, "save_nwb", full)
+    with pytest.raises(
+        DataError, match=r"a\.nwb: sleap-io can't write \d+ images as NWB .* Write fewer images to a file"
+    ):
+        nwb.write(labels, tmp_path / "a.nwb")
+    assert not (tmp_path / "a.nwb").exists()
 
 
 def test_nwb_holds_what_ndx_pose_states(labels: Labels, tmp_path: Path) -> None:

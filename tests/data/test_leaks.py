@@ -1,5 +1,9 @@
 """Leaks between splits: planted copies, re-encoded copies and neighbouring frames are found, and nothing else."""
 
+import os
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -7,6 +11,8 @@ import numpy as np
 import pytest
 import scipy.fft
 
+from kplab.data import fingerprints as module
+from kplab.data.fingerprint_cache import FingerprintCache, stamp
 from kplab.data.fingerprints import LOW, SIDE, correlation, fingerprint, fingerprints
 from kplab.data.images import read_image, read_small
 from kplab.data.leaks import find_leaks
@@ -77,11 +83,11 @@ def test_neighbours_in_a_video_are_within_ten_frames(tmp_path: Path, gap: int, n
     images = {f"v/img{i:04d}.png": scene(i) for i in [*range(10), *range(9 + gap, 19 + gap)]}
     labels = dataset(tmp_path, images, ["v"] * 20)
     (leak,) = find_leaks({"train": labels.select(range(10)), "test": labels.select(range(10, 20))})
-    assert (leak.same, leak.near, leak.neighbours) == (0, 0, neighbours)
+    assert (leak.same, leak.near, leak.neighbours, leak.groups) == (0, 0, neighbours, 1)
     # of another video the numbers mean nothing
     labels.group[:10] = "w"
     (leak,) = find_leaks({"train": labels.select(range(10)), "test": labels.select(range(10, 20))})
-    assert leak.neighbours == 0
+    assert (leak.neighbours, leak.groups) == (0, 0)
 
 
 def test_without_numbers_neighbours_are_next_in_order(tmp_path: Path) -> None:
@@ -142,6 +148,73 @@ def dataset_of(folder: Path) -> Labels:
     ids, how = np.arange(1, n + 1), {"box_source": "none", "area_source": "none"}
     poses = Poses.make(np.ones((n, 1, 2)))
     return make_labels(ONE, FileSource(folder, names), ids, np.full((n, 2), 9), None, poses, np.arange(n), ids, **how)
+
+
+def test_fingerprints_are_kept_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = {f"{i}.png": scene(i) for i in range(5)}
+    labels = dataset(tmp_path / "images", images)
+    cache = FingerprintCache(tmp_path / "data" / "cache.sqlite")
+    expected = fingerprints(labels)
+    read: list[str] = []
+    monkeypatch.setattr(module, "read_small", lambda path: read.append(path.name) or read_small(path))
+    fingerprints(labels, cache)
+    assert len(fingerprints(labels, cache).hashes) == 5
+    assert len(read) == 10, "files that were just changed are not kept"
+    for name in images:
+        os.utime(tmp_path / "images" / name, (1e9, 1e9))
+    for _ in range(2):
+        read.clear()
+        again = fingerprints(labels, cache)
+        np.testing.assert_array_equal(again.hashes, expected.hashes)
+        np.testing.assert_array_equal(again.thumbnails, expected.thumbnails)
+    assert not read
+    cv2.imwrite(str(tmp_path / "images" / "3.png"), scene(7))
+    changed = fingerprints(labels, cache)
+    assert read == ["3.png"]
+    assert changed.hashes[3] != expected.hashes[3]
+    assert [leak.near for leak in find_leaks({"a": labels, "b": labels}, cache=cache)] == [0]
+
+
+@pytest.mark.parametrize("damage", ["no database", "half of it", "a folder", "another table"])
+def test_a_damaged_cache_is_made_again(tmp_path: Path, damage: str) -> None:
+    labels = dataset(tmp_path / "images", {f"{i}.png": scene(i) for i in range(3)})
+    for path in (tmp_path / "images").iterdir():
+        os.utime(path, (1e9, 1e9))
+    cache = FingerprintCache(tmp_path / "cache.sqlite")
+    expected = fingerprints(labels, cache)
+    if damage == "a folder":
+        cache.path.unlink()
+        cache.path.mkdir()
+    elif damage == "another table":
+        with sqlite3.connect(cache.path) as connection:
+            connection.execute("DROP TABLE fingerprint_1")
+            connection.execute("CREATE TABLE fingerprint_1 (path TEXT)")
+    else:
+        whole = cache.path.read_bytes()
+        cache.path.write_bytes(b"x" * 9000 if damage == "no database" else whole[: len(whole) // 2])
+    np.testing.assert_array_equal(fingerprints(labels, cache).hashes, expected.hashes)
+    if damage in ("no database", "half of it"):
+        stamps = {p: s for p in (tmp_path / "images").iterdir() if (s := stamp(p))}
+        assert len(cache.known(stamps)) == 3
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Four processes add 300 fingerprints each to one new file."""
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from kplab.data.fingerprint_cache import FingerprintCache
+cache, number = FingerprintCache(Path(sys.argv[1])), int(sys.argv[2])
+for i in range(0, 300, 30):
+    cache.add([(Path(f"/{number}/{j}"), (j, 1), (j, np.full(256, number, np.int8))) for j in range(i, i + 30)])
+"""
+    path = tmp_path / "cache" / "cache.sqlite"
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(path), str(n)]) for n in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    known = FingerprintCache(path).known({Path(f"/{n}/{j}"): (j, 1) for n in range(4) for j in range(300)})
+    assert len(known) == 1200
+    assert all(value == int(place.name) and set(t) == {int(place.parts[1])} for place, (value, t) in known.items())
 
 
 def test_fingerprints_of_images_in_memory_and_in_files_agree(tmp_path: Path) -> None:

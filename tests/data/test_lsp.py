@@ -47,6 +47,18 @@ def test_columns_belong_to_the_images_of_their_number(tmp_path: Path) -> None:
     np.testing.assert_allclose(labels.poses.area, 0.53 * np.prod(labels.poses.box[:, 2:] - labels.poses.box[:, :2], 1))
 
 
+def test_the_original_set_flags_hidden_joints(tmp_path: Path) -> None:
+    extended = joints_of(3)
+    original = np.moveaxis(extended, 1, 0).copy()
+    original[2] = 0
+    original[2, 4, 2] = 1
+    labels = lsp.read(dataset(tmp_path / "original", original), LSP)
+    assert labels.poses.visible[1].tolist() == [2] * 4 + [1] + [2] * 9
+    assert (labels.poses.visible[0] == 2).all()
+    same = lsp.read(dataset(tmp_path / "extended", extended), LSP)
+    np.testing.assert_array_equal(labels.poses.xy, same.poses.xy)
+
+
 def test_the_real_set(real_data: Path) -> None:
     folder = real_data / "lspet_1000"
     labels = lsp.read(folder, LSP)
@@ -65,7 +77,6 @@ def test_the_real_set(real_data: Path) -> None:
 @pytest.mark.parametrize(
     ("joints", "numbers", "words"),
     [
-        (np.ones((3, 14, 5)), (1,), "the original LSP set"),
         (np.ones((14, 2, 5)), (1,), r"is \(14, 2, 5\), expected \(14, 3, N\)"),
         (joints_of(2), (1, 7), "2 columns, but there are images 7"),
         (joints_of(2), (), "no images im<number>.jpg"),

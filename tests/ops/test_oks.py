@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.cocoeval import COCOeval
 
-from kplab.ops.oks import oks
+from kplab.ops.oks import oks, oks_of_pairs
 
 COCO_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
 
@@ -24,22 +24,35 @@ def test_golden_shift_of_ten_pixels():
     assert got[0, 0] == pytest.approx(0.6469947651308043, abs=1e-12)
 
 
-def test_equals_pycocotools():
-    rng = np.random.default_rng(1)
-    xy, true = poses(2, 6), poses(3, 4)
-    visible = rng.integers(0, 3, (4, 17))
-    area = rng.uniform(500, 2e4, 4)
+@pytest.mark.parametrize("k", [1, 4, 17, 133])
+def test_equals_pycocotools_to_the_last_bit(k: int):
+    """Any number of labelled keypoints, none included, where the box counts: a pose inside it, in its margin and outside."""
+    rng = np.random.default_rng(k)
+    sigmas = rng.uniform(0.02, 0.1, k)
+    xy, true = poses(2, 12, k), poses(3, 40, k)
+    visible = rng.integers(0, 3, (40, k)) * (rng.uniform(size=(40, k)) < rng.choice([0.0, 0.4, 1.0], (40, 1)))
+    area = rng.uniform(500, 2e4, 40)
+    box = np.concatenate([rng.uniform(0, 60, (40, 2)), rng.uniform(10, 40, (40, 2))], axis=1)
     evaluation = COCOeval(iouType="keypoints")
+    evaluation.params.kpt_oks_sigmas = sigmas
     flat = lambda p, v: np.concatenate([p, v[:, None]], axis=1).ravel().tolist()  # noqa: E731
     evaluation._gts = {
         (1, 1): [
-            {"keypoints": flat(p, v), "area": a, "bbox": [0, 0, 1, 1]}
-            for p, v, a in zip(true, visible, area, strict=True)
+            {"keypoints": flat(p, v), "area": a, "bbox": b}
+            for p, v, a, b in zip(true, visible, area, box.tolist(), strict=True)
         ]
     }
-    evaluation._dts = {(1, 1): [{"keypoints": flat(p, np.ones(17)), "score": 1.0 - i / 10} for i, p in enumerate(xy)]}
+    evaluation._dts = {(1, 1): [{"keypoints": flat(p, np.ones(k)), "score": 1.0 - i / 20} for i, p in enumerate(xy)]}
     want = evaluation.computeOks(1, 1)
-    np.testing.assert_allclose(oks(xy, true, visible, area, COCO_SIGMAS), want, atol=1e-12)
+    i, j = np.indices(want.shape).reshape(2, -1)
+    box[:, 2:] += box[:, :2]
+    got = oks_of_pairs(xy, true, visible, area, sigmas, i, j, box).reshape(want.shape)
+    some = visible.any(1)
+    assert 0 < some.sum() < 40
+    np.testing.assert_array_equal(got[:, some], want[:, some])
+    # the far corner of a box in COCO's files is rounded when ours is made
+    np.testing.assert_allclose(got[:, ~some], want[:, ~some], rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(oks(xy, true, visible, area, sigmas)[:, some], want[:, some])
 
 
 def test_distance_for_half_similarity():

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,55 @@ def test_random_cases_equal_cocoeval(seed: int, boxes: bool, tmp_path: Path):
     assert 0.05 < got["AP"] < 0.95, "the case is too easy or too hard to tell evaluators apart"
 
 
+def grid_case(seed: int) -> tuple[dict, list[dict]]:
+    """Whole shapes on a coarse grid: many equal similarities, copies of subjects and detections, equal scores."""
+    rng = np.random.default_rng(seed)
+    shape = rng.integers(0, 6, (K, 2)) * 10.0
+    annotations, results = [], []
+    for image in range(1, 13):
+        for _ in range(rng.integers(0, 7)):
+            visible = np.where(rng.uniform(size=K) < rng.choice([0.0, 0.5, 1.0], p=[0.1, 0.3, 0.6]), 2, 0)
+            more = {
+                "area": float(rng.choice([900.0, 1024.0, 4000.0, 9216.0, 2e4])),
+                "iscrowd": int(rng.uniform() < 0.15),
+            }
+            xy = shape + rng.integers(0, 3, 2) * 4.0
+            annotations.append(annotation(len(annotations) + 1, image, xy, visible, **more))
+        for _ in range(rng.integers(0, 9)):
+            xy = shape + rng.integers(0, 3, 2) * 4.0 + rng.integers(-1, 2, (K, 2)) * rng.choice([0.0, 4.0])
+            results.append(result(image, xy, float(rng.integers(1, 4) / 4)))
+    return {"images": [{"id": i} for i in range(1, 13)], "categories": [{"id": 1}], "annotations": annotations}, results
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_ties_equal_cocoeval(seed: int, tmp_path: Path):
+    dataset, results = grid_case(seed)
+    got = ours(dataset, results, tmp_path).stats
+    np.testing.assert_allclose(list(got.values()), plain(dataset, results), atol=1e-12)
+
+
+def test_order_of_images_does_not_matter(tmp_path: Path):
+    """Equal scores of several images are ranked by the ids of their images, as by COCOeval."""
+    dataset, results = random_case(6)
+    truth, crowd = truth_of(dataset)
+    found = predictions_of(results, tmp_path)
+    want = coco_ap(truth, found, SIGMAS, crowd=crowd).matches
+    shuffled = Predictions(found.skeleton, dict(reversed(found.poses.items())))
+    got = coco_ap(dict(reversed(truth.items())), shuffled, SIGMAS, crowd=crowd).matches
+    for name, array in vars(want).items():
+        np.testing.assert_array_equal(getattr(got, name), array, err_msg=name)
+
+
+def test_no_predictions_and_no_truth(tmp_path: Path):
+    dataset, results = random_case(7, images=10)
+    truth, crowd = truth_of(dataset)
+    nothing = coco_ap(truth, Predictions(skeleton(), {}), SIGMAS, crowd=crowd).stats
+    assert set(nothing.values()) == {0.0}
+    dataset["annotations"] = []
+    got = ours(dataset, results, tmp_path).stats
+    assert list(got.values()) == plain(dataset, results).tolist() == [-1.0] * 10
+
+
 def test_crowds_differ_from_unlabelled_subjects(tmp_path: Path):
     """Two detections on a crowd without keypoints are both ignored; on an unlabelled subject only one is."""
     rng = np.random.default_rng(0)
@@ -154,6 +204,14 @@ def test_crowds_differ_from_unlabelled_subjects(tmp_path: Path):
     assert ours(dataset, results, tmp_path).stats["AP"] == pytest.approx(1.0)
     truth, _ = truth_of(dataset)
     assert coco_ap(truth, predictions_of(results, tmp_path), SIGMAS).stats["AP"] == pytest.approx(0.5)
+
+
+def test_unlabelled_subjects_are_not_scored_whether_or_not_they_are_ignored(tmp_path: Path):
+    dataset, results = random_case(8)
+    truth, crowd = truth_of(dataset)
+    truth = {i: replace(p, ignore=p.ignore & (p.labelled.any(1) | crowd[i])) for i, p in truth.items()}
+    got = coco_ap(truth, predictions_of(results, tmp_path), SIGMAS, crowd=crowd).stats
+    np.testing.assert_allclose(list(got.values()), plain(dataset, results), atol=1e-12)
 
 
 def test_resampled_images_equal_cocoeval_on_copied_images(tmp_path: Path):

@@ -9,15 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 from tests.data.check.toy import beetles, permuted, with_copy
 
 from kplab.cli import main
+from kplab.data import formats
 from kplab.data.check import Dataset, check_dataset, find_rules
 from kplab.data.formats import coco
 from kplab.runs.run import Run
+from kplab.structures.skeleton import Skeleton
 from kplab.tasks import compose
 from kplab.tasks.evaluation.findings import as_page, out_of_training, picture
+from kplab.tasks.wiring.corrected import write_corrected
 from kplab.tasks.wiring.datasets import read_splits
 
 
@@ -58,7 +62,8 @@ def test_errors_give_exit_status_1_and_name_their_places(
         r"error: 1 subjects that are labelled twice: \S+0_005\.png instance 1000 \(same as instance 6", out
     )
     assert re.search(r"warning: 1 subjects with left and right exchanged: \S+0_019\.png instance 20 ", out)
-    assert "2 of level error, 1 of level warning, 0 of level info" in out
+    assert re.search(r"warning: 1 keypoints far outside the box: \S+0_029\.png instance 30 tail ", out)
+    assert "2 of level error, 2 of level warning, 0 of level info" in out
     assert main(["data", "check", *dataset, "rules=[left-right-exchanged]"]) == 0, "warnings are no errors"
 
 
@@ -66,7 +71,7 @@ def test_json_is_all_of_standard_output(dataset: list[str], tmp_path: Path, caps
     assert main(["data", "check", *dataset, "json=true"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "out" / "findings.json").read_text())
-    assert found["levels"] == {"error": 2, "warning": 1, "info": 0}
+    assert found["levels"] == {"error": 2, "warning": 2, "info": 0}
     (corner,) = [f for f in found["findings"] if f["rule"] == "keypoint-at-origin"]
     assert (corner["image"], corner["keypoint"], corner["split"]) == ("0_029.png", "tail", "all")
     assert found["rules"]["keypoint-at-origin"]["level"] == "error"
@@ -85,6 +90,57 @@ def test_fix_writes_new_files_only(dataset: list[str], tmp_path: Path, capsys: p
     assert (tmp_path / "labels.json").read_bytes() == before
     assert main(["data", "check", *dataset, f"fix={tmp_path}/fixed"]) == 2
     assert "exists. fix=FOLDER writes new files only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("own", ["plain_csv", "yolo", "cvat"])
+def test_fix_writes_the_format_that_was_read(
+    dataset: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], own: str
+) -> None:
+    """The format's reader finds all labels again, without the copy and the keypoint at the corner."""
+    config = tmp_path / "conf" / "dataset" / "beetles.yaml"
+    content = json.loads(config.read_text())
+    skeleton = Skeleton.from_config(content["skeleton"])
+    module, first = formats.load_format(own), formats.keys_of(formats.load_format(own).read)[0].name
+    given = tmp_path / {"plain_csv": "given.csv", "yolo": "given", "cvat": "given.xml"}[own]
+    module.write(coco.read(tmp_path / "labels.json", tmp_path, skeleton), given)
+    source = {"_target_": f"kplab.data.formats.{own}.read", first: str(given), "images": str(tmp_path)}
+    if own == "plain_csv":
+        source["rename"] = {"TAIL": "tail"}
+        given.write_text(given.read_text().replace("tail_", "TAIL_"))
+    config.write_text(json.dumps({**content, "sources": {"all": source}}))
+    before = read_splits(compose("data check", dataset).dataset)["all"]
+    capsys.readouterr()
+    assert main(["data", "check", *dataset, f"fix={tmp_path}/fixed"]) == 1
+    fixed = tmp_path / "fixed" / ("all" + given.suffix)
+    without = "; read without the source's rename" if own == "plain_csv" else ""
+    assert f"corrected labels: {fixed} ({own}{without})" in capsys.readouterr().out
+    after = module.read(fixed, images=tmp_path, skeleton=skeleton)
+    copy = len(before.poses) - len(after.poses)
+    (row,) = np.flatnonzero(np.isclose(before.poses.xy, 0.5, atol=1e-3).all(-1).any(1))
+    assert copy == 1
+    for image in range(60):
+        a, b = (labels.poses[labels.start[image] : labels.start[image + 1]] for labels in (before, after))
+        expected = a.xy[: len(b)].copy()
+        if before.start[image] == row:
+            expected[0, 2] = np.nan
+        np.testing.assert_allclose(b.xy, expected, atol=1e-4)
+
+
+def test_fix_states_why_it_writes_coco(dataset: list[str], tmp_path: Path) -> None:
+    skeleton = json.loads((tmp_path / "conf" / "dataset" / "beetles.yaml").read_text())["skeleton"]
+    labels = coco.read(tmp_path / "labels.json", tmp_path, Skeleton.from_config(skeleton))
+    for target, reason in (
+        ("kplab.data.formats.panoptic_hand.read", "panoptic_hand can't be written"),
+        ("mine.read", "its source is no format of kplab"),
+        ("kplab.data.formats.lsp.read", "lsp can't hold 1 subjects beyond the first of 1 images: left out"),
+    ):
+        node = OmegaConf.create({"sources": {"all": {"_target_": target, "keys": 1}}})
+        folder = tmp_path / target
+        folder.mkdir()
+        (written,) = write_corrected({"all": labels}, node, folder)
+        assert (written.path, written.format, written.reason) == (folder / "all.json", "coco", reason)
+        assert [p.name for p in folder.iterdir()] == ["all.json"]
+        assert str(written) == f"{written.path} (coco, because {reason})"
 
 
 def test_wrong_names_are_refused_before_images_are_read(dataset: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
+from kplab.errors import ConfigError
+from kplab.models.backbone import Backbone
 from kplab.tasks.training.optimize import adamw_cosine, sgd_linear, sgd_steps
 
 
@@ -118,3 +122,47 @@ def test_parts_of_a_model_have_rates_of_their_own() -> None:
     assert sorted({round(g["lr"], 12) for g in optimizer.param_groups}) == [1e-3, 5e-3, 1e-2]
     with pytest.raises(ValueError, match="names decoder, but the model has no such part"):
         adamw_cosine(net, 100, rates={"decoder": 0.1})
+
+
+def test_frozen_parts_keep_their_weights_to_the_bit_and_then_learn() -> None:
+    """Also with weight decay, and after a resume in the middle of the frozen steps."""
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 8, 8)
+
+    def made() -> tuple[nn.ModuleDict, torch.optim.Optimizer, Any]:
+        torch.manual_seed(1)
+        net = nn.ModuleDict({"backbone": nn.Conv2d(3, 4, 3), "head": nn.Conv2d(4, 1, 1)})
+        return net, *adamw_cosine(net, 10, lr=0.1, weight_decay=0.5, warmup=0.1, frozen_until={"backbone": 0.3})
+
+    def step(net: nn.ModuleDict, optimizer: torch.optim.Optimizer, schedule: Any) -> torch.Tensor:
+        optimizer.zero_grad()
+        net["head"](net["backbone"](images)).square().mean().backward()
+        optimizer.step()
+        schedule.step()
+        return net["backbone"].weight.detach().clone()
+
+    straight = made()
+    start, head = straight[0]["backbone"].weight.detach().clone(), straight[0]["head"].weight.detach().clone()
+    seen = [step(*straight) for _ in range(6)]
+    assert [torch.equal(weights, start) for weights in seen] == [True, True, True, False, False, False]
+    assert not torch.equal(straight[0]["head"].weight, head)
+
+    first, second = made(), made()
+    for _ in range(2):
+        step(*first)
+    for one, other in zip(second, first, strict=True):
+        one.load_state_dict(other.state_dict())
+    assert torch.equal([step(*second) for _ in range(4)][-1], seen[-1])
+    for wrong, message in (({"tail": 0.1}, "frozen_until names tail"), ({"backbone": 2}, "backbone: 2, but fractions")):
+        with pytest.raises(ConfigError, match=message):
+            adamw_cosine(straight[0], 10, frozen_until=wrong)
+
+
+def test_learning_rates_by_depth() -> None:
+    """Names of timm's stages are parts of the model."""
+    net = nn.ModuleDict({"backbone": Backbone("tf_efficientnet_lite0")})
+    rates = {"backbone.net.blocks.0": 0.1, "backbone.net.blocks": 0.5}
+    optimizer, _ = adamw_cosine(net, 10, lr=1.0, warmup=0, rates=rates)
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    stages = net["backbone"].net
+    assert [rate[id(next(part.parameters()))] for part in (stages.conv_stem, *stages.blocks)] == [1.0, 0.1, *[0.5] * 6]

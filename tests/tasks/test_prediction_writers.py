@@ -6,13 +6,18 @@ import json
 import tracemalloc
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from kplab.data import formats
+from kplab.data.formats import labelstudio
 from kplab.errors import ConfigError
 from kplab.structures.frames import Frame
 from kplab.structures.poses import Poses
@@ -59,7 +64,7 @@ def written(name: str, about: About, frames: Iterator[Frame], folder: Path) -> P
     with writing(folder, [name], about) as add:
         for frame in frames:
             add(frame)
-    return folder / WRITERS[name][0]
+    return folder / WRITERS[name][1]
 
 
 def test_sleap_io_reads_the_same(about: About, tmp_path: Path) -> None:
@@ -146,6 +151,79 @@ def test_ultralytics_labels(about: About, tmp_path: Path) -> None:
         written("yolo", about, frames_of(3), tmp_path)
 
 
+@pytest.fixture
+def photos(tmp_path: Path) -> About:
+    """Of images that exist, of which one has a name that an address must quote."""
+    names = ["0.png", "day 1/a&b#50%.png", *(f"{i}.png" for i in range(2, 30))]
+    for name in names:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", SIZE).save(tmp_path / "photos" / name)
+    return About(SKELETON, "photos", False, images=[tmp_path / "photos" / name for name in names], run="mouse_run")
+
+
+def photographed(about: About) -> list[Frame]:
+    """Frames of images; some keypoints and boxes extend beyond them."""
+    names = [
+        str(p.relative_to(p.parents[1 if p.parent.name == "photos" else 2] / "photos")) for p in about.images or ()
+    ]
+    return [replace(f, name=name) for f, name in zip(frames_of(30, step=1), names, strict=True)]
+
+
+def test_label_studio_tasks_are_read_again(photos: About, tmp_path: Path) -> None:
+    """By kplab's reader of exports: images, boxes clipped to them, and keypoints inside them."""
+    frames = photographed(photos)
+    path = written("label_studio", photos, iter(frames), tmp_path)
+    labels = labelstudio.read(path, tmp_path / "photos", SKELETON, predicted=True)
+    assert [str(name) for name in labels.names] == [frame.name for frame in frames]
+    wanted = Poses.concat([f.poses for f in frames if len(f.poses)])
+    np.testing.assert_allclose(labels.poses.box, np.clip(wanted.box, 0, np.tile(SIZE, 2)), atol=1e-9)
+    np.testing.assert_allclose(labels.poses.xy, wanted.xy, atol=1e-9)
+    assert labels.poses.visible.tolist() == np.where(wanted.labelled, 2, 0).tolist()
+    assert np.bincount(labels.image_of(), minlength=30).tolist() == [len(f.poses) for f in frames]
+    unread = labelstudio.read(path, tmp_path / "photos", SKELETON)
+    assert not len(unread.poses)
+    assert "30 tasks have no annotation: their predictions are not read (predicted: true reads them)" in unread.notes
+    assert formats.recognised(path) == ["labelstudio"]
+
+
+def test_label_studio_tasks_fit_their_configuration(photos: About, tmp_path: Path) -> None:
+    """What Label Studio checks at import: names and labels of the configuration, percent within 0 to 100, unique ids."""
+    frames = photographed(photos)
+    outside = Poses.make(
+        [[[-1, 5], [5, 5], [np.nan] * 2, [200, 5]]], box=np.array([[-9, -9, 200, 30]]), score=np.array([1.5])
+    )
+    frames[3] = replace(frames[3], poses=outside)
+    tasks = json.loads(written("label_studio", replace(photos, images_at="mice"), iter(frames), tmp_path).read_text())
+    view = ElementTree.parse(tmp_path / "label_studio.xml").getroot()
+    controls = {tag.get("name"): [label.get("value") for label in tag] for tag in view if tag.get("toName") == "image"}
+    assert controls["keypointlabels"] == list(SKELETON.keypoints)
+    assert tasks[0]["data"] == {"image": "/data/local-files/?d=mice/0.png"}
+    assert tasks[1]["data"] == {"image": "/data/local-files/?d=mice/day%201/a%26b%2350%25.png"}
+    ids = []
+    for task, frame in zip(tasks, frames, strict=True):
+        (prediction,) = task["predictions"]
+        assert prediction["model_version"] == "mouse_run"
+        mean = frame.poses.score.mean() if len(frame.poses) else 0.0
+        assert prediction["score"] == pytest.approx(min(mean, 1.0))
+        regions = [region for region in prediction["result"] if region["type"] != "relation"]
+        ids += [region["id"] for region in regions]
+        for region in regions:
+            assert region["from_name"] == region["type"]
+            assert set(region["value"][region["type"]]) <= set(controls[region["type"]])
+            assert all(0 <= region["value"][key] <= 100 for key in ("x", "y", "width"))
+            assert 0 <= region["score"] <= 1
+            assert region.get("parentID", regions[0]["id"]) in {r["id"] for r in regions}
+        for region in prediction["result"]:
+            if region["type"] == "relation":
+                assert {region["from_id"], region["to_id"]} <= {r["id"] for r in regions}
+    assert len(set(ids)) == len(ids)
+    box, point = (r for r in tasks[3]["predictions"][0]["result"] if r["type"] != "relation")
+    assert (box["value"]["x"], box["value"]["y"], box["value"]["width"]) == (0, 0, 100)
+    assert point["value"]["keypointlabels"] == ["left_ear"]
+    with pytest.raises(ConfigError, match="write=label_studio needs images"):
+        written("label_studio", About(SKELETON, "clip.mp4"), iter(frames), tmp_path)
+
+
 def test_parquet_has_the_rows_of_csv(about: About, tmp_path: Path) -> None:
     """Over several groups of rows, and with frames without an instance."""
     parquet = pq.read_table(written("parquet", about, frames_of(1200), tmp_path)).to_pandas()
@@ -156,7 +234,8 @@ def test_parquet_has_the_rows_of_csv(about: About, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_writer_that_fails_leaves_the_earlier_file(name: str, about: About, tmp_path: Path) -> None:
+def test_a_writer_that_fails_leaves_the_earlier_file(name: str, about: About, photos: About, tmp_path: Path) -> None:
+    about = photos if name == "label_studio" else about
     path = written(name, about, frames_of(5), tmp_path)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
@@ -187,7 +266,9 @@ def test_writers_hold_few_frames(name: str, about: About, tmp_path: Path) -> Non
 
 
 def test_formats_that_are_unknown() -> None:
-    with pytest.raises(ConfigError, match=r"write=hdf is unknown. Use csv, parquet, slp, dlc_h5, dlc_csv, yolo"):
+    with pytest.raises(
+        ConfigError, match=r"write=hdf is unknown. Use csv, parquet, slp, dlc_h5, dlc_csv, yolo, label_studio"
+    ):
         check_names(["csv", "hdf"])
 
 

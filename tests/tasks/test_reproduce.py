@@ -22,8 +22,10 @@ from kplab.runs.provenance import file_sha256
 from kplab.runs.records import read_record
 from kplab.runs.run import Run
 from kplab.tasks.training.reproduce import code_of
+from kplab.tasks.training.train import train
 from kplab.tasks.wiring.datasets import read_splits
 from kplab.tasks.wiring.identity import find_run
+from kplab.tasks.wiring.models import build_model
 
 Config = Callable[..., DictConfig]
 Finished = Callable[..., Run]
@@ -132,6 +134,30 @@ def test_changed_data_are_refused_with_the_names_of_the_files(
     (run.folder / "run.json").write_text(json.dumps({k: v for k, v in record.items() if k != "data_sha256"}))
     change_label(dotted, 5)
     assert refusal().startswith(f"  {labels}: other labels or other images in split ")
+
+
+def test_other_weights_of_a_backbone_are_refused(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The record of a run has the file that its backbone started from."""
+    file = tmp_path / "backbone.pth"
+    options = (f"backbone.checkpoint={file}", "trainer.max_epochs=1")
+    weights = build_model(config()).backbone.net.state_dict()
+    torch.save(weights, file)
+    run = train(config(*options))
+    assert run is not None
+    digest = file_sha256(file)
+    assert run.record["backbone_weights"] == {"backbone": {"source": "file", "file": "backbone.pth", "sha256": digest}}
+    assert "backbone starts from file (backbone.pth)" in capsys.readouterr().out
+    weights["conv1.weight"][0] += 1e-3
+    torch.save(weights, file)
+    assert main(["reproduce", f"run={run.folder}"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        f"backbone: the training started from file (backbone.pth, SHA-256 {digest[:12]}…), and would now from" in error
+    )
+    assert file_sha256(file)[:12] in error
+    assert only_runs(run)
 
 
 def test_tampered_curves_are_different_from_their_epoch_on(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

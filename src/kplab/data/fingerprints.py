@@ -16,10 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from kplab.data.fingerprint_cache import FingerprintCache, Print, Stamp, stamp
 from kplab.data.images import read_small
 from kplab.structures.labels import Labels
 
@@ -28,6 +30,8 @@ BITS, CORRELATION = 6, 0.9
 SIDE, LOW, THUMBNAIL = 32, 8, 16
 #: Pairs of hashes that are compared at once.
 BLOCK = 1 << 24
+#: New fingerprints that are written to the cache at once.
+KEPT_AT_ONCE = 2000
 
 
 @dataclass(frozen=True)
@@ -43,19 +47,38 @@ class Fingerprints:
     thumbnails: np.ndarray
 
 
-def fingerprints(labels: Labels) -> Fingerprints:
+def fingerprints(labels: Labels, cache: FingerprintCache | None = None) -> Fingerprints:
     """The fingerprint of every image, read in threads.
+
+    Args:
+        labels: whose images are meant.
+        cache: of fingerprints that are known, which is completed; None: all images are read.
 
     Raises:
         DataError: an image is missing or damaged.
     """
+    paths = [labels.path(i) for i in range(len(labels))]
+    stamps = {path: of_file for path in paths if cache and path and (of_file := stamp(path))}
+    known = cache.known(stamps) if cache else {}
 
     def one(i: int) -> tuple[int, np.ndarray]:
-        path = labels.path(i)
-        return fingerprint(cv2.cvtColor(labels.read(i), cv2.COLOR_RGB2GRAY) if path is None else read_small(path))
+        path = paths[i]
+        if path is None:
+            return fingerprint(cv2.cvtColor(labels.read(i), cv2.COLOR_RGB2GRAY))
+        return known[path] if path in known else fingerprint(read_small(path))
 
+    found: list[Print] = []
+    waiting: list[tuple[Path, Stamp, Print]] = []
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(one, range(len(labels))))
+        for path, value in zip(paths, pool.map(one, range(len(labels))), strict=True):
+            found.append(value)
+            if path in stamps and path not in known:
+                waiting.append((path, stamps[path], value))
+            if cache and len(waiting) == KEPT_AT_ONCE:
+                cache.add(waiting)
+                waiting = []
+    if cache and waiting:
+        cache.add(waiting)
     hashes = np.array([value for value, _ in found], dtype=np.uint64)
     return Fingerprints(hashes, np.array([t for _, t in found], dtype=np.int8).reshape(len(found), THUMBNAIL**2))
 

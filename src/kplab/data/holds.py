@@ -13,6 +13,7 @@ import numpy as np
 
 from kplab.data.reading import BOX_AREA_SHARE, boxes_around, share_of_box, some
 from kplab.errors import DataError
+from kplab.ops import affine
 from kplab.structures.labels import Labels, make_labels
 
 VISIBLE = 0.01
@@ -93,11 +94,15 @@ def losses(labels: Labels, holds: Holds) -> list[Loss]:
         (holds.groups, groups, "images with a group: a reader makes groups of its own", 0),
     ]
     listed = [Loss(f"{count} {words}", instances) for held, count, words, instances in found if not held and count]
-    if holds.precision > VISIBLE:
-        listed.append(
-            Loss(f"fractions: {int(p.labelled.sum())} keypoints are rounded by up to {holds.precision:.1g} px")
-        )
+    if holds.precision > VISIBLE and (rounded := _fractions(p.xy[p.labelled])):
+        listed.append(Loss(f"fractions: {rounded} keypoints are rounded by up to {holds.precision:.1g} px"))
     return listed + ([] if holds.names else [Loss(f"names of {len(labels.skeleton)} keypoints: their order is kept")])
+
+
+def _fractions(xy: np.ndarray) -> int:
+    """Number of points that whole pixel indices don't hold."""
+    index = affine.to_pixel_index(xy)
+    return int((np.abs(index - np.rint(index)) > VISIBLE).any(-1).sum())
 
 
 def reduced(labels: Labels, holds: Holds, box_margin: float = 1.2) -> Labels:

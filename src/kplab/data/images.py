@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -209,11 +209,29 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         return 1
     try:
-        value = image.getexif().get(ROTATION_TAG, 1)
+        # of a PNG, PIL decodes all pixels to get to what follows them
+        plain = image.format == "PNG" and not _texts_after_data(image)
+        value = (Image.Image.getexif(image) if plain else image.getexif()).get(ROTATION_TAG, 1)
     except Exception:
         # the pixels of an image with damaged EXIF data are good
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _texts_after_data(image: Any) -> bool:
+    """Whether an open PNG has chunks behind its pixels that may hold EXIF data; the position of its file stays."""
+    file = image.fp
+    place, behind = file.tell(), False
+    try:
+        file.seek(8)
+        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            if behind and head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            behind |= head[4:] == b"IDAT"
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+        return False
+    finally:
+        file.seek(place)
 
 
 def is_file_name(name: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from kplab.data.fingerprint_cache import FingerprintCache
 from kplab.data.fingerprints import Fingerprints, fingerprints, near
 from kplab.data.units import content_of
 from kplab.structures.labels import Labels
@@ -35,6 +36,7 @@ class Leak:
             fixed camera in which little has moved.
         neighbours: images whose number in a group (a video) is at most ``WINDOW`` from that of one; where names have no
             numbers, images next to one in the order of names.
+        groups: number of groups, such as videos, that have images in both.
         examples: kind to pairs of names, first of ``one``.
     """
 
@@ -44,6 +46,7 @@ class Leak:
     same: int
     near: int
     neighbours: int
+    groups: int
     examples: dict[str, list[tuple[str, str]]]
 
     def __bool__(self) -> bool:
@@ -54,6 +57,7 @@ class Leak:
         return (
             f"{self.other} ({self.images} images): {self.same} are the same as in {self.one}, {self.near} near-identical, "
             f"{self.neighbours} within {WINDOW} frames of one in a video"
+            + (f"; {self.groups} groups are in both" if self.groups else "")
         )
 
     def record(self) -> dict[str, Any]:
@@ -61,12 +65,17 @@ class Leak:
         return asdict(self)
 
 
-def find_leaks(splits: Mapping[str, Labels], contents: Mapping[str, Sequence[str]] | None = None) -> list[Leak]:
+def find_leaks(
+    splits: Mapping[str, Labels],
+    contents: Mapping[str, Sequence[str]] | None = None,
+    cache: FingerprintCache | None = None,
+) -> list[Leak]:
     """Compare every two splits.
 
     Args:
         splits: split name to its images.
         contents: split name to a hash of each image, where they are known.
+        cache: of fingerprints, see ``fingerprints``.
 
     Returns:
         One report for each pair, in the order of the splits; the images of the second are counted.
@@ -75,7 +84,7 @@ def find_leaks(splits: Mapping[str, Labels], contents: Mapping[str, Sequence[str
         DataError: an image is missing or damaged.
     """
     known = {name: list(contents[name]) if contents else content_of(labels) for name, labels in splits.items()}
-    prints = {name: fingerprints(labels) for name, labels in splits.items()}
+    prints = {name: fingerprints(labels, cache) for name, labels in splits.items()}
     return [_compare(one, other, splits, known, prints) for one, other in combinations(splits, 2) if len(splits[other])]
 
 
@@ -96,7 +105,14 @@ def _compare(
         new = {j: i for j, i in sorted(pairs.items()) if kind == "same" or j not in found["same"]}
         counts[kind] = len(new)
         examples[kind] = [(str(names[0][i]), str(names[1][j])) for j, i in list(new.items())[:EXAMPLES]]
-    return Leak(one, other, len(splits[other]), examples={k: v for k, v in examples.items() if v}, **counts)
+    groups = len(_groups(splits[one]) & _groups(splits[other]))
+    shown = {kind: pairs for kind, pairs in examples.items() if pairs}
+    return Leak(one, other, len(splits[other]), groups=groups, examples=shown, **counts)
+
+
+def _groups(labels: Labels) -> set[str]:
+    """The groups of images; an image that is its own group is in none."""
+    return {str(group) for name, group in zip(labels.names, labels.group, strict=True) if group != name}
 
 
 def _neighbours(one: Labels, other: Labels) -> dict[int, int]:

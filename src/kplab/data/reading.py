@@ -13,12 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from kplab.data.suspicions import refuse_fractions
 from kplab.errors import DataError
 from kplab.structures.image_source import ImageSource
 from kplab.structures.labels import Extras, Labels, make_labels
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
+
+FIRST_PIXEL = 1.5
+"""Coordinate below which all fractions lie, also those that were taken for pixel indices."""
+
+FRACTIONS = 20
+"""Keypoints from which on they are judged to be fractions."""
 
 OUTSIDE_TOLERANCE = 1.0
 """Pixels by which a keypoint may lie outside its image and still count as labelled: annotators' rounding."""
@@ -289,3 +294,24 @@ def _filled_areas(
     note = f"{int(absent.sum())} annotations have no positive area: {words} taken"
     source = derived if absent.all() else f"annotation; {words} where absent ({int(absent.sum())})"
     return np.where(absent, filled, area), source, [note]
+
+
+def refuse_fractions(poses: Poses, size: np.ndarray, where: object) -> None:
+    """Refuse points that are fractions of their image in place of pixels.
+
+    Args:
+        poses: continuous pixels.
+        size: (N, 2) of the image of each.
+        where: the file.
+
+    Raises:
+        DataError: all points lie within the first pixel of images of 32 pixels or more, spread over it.
+    """
+    xy = poses.xy[poses.labelled]
+    if len(xy) < FRACTIONS or (size < 32).any():
+        return
+    if xy.min() >= 0 and xy.max() <= FIRST_PIXEL and (np.ptp(xy, axis=0) > 1 / 4).all():
+        raise DataError(
+            f"{where}: all {len(xy)} keypoints lie within the first pixel of their images: they are fractions 0..1, in place "
+            "of pixels. Multiply x by the width and y by the height; a plain CSV is read with pixels=fraction."
+        )

@@ -87,14 +87,13 @@ def _curve(matches: Matches, area: int, weight: np.ndarray) -> tuple[np.ndarray,
     if positives == 0:
         return None
     each = weight[matches.image].astype(np.float64)
-    hits = np.cumsum(matches.hit[area] * each, axis=1)
-    falses = np.cumsum(matches.false[area] * each, axis=1)
-    if hits.shape[1] == 0:
-        return np.zeros((len(hits), len(RECALLS))), np.zeros(len(hits))
-    precision = hits / (falses + hits + np.spacing(1))
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    # the column of zeros is the precision at recalls that are never reached
-    precision = np.concatenate([precision, np.zeros((len(precision), 1))], axis=1)
-    recall = hits / positives
-    sampled = [p[np.searchsorted(r, RECALLS, side="left")] for p, r in zip(precision, recall, strict=True)]
-    return np.array(sampled), recall[:, -1]
+    precision, recall = np.zeros((len(matches.hit[area]), len(RECALLS))), np.zeros(len(matches.hit[area]))
+    for t, (hit, false) in enumerate(zip(matches.hit[area], matches.false[area], strict=True)):
+        # recall grows at hits only, and between two of them precision falls
+        rows = np.flatnonzero(hit)
+        hits, falses = np.cumsum(each[rows]), np.cumsum(false * each)[rows]
+        best_from_here = np.maximum.accumulate((hits / (falses + hits + np.spacing(1)))[::-1])[::-1]
+        # the last zero is the precision at recalls that are never reached
+        precision[t] = np.append(best_from_here, 0.0)[np.searchsorted(hits / positives, RECALLS, side="left")]
+        recall[t] = hits[-1] / positives if len(rows) else 0.0
+    return precision, recall

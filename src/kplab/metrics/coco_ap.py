@@ -1,22 +1,28 @@
-"""COCO keypoint AP and AR by OKS: matching by pycocotools (COCOeval), accumulation by ``average_precision``."""
+"""COCO keypoint AP and AR by OKS: the matching of COCOeval, vectorised over images, sizes and thresholds.
+
+Tests hold the figures and every match against pycocotools.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from kplab.errors import ScoreError
 from kplab.metrics.average_precision import AREAS, Matches, accumulate
-from kplab.metrics.matching import check_images
+from kplab.metrics.matching import best_of_images, check_images, joined
+from kplab.ops import affine
+from kplab.ops.oks import oks_of_pairs
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+_RANGES = {"all": (0.0, 1e10), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+"""Smallest and largest area of each class of ``AREAS``, pixels**2; both are in the class, so two classes can overlap."""
+_UNMATCHED, _IGNORED, _HIT = 0, 1, 2
+"""What a prediction found: nothing, an instance that is not scored, or one that is."""
 
 
 @dataclass
@@ -35,7 +41,7 @@ def coco_ap(
     max_dets: int = 20,
     crowd: Mapping[int, np.ndarray] | None = None,
 ) -> ApResult:
-    """Compute COCO keypoint AP and AR with pycocotools' matching.
+    """Compute COCO keypoint AP and AR, equal to those of pycocotools.
 
     An instance without labelled keypoints is neither found nor missed; one prediction inside its doubled box is ignored.
     A crowd ignores any number of predictions. ``crowd`` marks which ignored instances are crowds; without it, an ignored
@@ -58,120 +64,140 @@ def coco_ap(
     Source: pycocotools.cocoeval.
     """
     check_images(truth, predictions)
-    keypoints = len(sigmas)
-    with contextlib.redirect_stdout(io.StringIO()):
-        annotations = _annotations(truth, crowd or {})
-        dataset = _coco(truth, annotations, keypoints)
-        rows = _results(predictions)
-        results = dataset.loadRes(rows) if rows else _coco(truth, [], keypoints)
-        evaluation = COCOeval(dataset, results, "keypoints")
-        evaluation.params.kpt_oks_sigmas = np.asarray(sigmas, dtype=np.float64)
-        evaluation.params.maxDets = [max_dets]
-        evaluation.evaluate()
-    matches = _extract(evaluation)
+    ids = sorted(truth)
+    true, true_image, is_crowd = _true({i: truth[i] for i in ids}, len(sigmas), crowd or {})
+    found, image = _found(predictions, ids, max_dets)
+    ignored = true.ignore[:, None] | _outside(true.area)
+    outcome = np.full((len(found), len(AREAS), len(THRESHOLDS)), _UNMATCHED, dtype=np.int8)
+    for rows, batch, subjects in _batches(true_image, image):
+        pairs = rows.repeat(subjects.shape[1]), subjects[batch].ravel()
+        similarity = oks_of_pairs(found.xy, true.xy, true.visible, true.area, sigmas, *pairs, true.box)
+        similarity = similarity.reshape(len(rows), -1)
+        outcome[rows] = _outcomes(similarity, batch, ignored[subjects], is_crowd[subjects])
+    order = np.argsort(-found.score, kind="stable")
+    outcome = np.ascontiguousarray(outcome[order].transpose(1, 2, 0))
+    matches = Matches(
+        np.array(ids, dtype=np.int64),
+        image[order],
+        found.score[order],
+        outcome == _HIT,
+        (outcome == _UNMATCHED) & ~_outside(found.area[order]).T[:, None],
+        np.stack([np.bincount(true_image[~column], minlength=len(ids)) for column in ignored.T]),
+    )
     return ApResult(accumulate(matches), matches)
 
 
-def _extract(evaluation: COCOeval) -> Matches:
-    image_id = np.asarray(evaluation.params.imgIds, dtype=np.int64)
-    count, thresholds = len(image_id), len(evaluation.params.iouThrs)
-    per_area = [evaluation.evalImgs[a * count : (a + 1) * count] for a in range(len(AREAS))]
-    nothing = np.zeros((thresholds, 0), dtype=bool)
-    hit, false = [], []
-    for found in per_area:
-        matched = np.concatenate([nothing] + [e["dtMatches"] > 0 for e in found if e], axis=1)
-        ignored = np.concatenate([nothing] + [e["dtIgnore"].astype(bool) for e in found if e], axis=1)
-        hit.append(matched & ~ignored)
-        false.append(~matched & ~ignored)
-    score = np.array([s for e in per_area[0] if e for s in e["dtScores"]], dtype=np.float64)
-    image = np.repeat(np.arange(count), [len(e["dtScores"]) if e else 0 for e in per_area[0]])
-    order = np.argsort(-score, kind="stable")
-    positives = [[int(np.count_nonzero(e["gtIgnore"] == 0)) if e else 0 for e in found] for found in per_area]
-    return Matches(
-        image_id,
-        image[order],
-        score[order],
-        np.array(hit)[..., order],
-        np.array(false)[..., order],
-        np.array(positives, dtype=np.int64).reshape(len(AREAS), count),
-    )
+def _outcomes(similarity: np.ndarray, image: np.ndarray, ignored: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """What predictions find in images with equally many true instances, by class of area and threshold.
+
+    In order of score, each prediction takes the most similar instance that is free: a scored one if there is any, else an
+    ignored one; of equally similar ones the last. Crowds stay free.
+
+    Args:
+        similarity: (D, G) OKS of each prediction with the instances of its image.
+        image: (D,) index of the image, ascending; predictions of one image by descending score.
+        ignored: (I, G, 3) bool, by class of area.
+        crowd: (I, G) bool.
+
+    Returns:
+        (D, 3, 10) int8: ``_UNMATCHED``, ``_IGNORED`` or ``_HIT``.
+    """
+    count = similarity.shape[1]
+    place = np.argsort(np.argsort(similarity, axis=1, kind="stable"), axis=1) + 1
+    # (D, G, 3): the most similar has the highest value, and every scored one has a higher value than all ignored ones
+    value = place[..., None].astype(np.int32) + count * ~ignored[image]
+    reached = similarity[..., None, None] >= THRESHOLDS
+    free = np.ones((*ignored.shape, len(THRESHOLDS)), dtype=bool)
+    outcome = np.full((len(image), *free.shape[2:]), _UNMATCHED, dtype=np.int8)
+    rank = np.arange(len(image)) - np.searchsorted(image, image)
+    for r in range(rank.max() + 1):
+        now = np.flatnonzero(rank == r)
+        own = image[now]
+        possible = np.where(reached[now] & free[own], value[now, ..., None], 0)
+        best = possible.max(1)
+        chosen = (possible == best[:, None]) & (possible > 0)
+        free[own] &= ~chosen | crowd[own][..., None, None]
+        outcome[now] = np.where(best > count, _HIT, np.where(best > 0, _IGNORED, _UNMATCHED))
+    return outcome
 
 
-def _coco(truth: Mapping[int, Poses], annotations: list[dict[str, Any]], keypoints: int) -> COCO:
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": int(image)} for image in truth],
-        "categories": [{"id": 1, "name": "subject", "keypoints": [str(k) for k in range(keypoints)]}],
-        "annotations": annotations,
-    }
-    coco.createIndex()
-    return coco
+def _batches(true_image: np.ndarray, image: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Images that have equally many true instances, and predictions.
+
+    Args:
+        true_image: (M,) index of the image of each true instance, ascending.
+        image: (N,) index of the image of each prediction, ascending.
+
+    Yields:
+        (D,) rows of their predictions, (D,) index of the image of each in the batch, (I, G) rows of the true instances.
+    """
+    images, start, counts = np.unique(true_image, return_index=True, return_counts=True)
+    for count in np.unique(counts):
+        own = counts == count
+        rows = np.flatnonzero(np.isin(image, images[own]))
+        if len(rows):
+            yield rows, np.searchsorted(images[own], image[rows]), start[own, None] + np.arange(count)
 
 
-def _triplets(poses: Poses) -> np.ndarray:
-    """(N, 3K) COCO keypoints: pixel centres at whole numbers, zeros where there is no point."""
-    xy = np.where(poses.labelled[..., None], poses.xy - 0.5, 0.0)
-    return np.concatenate([xy, poses.visible[..., None]], axis=-1).reshape(len(poses), 3 * poses.xy.shape[1])
+def _outside(area: np.ndarray) -> np.ndarray:
+    """(N, 3) bool: too small or too large for each class of ``AREAS``."""
+    low, high = np.array([_RANGES[name] for name in AREAS]).T
+    return (area[:, None] < low) | (area[:, None] > high)
 
 
-def _annotations(truth: Mapping[int, Poses], crowd: Mapping[int, np.ndarray]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for image, poses in truth.items():
-        labelled = poses.labelled.sum(1)
-        box = np.concatenate([poses.box[:, :2], poses.box[:, 2:] - poses.box[:, :2]], axis=1)
-        area = np.where(poses.ignore & ~np.isfinite(poses.area), box[:, 2] * box[:, 3], poses.area)
-        is_crowd = np.asarray(crowd.get(image, poses.ignore & (labelled > 0)), dtype=bool)
-        if is_crowd.shape != (len(poses),):
+def _in_coco(poses: Poses) -> np.ndarray:
+    """(N, K, 2) keypoints as COCO's files have them: pixel indices, and zeros where there is no point."""
+    xy = affine.to_pixel_index(poses.xy)
+    xy[~poses.labelled] = 0.0
+    return xy
+
+
+def _true(
+    truth: Mapping[int, Poses], keypoints: int, crowd: Mapping[int, np.ndarray]
+) -> tuple[Poses, np.ndarray, np.ndarray]:
+    """True instances; ``ignore`` is set for all that are not scored.
+
+    Returns:
+        poses in COCO's frame, (M,) index of the image of each, (M,) which are crowds.
+    """
+    poses, image = joined(truth, list(truth), keypoints)
+    some = poses.labelled.any(1)
+    is_crowd = poses.ignore & some
+    for i, own in zip(truth, np.split(is_crowd, np.searchsorted(image, np.arange(1, len(truth)))), strict=True):
+        given = np.asarray(crowd.get(i, own), dtype=bool)
+        if given.shape != own.shape:
             raise ScoreError(
-                f"image {image} has {len(poses)} true instances, but 'crowd' has {is_crowd.size} values. "
+                f"image {i} has {len(own)} true instances, but 'crowd' has {given.size} values. "
                 "Give one value per instance, in the same order."
             )
-        if (~np.isfinite(area) & ~poses.ignore & (labelled > 0)).any():
-            raise ScoreError(
-                f"image {image}: a true instance has no area, and OKS is relative to the area of the subject. "
-                "Let the dataset state areas, or how to estimate them (e.g. 0.53 x box)."
-            )
-        triplets = _triplets(poses)
-        for i in range(len(poses)):
-            if not np.isfinite(area[i]) or (labelled[i] == 0 and not np.isfinite(box[i]).all()):
-                continue  # without place or size no prediction can be ignored for it
-            counted = 0 if poses.ignore[i] and not is_crowd[i] else int(labelled[i])
-            rows.append(
-                {
-                    # COCOeval marks "no match" by 0, so no annotation may have that id
-                    "id": len(rows) + 1,
-                    "image_id": int(image),
-                    "category_id": 1,
-                    "keypoints": triplets[i].tolist(),
-                    "num_keypoints": counted,
-                    "bbox": np.nan_to_num(box[i]).tolist(),
-                    "area": float(area[i]),
-                    "iscrowd": int(is_crowd[i]),
-                }
-            )
-    return rows
+        own[:] = given
+    size = (poses.box[:, 2:] - poses.box[:, :2]).prod(1)
+    area = np.where(poses.ignore & ~np.isfinite(poses.area), size, poses.area)
+    unknown = ~np.isfinite(area) & ~poses.ignore & some
+    if unknown.any():
+        raise ScoreError(
+            f"image {list(truth)[image[unknown][0]]}: a true instance has no area, and OKS is relative to the area of the "
+            "subject. Let the dataset state areas, or how to estimate them (e.g. 0.53 x box)."
+        )
+    # without place or size no prediction can be ignored for an instance
+    kept = np.isfinite(area) & (some | np.isfinite(poses.box).all(1))
+    poses = replace(poses, xy=_in_coco(poses), area=area, ignore=poses.ignore | is_crowd | ~some)
+    return poses[kept], image[kept], is_crowd[kept]
 
 
-def _results(predictions: Predictions) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    with_box: bool | None = None
-    for image, poses in predictions.poses.items():
-        triplets, boxed = _triplets(poses), np.isfinite(poses.box).all(1)
-        for i in range(len(poses)):
-            with_box = bool(boxed[i]) if with_box is None else with_box
-            row: dict[str, Any] = {
-                "image_id": int(image),
-                "category_id": 1,
-                "keypoints": triplets[i].tolist(),
-                "score": float(poses.score[i]),
-            }
-            if with_box:
-                if not boxed[i]:
-                    raise ScoreError(
-                        f"a prediction of image {image} has no box, but the first prediction has one: COCO takes the "
-                        "size of all predictions from their boxes or of none. Give every prediction a box, or none."
-                    )
-                x0, y0, x1, y1 = (float(v) for v in poses.box[i])
-                row["bbox"] = [x0, y0, x1 - x0, y1 - y0]
-            rows.append(row)
-    return rows
+def _found(predictions: Predictions, ids: list[int], max_dets: int) -> tuple[Poses, np.ndarray]:
+    """Predictions that take part, by image and descending score, in COCO's frame, and (N,) index of the image of each."""
+    poses, image = joined(predictions.poses, ids, len(predictions.skeleton))
+    boxed = np.isfinite(poses.box).all(1)
+    by_box = bool(boxed[:1].any())
+    if by_box and not boxed.all():
+        raise ScoreError(
+            f"a prediction of image {ids[image[~boxed][0]]} has no box, but the first prediction has one: COCO takes the "
+            "size of all predictions from their boxes or of none. Give every prediction a box, or none."
+        )
+    rows = best_of_images(poses.score, image, max_dets)
+    poses = poses[rows]
+    xy = _in_coco(poses)
+    # NumPy reduces the first axis of a copy far faster than the second one
+    sides = poses.box[:, 2:] - poses.box[:, :2] if by_box else np.ptp(xy.swapaxes(0, 1).copy(), axis=0)
+    return replace(poses, xy=xy, area=sides.prod(1)), image[rows]

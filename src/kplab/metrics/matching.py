@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,15 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
 from kplab.errors import ScoreError
-from kplab.ops.oks import oks
+from kplab.ops.oks import oks_of_pairs
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
 
 # The cost of a keypoint that a prediction lacks, in units of the subject's size: a prediction may not gain by lacking points.
 MISSING_COST = 1.0
+_AT_ONCE = 2**13
+"""Pairs of instances that are compared at once; bounds the memory."""
 
 
 @dataclass
@@ -54,6 +56,20 @@ def check_images(truth: Mapping[int, Poses], predictions: Predictions) -> None:
         )
 
 
+def joined(parts: Mapping[int, Poses], ids: Sequence[int], keypoints: int) -> tuple[Poses, np.ndarray]:
+    """The instances of all images, in order of ``parts``, and (N,) index into ``ids`` of the image of each."""
+    place = {image: i for i, image in enumerate(ids)}
+    image = np.array([place[i] for i in parts], dtype=np.int64).repeat([len(p) for p in parts.values()])
+    return Poses.concat([*parts.values(), Poses.empty(keypoints)]), image
+
+
+def best_of_images(score: np.ndarray, image: np.ndarray, most: int) -> np.ndarray:
+    """(n,) rows of the highest scores of each image, at most ``most``, by image and descending score; ties in order."""
+    rows = np.lexsort((-score, image))
+    rank = np.arange(len(rows)) - np.searchsorted(image[rows], image[rows])
+    return rows[rank < most]
+
+
 def match(
     truth: Mapping[int, Poses],
     predictions: Predictions,
@@ -89,64 +105,98 @@ def match(
             f"predictions are of {', '.join(predictions.skeleton.keypoints)}, but skeleton '{skeleton.name}' of the "
             f"truth has {', '.join(skeleton.keypoints)}. Score them against the dataset they were made for."
         )
-    files = files or {}
-    blocks, images = [], []
-    for position, (image, poses) in enumerate(truth.items()):
-        rows = np.flatnonzero(~poses.ignore & poses.labelled.any(1))
-        true = poses[rows]
-        if not (true.area > 0).all():
-            raise ScoreError(
-                f"image {image} ({files.get(image, 'file unknown')}): a true instance has area "
-                f"{true.area[~(true.area > 0)][0]}, but it must be positive to weight its errors. "
-                "Let the dataset state areas, or how to estimate them (e.g. 0.53 x box)."
-            )
-        predicted = predictions.poses.get(image, Poses.empty(len(skeleton)))
-        predicted = _best(predicted, max_dets, min_score)
-        similarity = oks(predicted.xy, true.xy, true.visible, true.area, skeleton.sigma_array)
-        pred_rows, true_rows = _assign(predicted, true, similarity, min_oks)
-        block = _columns(predicted, true, similarity, pred_rows, true_rows)
-        block["image"] = np.full(len(true), position)
-        block["instance"] = rows
-        blocks.append(block)
-        found = len(true_rows)
-        images.append((image, files.get(image, ""), len(true), found, len(true) - found, len(predicted) - found))
-    table = pd.DataFrame(images, columns=["image_id", "file", "n_instances", "n_matched", "n_missed", "n_extra"])
-    return Matching(_tidy(blocks, table, skeleton), table)
-
-
-def _best(poses: Poses, max_dets: int, min_score: float | None) -> Poses:
+    ids, files = list(truth), files or {}
+    true, true_image = joined(truth, ids, len(skeleton))
+    instance = np.arange(len(true)) - np.searchsorted(true_image, true_image)
+    scored = ~true.ignore & true.labelled.any(1)
+    true, true_image, instance = true[scored], true_image[scored], instance[scored]
+    odd = np.flatnonzero(~(true.area > 0))
+    if len(odd):
+        image = ids[true_image[odd[0]]]
+        raise ScoreError(
+            f"image {image} ({files.get(image, 'file unknown')}): a true instance has area {true.area[odd[0]]}, "
+            "but it must be positive to weight its errors. "
+            "Let the dataset state areas, or how to estimate them (e.g. 0.53 x box)."
+        )
+    found, found_image = joined(predictions.poses, ids, len(skeleton))
     if min_score is not None:
-        poses = poses[poses.score >= min_score]
-    return poses[np.argsort(-poses.score, kind="stable")[:max_dets]]
+        found, found_image = found[found.score >= min_score], found_image[found.score >= min_score]
+    best = best_of_images(found.score, found_image, max_dets)
+    found, found_image = found[best], found_image[best]
+    n_found, n_true = (np.bincount(image, minlength=len(ids)) for image in (found_image, true_image))
+    predicted, subject = _pairs(n_found, n_true)
+    similarity = oks_of_pairs(found.xy, true.xy, true.visible, true.area, skeleton.sigma_array, predicted, subject)
+    pairs = _assign(_costs(found, true, predicted, subject), n_found, n_true, similarity, min_oks)
+    matched = np.bincount(true_image[subject[pairs]], minlength=len(ids))
+    table = pd.DataFrame(
+        {
+            "image_id": ids,
+            "file": [files.get(image, "") for image in ids],
+            "n_instances": n_true,
+            "n_matched": matched,
+            "n_missed": n_true - matched,
+            "n_extra": n_found - matched,
+        }
+    )
+    columns = {"instance": instance, **_columns(found, true, predicted[pairs], subject[pairs], similarity[pairs])}
+    return Matching(_tidy(columns, true_image, table, skeleton), table)
+
+
+def _pairs(n_found: np.ndarray, n_true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of a prediction and a true instance of one image: (P,) rows of both, by image, prediction and instance."""
+    others = n_true.repeat(n_found)
+    predicted = np.arange(len(others)).repeat(others)
+    first_pair, first_true = np.cumsum(others) - others, (np.cumsum(n_true) - n_true).repeat(n_found)
+    return predicted, np.arange(len(predicted)) + (first_true - first_pair)[predicted]
+
+
+def _costs(found: Poses, true: Poses, predicted: np.ndarray, subject: np.ndarray) -> np.ndarray:
+    """(P,) mean distance of the labelled keypoints of each pair, in units of the size of the true instance."""
+    cost = np.zeros(len(predicted))
+    for part in np.array_split(np.arange(len(predicted)), 1 + len(predicted) // _AT_ONCE):
+        i, j = predicted[part], subject[part]
+        offset = found.xy[i] - true.xy[j]
+        distance = np.hypot(offset[..., 0], offset[..., 1]) / np.sqrt(true.area[j])[:, None]
+        distance = np.where(np.isfinite(distance), distance, MISSING_COST) * true.labelled[j]
+        cost[part] = distance.sum(1) / true.labelled[j].sum(1)
+    return cost
 
 
 def _assign(
-    predicted: Poses, true: Poses, similarity: np.ndarray, min_oks: float | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the paired predictions and true instances."""
-    distance = np.linalg.norm(predicted.xy[:, None] - true.xy[None], axis=-1) / np.sqrt(true.area)[:, None]
-    distance = np.where(np.isfinite(distance), distance, MISSING_COST) * true.labelled
-    cost = distance.sum(-1) / np.maximum(true.labelled.sum(1), 1)
-    allowed = np.ones(cost.shape, dtype=bool) if min_oks is None else similarity >= min_oks
-    # one forbidden pair costs more than all allowed ones together, so it is assigned only where no other is left
-    forbidden = 1.0 + cost[allowed].sum() if cost.size else 1.0
-    a, b = linear_sum_assignment(np.where(allowed, cost, forbidden))
-    kept = allowed[a, b]
-    return a[kept], b[kept]
+    cost: np.ndarray, n_found: np.ndarray, n_true: np.ndarray, similarity: np.ndarray, min_oks: float | None
+) -> np.ndarray:
+    """Which of all pairs are matched."""
+    allowed = np.ones(len(cost), dtype=bool) if min_oks is None else similarity >= min_oks
+    kept = [np.zeros(0, dtype=np.int64)]
+    start = 0
+    for n, m in zip(n_found.tolist(), n_true.tolist(), strict=True):
+        own = slice(start, start + n * m)
+        # one forbidden pair costs more than all allowed ones together, so it is assigned only where no other is left
+        forbidden = 1.0 + cost[own][allowed[own]].sum()
+        a, b = linear_sum_assignment(np.where(allowed[own], cost[own], forbidden).reshape(n, m))
+        kept.append(start + a * m + b)
+        start = own.stop
+    pairs = np.concatenate(kept)
+    return pairs[allowed[pairs]]
 
 
 def _columns(
-    predicted: Poses, true: Poses, similarity: np.ndarray, pred_rows: np.ndarray, true_rows: np.ndarray
+    found: Poses, true: Poses, predicted: np.ndarray, subject: np.ndarray, similarity: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Columns of one image: (M,) by instance and (M, K) by keypoint."""
+    """Columns of the table: (M,) by instance and (M, K) by keypoint.
+
+    Args:
+        found, true: instances of all images.
+        predicted, subject, similarity: of each matched pair, rows of both and OKS.
+    """
     m, k = true.visible.shape
     xy, keypoint_score = np.full((m, k, 2), np.nan), np.full((m, k), np.nan)
-    score, own_oks, matched = np.full(m, np.nan), np.full(m, np.nan), np.zeros(m, dtype=bool)
-    xy[true_rows] = predicted.xy[pred_rows]
-    keypoint_score[true_rows] = predicted.keypoint_score[pred_rows]
-    score[true_rows] = predicted.score[pred_rows]
-    own_oks[true_rows] = similarity[pred_rows, true_rows]
-    matched[true_rows] = True
+    score, oks, matched = np.full(m, np.nan), np.full(m, np.nan), np.zeros(m, dtype=bool)
+    xy[subject] = found.xy[predicted]
+    keypoint_score[subject] = found.keypoint_score[predicted]
+    score[subject] = found.score[predicted]
+    oks[subject] = similarity
+    matched[subject] = True
     sides = true.box[:, 2:] - true.box[:, :2]
     return {
         "visible": true.visible,
@@ -158,30 +208,35 @@ def _columns(
         "keypoint_score": keypoint_score,
         "matched": matched,
         "score": score,
-        "oks": own_oks,
+        "oks": oks,
         "area": true.area,
         "box_diagonal": np.linalg.norm(sides, axis=1),
         "box_longer_side": sides.max(1),
     }
 
 
-def _tidy(blocks: list[dict[str, np.ndarray]], images: pd.DataFrame, skeleton: Skeleton) -> pd.DataFrame:
-    """Expand the columns of all images to one row per keypoint."""
+def _tidy(
+    columns: Mapping[str, np.ndarray], image: np.ndarray, images: pd.DataFrame, skeleton: Skeleton
+) -> pd.DataFrame:
+    """Expand columns to one row per keypoint.
+
+    Args:
+        columns: (M,) by instance, or (M, K) by keypoint.
+        image: (M,) index of the image of each instance.
+        images: one row per image.
+        skeleton: names of the keypoints.
+    """
     k = len(skeleton)
-    first = ("image", "instance")
-    names = list(first) + [n for n in (blocks[0] if blocks else {}) if n not in first]
-    columns = {}
-    for name in names:
-        parts = [block[name] for block in blocks]
-        whole = np.concatenate(parts)
-        columns[name] = np.repeat(whole, k) if whole.ndim == 1 else whole.ravel()
-    position = columns.pop("image")
-    count = len(position) // k
-    keypoint = pd.Categorical.from_codes(np.tile(np.arange(k), count), categories=list(skeleton.keypoints))
-    head = {
-        "image_id": images["image_id"].to_numpy()[position],
-        "file": pd.Categorical(images["file"]).take(position),
-        "instance": columns.pop("instance"),
-        "keypoint": keypoint,
-    }
-    return pd.DataFrame({**head, **columns})
+    position = image.repeat(k)
+    whole = {name: values.repeat(k) if values.ndim == 1 else values.ravel() for name, values in columns.items()}
+    return pd.DataFrame(
+        {
+            "image_id": images["image_id"].to_numpy()[position],
+            "file": pd.Categorical(images["file"]).take(position),
+            "instance": whole.pop("instance"),
+            "keypoint": pd.Categorical.from_codes(
+                np.tile(np.arange(k), len(image)), categories=list(skeleton.keypoints)
+            ),
+            **whole,
+        }
+    )

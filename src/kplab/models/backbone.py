@@ -6,21 +6,20 @@ Requested weights are loaded completely, or building fails; they are never repla
 from __future__ import annotations
 
 import difflib
-import socket
-import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlparse
 
-import huggingface_hub
 import timm
 import torch
 from timm.data import resolve_model_data_config
 from timm.layers import Format, freeze_batch_norm_2d
-from timm.models import FeatureInfo, get_pretrained_cfg, load_state_dict
+from timm.models import FeatureInfo, load_state_dict
 from torch import Tensor, nn
 
 from kplab.errors import ModelError
+from kplab.models.published import PACKAGED, Weights, hub_options, hub_weights, packaged_weights, unavailable
+from kplab.runs.provenance import file_sha256
 
 
 class Backbone(nn.Module):
@@ -28,7 +27,8 @@ class Backbone(nn.Module):
 
     Args:
         name: timm's name, e.g. ``resnet18``, ``vit_small_patch16_224.augreg_in21k``.
-        pretrained: start from timm's published weights, from the hub's cache or the network.
+        pretrained: start from published weights: of an installed package, of the hub's cache, or of the network; see
+            ``kplab.models.published``.
         out_indices: indices of the maps that are returned, as timm counts them; None is timm's choice.
         checkpoint: local file of weights: safetensors or a PyTorch state dict with timm's names, or a kplab checkpoint.
         size: (width, height) of the views, for networks of a fixed size, such as Swin; others accept any.
@@ -43,6 +43,7 @@ class Backbone(nn.Module):
         stride_multiple: both sides of a view must be multiples of it.
         mean: (3,) subtracted from images scaled to [0, 1].
         std: (3,) by which the difference is divided.
+        started_from: the file of weights that the network was filled from; None for random weights.
 
     Raises:
         ModelError: the network is unknown, has no feature maps, or its weights are unavailable or don't fit.
@@ -72,9 +73,16 @@ class Backbone(nn.Module):
         if out_indices is not None:
             options["out_indices"] = tuple(out_indices)
         self.name = name
-        self.net = _create(name, pretrained, size, options)
-        if checkpoint:
-            load_weights(self.net, name, Path(checkpoint))
+        from_hub = pretrained and name not in PACKAGED
+        self.net = _create(name, from_hub, size, options)
+        self.started_from: Weights | None = None
+        if from_hub:
+            self.started_from = hub_weights(name)
+        elif pretrained:
+            self.started_from, found = packaged_weights(name)
+            fill(self.net, name, found, f"backbone.pretrained: {self.started_from.file}")
+        elif checkpoint:
+            self.started_from = load_weights(self.net, name, Path(checkpoint))
         if norm_eps is not None:
             for module in self.net.modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -105,7 +113,7 @@ class Backbone(nn.Module):
         return [m.permute(0, 3, 1, 2) for m in maps] if self._channels_last else list(maps)
 
 
-def _create(name: str, pretrained: bool, size: tuple[int, int] | None, options: dict[str, Any]) -> nn.Module:
+def _create(name: str, from_hub: bool, size: tuple[int, int] | None, options: dict[str, Any]) -> nn.Module:
     """Timm's network, with its errors as ModelError."""
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.5)
@@ -113,8 +121,8 @@ def _create(name: str, pretrained: bool, size: tuple[int, int] | None, options: 
             f"backbone '{name}' is not a network of timm {timm.__version__}. "
             + (f"Did you mean {', '.join(near)}?" if near else "timm.list_models() lists them.")
         )
-    if pretrained:
-        options = {**options, **_published_weights(name)}
+    if from_hub:
+        options = {**options, **hub_options(name)}
     try:
         if size is not None and not options.get("dynamic_img_size"):
             try:
@@ -124,7 +132,7 @@ def _create(name: str, pretrained: bool, size: tuple[int, int] | None, options: 
                     raise
         return timm.create_model(name, **options)
     except OSError as error:
-        raise _no_weights(name, f"they can't be fetched ({_first_line(error)})") from error
+        raise unavailable(name, f"they can't be fetched ({_first_line(error)})") from error
     except IndexError as error:
         raise ModelError(
             f"backbone '{name}' has no maps {list(options['out_indices'])}. "
@@ -149,50 +157,15 @@ def _freeze(net: nn.Module, name: str, frozen: tuple[str, ...]) -> None:
         module.requires_grad_(False)
 
 
-def _published_weights(name: str) -> dict[str, Any]:
-    """Options of ``timm.create_model`` that find the weights, without the minute that the hub retries offline."""
-    card = get_pretrained_cfg(name)
-    if card is None or not card.has_weights:
-        raise _no_weights(name, "timm publishes none for it")
-    if card.hf_hub_id:
-        cached = huggingface_hub.try_to_load_from_cache(card.hf_hub_id, card.hf_hub_filename or "model.safetensors")
-        if isinstance(cached, str):
-            return {"pretrained": True, "pretrained_cfg_overlay": {"file": cached}}
-        if not _reachable(huggingface_hub.constants.ENDPOINT):
-            raise _no_weights(name, "they are not in the cache, and their host can't be reached")
-    return {"pretrained": True}
-
-
-def _reachable(address: str, seconds: float = 3.0) -> bool:
-    """Whether a host is reachable; assumed behind a proxy."""
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return False
-    if urllib.request.getproxies():
-        return True
-    url = urlparse(address)
-    try:
-        with socket.create_connection((url.hostname, url.port or 443), seconds):
-            return True
-    except OSError:
-        return False
-
-
-def _no_weights(name: str, why: str) -> ModelError:
-    return ModelError(
-        f"backbone '{name}' is configured with published weights (pretrained: true), but {why}. "
-        "Use backbone.pretrained=false to start from random weights, "
-        "and with it backbone.checkpoint=FILE to start from a local file of timm's weights."
-    )
-
-
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def load_weights(net: nn.Module, name: str, path: Path) -> None:
-    """Fill a feature network from a file: every tensor must be found, and fit; further tensors are ignored.
+def load_weights(net: nn.Module, name: str, path: Path) -> Weights:
+    """Fill a feature network from a file, see ``fill``.
 
-    Names are compared without their dots, because timm's feature wrappers flatten ``stages.0`` to ``stages_0``.
+    Raises:
+        ModelError: the file can't be read, or doesn't fit.
     """
     if not path.is_file():
         raise ModelError(f"backbone.checkpoint: there is no file {path}. Give the path of a file of weights.")
@@ -206,12 +179,28 @@ def load_weights(net: nn.Module, name: str, path: Path) -> None:
     inside = "backbone.net."
     if any(inside in key for key in found):
         found = {key.split(inside, 1)[1]: value for key, value in found.items() if inside in key}
+    fill(net, name, found, f"backbone.checkpoint: {path}")
+    return Weights("file", path, file_sha256(path))
+
+
+def fill(net: nn.Module, name: str, found: Mapping[str, Any], source: str) -> None:
+    """Fill a feature network: every tensor must be found, and fit; further tensors are ignored.
+
+    Names are compared without their dots, because timm's feature wrappers flatten ``stages.0`` to ``stages_0``.
+
+    Args:
+        found: tensors by timm's names.
+        source: option and file, for messages.
+
+    Raises:
+        ModelError: tensors are missing or of another shape.
+    """
     by_name = {_plain(key): value for key, value in found.items() if isinstance(value, Tensor)}
     wanted = net.state_dict()
     missing = [k for k in wanted if _plain(k) not in by_name and not k.endswith("num_batches_tracked")]
     if missing:
         raise ModelError(
-            f"backbone.checkpoint: {path} lacks {len(missing)} of the {len(wanted)} tensors of '{name}', "
+            f"{source} lacks {len(missing)} of the {len(wanted)} tensors of '{name}', "
             f"e.g. {', '.join(missing[:3])}; it holds e.g. {', '.join(list(found)[:3]) or 'nothing'}. "
             "Give weights of this very network."
         )
@@ -220,7 +209,7 @@ def load_weights(net: nn.Module, name: str, path: Path) -> None:
     if odd:
         k = odd[0]
         raise ModelError(
-            f"backbone.checkpoint: {len(odd)} tensors of {path} have another shape than in '{name}', e.g. {k}: "
+            f"{source}: {len(odd)} of its tensors have another shape than in '{name}', e.g. {k}: "
             f"{tuple(fitting[k].shape)} instead of {tuple(wanted[k].shape)}. Give weights of this very network."
         )
     with torch.no_grad():

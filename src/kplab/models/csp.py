@@ -112,7 +112,7 @@ class CSP(nn.Module):
         size: (width, height) of the views; any multiple of the largest stride.
 
     Attributes:
-        channels, strides, stride_multiple, mean, std: as of ``Backbone``; images are only scaled to [0, 1].
+        channels, strides, stride_multiple, mean, std, started_from: as of ``Backbone``; images are only scaled to [0, 1].
 
     Raises:
         ModelError: an option is wrong, or the checkpoint doesn't fit.
@@ -156,8 +156,7 @@ class CSP(nn.Module):
         self.strides = [2 ** (i + 1) for i in wanted]
         self.stride_multiple = max(self.strides)
         self.mean, self.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-        if checkpoint:
-            load_weights(self.net, self.name, Path(checkpoint))
+        self.started_from = load_weights(self.net, self.name, Path(checkpoint)) if checkpoint else None
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) images in [0, 1] to one (B, C_i, H / stride_i, W / stride_i) per map, finest first."""

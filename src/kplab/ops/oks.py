@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+_AT_ONCE = 2**17
+"""Keypoints of pairs that are compared at once; bounds the memory."""
+
 
 def oks(xy: np.ndarray, true_xy: np.ndarray, visible: np.ndarray, area: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
     """Object keypoint similarity of every prediction with every true instance.
@@ -26,15 +29,80 @@ def oks(xy: np.ndarray, true_xy: np.ndarray, visible: np.ndarray, area: np.ndarr
     >>> oks(true + [[3.0, 4.0]], true, np.array([[2]]), np.array([100.0]), np.array([0.25])).round(4)
     array([[0.6065]])
     """
-    labelled = visible > 0
+    shape = len(xy), len(true_xy)
+    predicted, true = np.indices(shape).reshape(2, -1)
+    return oks_of_pairs(xy, true_xy, visible, area, sigmas, predicted, true).reshape(shape)
+
+
+def oks_of_pairs(
+    xy: np.ndarray,
+    true_xy: np.ndarray,
+    visible: np.ndarray,
+    area: np.ndarray,
+    sigmas: np.ndarray,
+    predicted: np.ndarray,
+    true: np.ndarray,
+    box: np.ndarray | None = None,
+) -> np.ndarray:
+    """Object keypoint similarity of some pairs of a prediction and a true instance, to the last bit as COCO computes it.
+
+    A true instance without labelled keypoint is compared by its box, enlarged by its width and height on each side: all
+    keypoints count, and their distances are those to the box, 0 inside.
+
+    Args:
+        xy: (N, K, 2) predicted keypoints, pixels; a NaN point has similarity 0.
+        true_xy: (M, K, 2) true keypoints, same frame.
+        visible: (M, K) COCO visibility 0, 1 or 2; 0 is left out.
+        area: (M,) segment area, pixels**2.
+        sigmas: (K,) falloff per keypoint, dimensionless.
+        predicted: (P,) index of each pair's prediction.
+        true: (P,) index of each pair's true instance.
+        box: (M, 4) xyxy, same frame; None gives NaN for instances without labelled keypoint.
+
+    Returns:
+        (P,) in [0, 1].
+
+    Source: COCO keypoint evaluation.
+    """
+    similarity = np.full(len(true), np.nan)
+    step = max(1, _AT_ONCE // len(sigmas))
+    for start in range(0, len(true), step):
+        part = slice(start, start + step)
+        similarity[part] = _oks(xy, true_xy, visible, area, sigmas, predicted[part], true[part], box)
+    return similarity
+
+
+def _oks(
+    xy: np.ndarray,
+    true_xy: np.ndarray,
+    visible: np.ndarray,
+    area: np.ndarray,
+    sigmas: np.ndarray,
+    predicted: np.ndarray,
+    true: np.ndarray,
+    box: np.ndarray | None,
+) -> np.ndarray:
+    """``oks_of_pairs``, all pairs at once."""
+    offset = xy[predicted] - true_xy[true]
+    counted = visible[true] > 0
+    if box is not None:
+        bare = ~counted.any(1)
+        point, low, high = xy[predicted[bare]], box[true[bare], None, :2], box[true[bare], None, 2:]
+        side = high - low
+        offset[bare] = np.maximum(0, low - side - point) + np.maximum(0, point - (low + 2 * side))
+        counted[bare] = True
+    x, y = offset[..., 0], offset[..., 1]
     # COCO adds the spacing of 1, so that an exact prediction of a subject of area 0 has similarity 1 and not NaN
-    scale = 2 * (area[:, None] + np.spacing(1)) * (2 * np.asarray(sigmas)) ** 2
-    true_xy = np.where(labelled[..., None], true_xy, 0.0)
-    squared = ((xy[:, None] - true_xy[None]) ** 2).sum(-1)
-    similarity = np.where(np.isfinite(squared), np.exp(-squared / scale), 0.0)
-    count = labelled.sum(1)
-    total = (similarity * labelled).sum(-1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    exponent = (x**2 + y**2) / (2 * np.asarray(sigmas)) ** 2 / (area[true, None] + np.spacing(1)) / 2
+    # of a number and NaN, fmax takes the number
+    similarity = np.fmax(np.exp(-exponent), 0.0)
+    mean = np.full(len(true), np.nan)
+    counts = counted.sum(1)
+    # zeros in place of unlabelled keypoints would change the order of additions, and so the last bit
+    for n in np.unique(counts[counts > 0]):
+        rows = np.flatnonzero(counts == n)
+        mean[rows] = similarity[rows][counted[rows]].reshape(-1, n).sum(1) / n
+    return mean
 
 
 def pose_similarity(

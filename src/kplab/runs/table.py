@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from kplab.errors import RunError, describe
 from kplab.runs.provenance import file_sha256
 from kplab.runs.records import list_artefacts, plain_file, read_record, record_path
 from kplab.runs.run import Run
+
+#: Numbers of a pair of splits in the record of a run, and examples that are listed of it at most.
+LEAKS, EXAMPLES = ("images", "same", "near", "neighbours", "groups"), 50
 
 
 def rows(root: Path, limit: int | None = None) -> list[dict[str, Any]]:
@@ -44,6 +47,29 @@ def row(folder: Path) -> dict[str, Any]:
         "scores": found,
         "notes": notes,
     }
+
+
+def leaks_of(record: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """What every two splits of a run share, from its record; None where it does not state it.
+
+    Returns:
+        for each pair ``one``, ``other``, the numbers of ``LEAKS`` (None where the record lacks one) and ``examples``: lines.
+    """
+    found = record.get("leaks")
+    if not isinstance(found, list):
+        return None
+    rows = []
+    for leak in found:
+        if not isinstance(leak, dict):
+            continue
+        numbers = {key: n if type(n := leak.get(key)) is int else None for key in LEAKS}
+        kinds = examples if isinstance(examples := leak.get("examples"), dict) else {}
+        pairs = [(kind, pair) for kind, listed in kinds.items() if isinstance(listed, list) for pair in listed]
+        lines = [f"{kind}: {', '.join(map(str, pair))}" for kind, pair in pairs if isinstance(pair, list)]
+        rows.append(
+            {"one": str(leak.get("one")), "other": str(leak.get("other")), **numbers, "examples": lines[:EXAMPLES]}
+        )
+    return rows
 
 
 def scores(folder: Path, check: bool = True) -> tuple[dict[str, dict[str, Any]], list[str], list[str]]:

@@ -46,6 +46,7 @@ class Options:
     smooth: dict[str, Any] | None = None
     min_score: float = 0.0
     write: list[str] = field(default_factory=lambda: ["csv"])
+    images_at: str = ""
     draw: str = "auto"
     overlays: int = 50
     sheet: int = 12
@@ -107,6 +108,7 @@ def _source(run: Run, config: DictConfig, options: dict[str, Any]) -> int:
         rate=config.rate,
         min_score=config.min_score,
         write=list(config.write),
+        images_at=config.images_at,
         drawing=drawing,
         stages=configured_stages(config),
         **options,

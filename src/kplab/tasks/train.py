@@ -48,6 +48,8 @@ class Options:
     weights: str | None
     resume: str | None
     parent: str | None
+    budget: str | None
+    family: str
     runs_dir: str
 
 
@@ -107,7 +109,11 @@ def check_monitor(name: str) -> list[str]:
 
 
 def rebase(overrides: list[str]) -> tuple[DictConfig | None, list[str]]:
-    """With ``resume=RUN``, the config of that run, which the other overrides are applied to."""
+    """With ``resume=RUN``, the config of that run; with ``budget=TIME``, the experiment that is planned for it."""
+    if any(override.startswith("budget=") and override != "budget=null" for override in overrides):
+        from kplab.tasks.planning.command import planned
+
+        return None, planned(overrides)
     if not any("resume" in override for override in overrides):
         return None, overrides
     from kplab.tasks.training.resume import stored_config

@@ -17,9 +17,11 @@ from omegaconf import OmegaConf
 from kplab.apps.dashboard import query
 from kplab.apps.dashboard.index import VERSION, Index, Watcher, blocks, cache_folder, leaves, parsed
 from kplab.apps.dashboard.query import Query
+from kplab.apps.dashboard.views import run_view
 from kplab.errors import ConfigError, RunError
 from kplab.metrics.score import Scores
 from kplab.runs import notes
+from kplab.runs.run import Run
 
 
 @pytest.fixture
@@ -41,6 +43,34 @@ def test_a_row_has_the_values_of_its_run(index: Index, made) -> None:
     assert row["mean_px"] == scores.summary["mean_px"]
     assert (row["status"], row["set"], row["dataset"], row["family"]) == ("finished", "dots-test", "dots", "heatmap")
     assert query.page(index, Query())["all"] == 9
+
+
+def test_runs_state_the_images_that_their_splits_share(made, tmp_path: Path) -> None:
+    """In the list by a number, on their page by pairs of splits; a record from elsewhere may have anything there."""
+    folder = tmp_path / "runs" / made.a
+    shutil.copytree(made.runs_dir / made.a, folder)
+    record = json.loads((folder / "run.json").read_text())
+    pair = {"one": "train", "other": "test", "images": 9, "same": 1, "near": 2, "neighbours": 4, "groups": 1}
+    examples = {"same": [["a.png", "b.png"]], "near": "none"}
+    index = Index(tmp_path / "runs", tmp_path / "index.sqlite")
+    for leaks, number in (
+        ([{**pair, "examples": examples}, {"one": "val", "same": "many", "near": True}, 7], 7),
+        ([], 0),
+        (None, None),
+        ({"one": 1}, None),
+    ):
+        (folder / "run.json").write_text(json.dumps({**record, "leaks": leaks}))
+        index.update()
+        (row,) = query.page(index, Query())["rows"]
+        assert row.get("leaks") == number
+        shown = run_view(Run.open(folder))["leaks"]
+        assert (shown is None) == (number is None)
+        if number:
+            assert names(index, "leaks>6") == [made.a]
+            assert shown[0] == {**pair, "examples": ["same: a.png, b.png"]}
+            assert shown[1]["same"] is shown[1]["near"] is None
+            assert len(shown) == 2
+    index.close()
 
 
 def test_runs_that_did_not_end_well_have_a_reason(index: Index, made) -> None:

@@ -271,6 +271,27 @@ def keypoints_coincide(folder: Path) -> Case:
 
 
 @case
+def keypoint_far_from_box(folder: Path) -> Case:
+    labels = beetles(folder)
+    labels.poses.xy[5, 1] += 200
+    return one(labels, 5, 5, 1)
+
+
+@case
+def left_right_appearance(folder: Path) -> Case:
+    """Right feet and ears are white; the positions of subject 5 are as before."""
+    labels = beetles(folder, 30, pixels=True)
+    labels.poses.xy[:] = np.round(labels.poses.xy)
+    for i in range(len(labels)):
+        picture = np.full((SIZE[1], SIZE[0], 3), 90, dtype=np.uint8)
+        for k in (4, 6) if i != 5 else (3, 5):
+            x, y = labels.poses.xy[i, k].astype(int)
+            picture[y - 4 : y + 5, x - 4 : x + 5] = 255
+        Image.fromarray(picture).save(folder / str(labels.names[i]))
+    return {"all": labels}, [(5, 5, None)], {}
+
+
+@case
 def left_right_exchanged(folder: Path) -> Case:
     labels = beetles(folder)
     permuted(labels, 5, list(labels.skeleton.flip))
@@ -282,6 +303,24 @@ def pair_exchanged(folder: Path) -> Case:
     labels = beetles(folder, 160)
     permuted(labels, 5, [0, 1, 2, 3, 4, 6, 5])
     return one(labels, 5, 5, 5)
+
+
+@case
+def sides_scrambled(folder: Path) -> Case:
+    """The feet of all subjects, which are near their ears here."""
+    labels = beetles(folder)
+    ears, feet = labels.poses.xy[:, 3:5], labels.poses.xy[:, 5:]
+    labels.poses.xy[:, 5:] = ears + 0.3 * (feet - ears)
+    for i in range(len(labels.poses)):
+        permuted(labels, i, [0, 1, 2, 3, 4, 6, 5])
+    return one(labels, None, None, 3)
+
+
+@case
+def counted_from_one(folder: Path) -> Case:
+    labels = beetles(folder)
+    labels.poses.xy[5, 3] = [400.5, 100]
+    return one(labels, None, None, None)
 
 
 @case

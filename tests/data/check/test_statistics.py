@@ -9,9 +9,17 @@ import pytest
 from tests.data.check.toy import BEETLE, BODY, beetles, found, permuted, subjects, with_copy
 
 from kplab.data.check import check_labels, chosen_rules, find_rules
-from kplab.data.check.chirality import log_odds, mirror_pairs, pair_features, whole_features
+from kplab.data.check.appearance import describe
+from kplab.data.check.chirality import (
+    appearance_features,
+    decided,
+    log_odds,
+    mirror_pairs,
+    pair_features,
+    whole_features,
+)
 from kplab.data.check.order import best_order
-from kplab.data.check.shape import Shape, energy, misplacement
+from kplab.data.check.shape import Shape, angle_deviations, closest, energy, misplacement
 from kplab.data.check.tails import EXPECTED, upper_limit
 from kplab.errors import ConfigError
 
@@ -79,6 +87,60 @@ def test_nothing_is_reported_where_position_does_not_tell_left_from_right() -> N
     xy[::2] = xy[::2][:, BEETLE.flip]
     odds = log_odds(whole_features(xy, BEETLE.flip))
     assert np.nanmin(odds) > -np.log(99)
+
+
+def test_odds_are_calibrated() -> None:
+    """Oracle: the odds that the data are drawn with. One feature x of a correct subject is normal around m = 0.5 with deviation
+    1, so that its log odds are 2 m x = x; 4,000 subjects determine the scale to about a tenth.
+    """
+    x = np.random.default_rng(0).normal(0.5, 1.0, (4000, 1))
+    odds = log_odds(x)
+    np.testing.assert_allclose(odds, x[:, 0], rtol=0.3, atol=0.01)
+
+
+def test_looks_are_no_evidence_where_they_depend_on_the_view() -> None:
+    odds = np.where(np.arange(100) < 8, -9.0, 9.0)
+    assert np.isnan(decided(odds)).all()
+    odds[7] = 9.0
+    np.testing.assert_array_equal(decided(odds), odds)
+
+
+def test_patches_have_the_colours_around_their_keypoints() -> None:
+    """Oracle: OpenCV's 8-bit L, a and b of black, white and red; left minus right changes sign when a pair is exchanged."""
+    pixels = np.zeros((60, 80, 3), dtype=np.uint8)
+    pixels[:, 40:] = 255
+    pixels[40:] = (255, 0, 0)
+    xy = np.array([[[10.0, 10], [70, 10], [40, 50], [90, 10]], [[10, 10], [np.nan] * 2, [np.nan] * 2, [np.nan] * 2]])
+    found = describe(pixels, xy)
+    np.testing.assert_allclose(found[0, :3, :3], [[0, 128, 128], [255, 128, 128], [136, 208, 195]], atol=1)
+    np.testing.assert_allclose(found[0, :3, 3:], 0, atol=1e-6)
+    assert np.isnan(found[0, 3]).all(), "outside the image"
+    assert np.isnan(found[1]).all(), "one keypoint has no extent"
+    flip = (1, 0, 2, 3)
+    features = appearance_features(found, flip)
+    np.testing.assert_allclose(appearance_features(found[:, flip], flip), -features)
+    assert np.abs(features[0]).max() > 0
+
+
+def test_pairs_that_come_close_on_some_subjects_are_known() -> None:
+    """Of 1,000 subjects, six (the subject itself and five others, 0.5 %) may be closer: the seventh smallest distance counts."""
+    rng = np.random.default_rng(0)
+    xy = np.stack([np.zeros((1000, 2)), np.zeros((1000, 2))], axis=1)
+    xy[:, 1, 0] = rng.permutation(np.arange(1000)) + 1
+    assert closest(xy, np.full(1000, 10.0))[0, 1] == pytest.approx(0.7)
+    assert closest(xy[:19], np.full(19, 10.0))[0, 1] == 0, "too few to know"
+
+
+def test_an_angle_at_a_foreshortened_edge_counts_less() -> None:
+    xy = subjects(np.random.default_rng(0), 100)
+    xy[0, 0] = xy[0, 1] + (xy[0, 0] - xy[0, 1])[::-1] * [1, -1]  # the nose turned by 90 degrees around the neck
+    short = xy.copy()
+    short[0, 0] = short[0, 1] + (short[0, 0] - short[0, 1]) / 10
+    sizes = Shape.fit(xy).sizes(xy)
+    (_, as_is), (_, shorter) = (angle_deviations(points, sizes, BEETLE.edges) for points in (xy, short))
+    assert as_is[0, :3].min() > 10, "the angles at the neck between the nose and the other three keypoints"
+    assert shorter[0, :3].max() < 2.5
+    np.testing.assert_allclose(as_is[1:], shorter[1:], rtol=0.1, atol=0.05)
 
 
 def test_the_order_of_points_is_restored() -> None:

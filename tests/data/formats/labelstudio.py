@@ -38,4 +38,4 @@ def make(folder: Path) -> dict[str, Any]:
 
 def rewrite(labels: Labels, folder: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     """Write labels that were read with ``arguments``, and return the arguments that read what was written."""
-    return {**arguments, "annotations": labelstudio.write(labels, folder / "again.json")}
+    return {**arguments, "annotations": labelstudio.write(labels, folder / "again.json")[0]}

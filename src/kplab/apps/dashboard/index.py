@@ -26,16 +26,16 @@ from kplab.errors import KplabError, RunError, printable
 from kplab.runs import notes
 from kplab.runs.provenance import sha256
 from kplab.runs.run import Run
-from kplab.runs.table import scores
+from kplab.runs.table import leaks_of, scores
 from kplab.tasks.wiring.identity import IRRELEVANT
 
-VERSION = 1
+VERSION = 2
 #: Folder of the index and of results that were computed from runs, inside the folder of all runs.
 FOLDER = ".dashboard"
 #: Keys of a row that are no metrics, in the order in which they are offered as columns.
 OWN = (
     "run", "status", "experiment", "set", "dataset", "family", "training", "seed", "started", "seconds", "epochs",
-    "parameters", "images_per_s", "tags", "note", "error",
+    "parameters", "images_per_s", "leaks", "tags", "note", "error",
 )  # fmt: skip
 #: Keys in which runs of one training may differ, and the start of those below them.
 _EXEMPT = (*IRRELEVANT, "seed")
@@ -222,6 +222,7 @@ def read_rows(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         "family": str(head).split(".")[-2] if str(head).count(".") else None,
         "training": training_of(record.get("experiment"), config),
         "error": next(iter(text for text in (run.error, run.cut, *faults, *outdated, fault) if text), None),
+        "leaks": leaked(leaks_of(record)),
         **{key: record.get(key) for key in ("seed", "started", "seconds", "epochs", "parameters", "images_per_s")},
     }
     with contextlib.suppress(KplabError):
@@ -234,6 +235,13 @@ def read_rows(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         metrics = {k: v for k, v in found.get(name, {}).items() if v is not None and k not in OWN}
         rows.append({**metrics, **values, "set": name})
     return rows, {k: v for k, v in config.items() if k not in rows[0]}
+
+
+def leaked(leaks: list[dict[str, Any]] | None) -> int | None:
+    """Number of images of a split that another one has too, as the same, near-identical or a neighbour in a video."""
+    if leaks is None:
+        return None
+    return sum(leak[kind] or 0 for leak in leaks for kind in ("same", "near", "neighbours"))
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], str | None]:

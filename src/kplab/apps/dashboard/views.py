@@ -16,7 +16,7 @@ from kplab.errors import KplabError, RunError
 from kplab.runs import notes
 from kplab.runs.records import list_artefacts, record_path
 from kplab.runs.run import Run
-from kplab.runs.table import is_outdated, labels_of, outdated_text, reproduction
+from kplab.runs.table import is_outdated, labels_of, leaks_of, outdated_text, reproduction
 from kplab.tasks.evaluation.curves import curve_plots, curves_by_epoch
 from kplab.tasks.wiring.identity import IRRELEVANT
 
@@ -46,6 +46,7 @@ def run_view(run: Run) -> dict[str, Any]:
         "notes": written,
         "sets": sets,
         "chain": chain(run, sets),
+        "leaks": leaks_of(record),
         "progress": progress(run),
     }
 

@@ -12,10 +12,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kplab.data.check.chirality import log_odds, mirror_pairs, pair_features, whole_features
+from kplab.data.check.appearance import NUMBERS, describe
+from kplab.data.check.chirality import (
+    appearance_features,
+    decided,
+    log_odds,
+    mirror_pairs,
+    pair_features,
+    whole_features,
+)
 from kplab.data.check.finding import Finding
 from kplab.data.check.order import best_order
-from kplab.data.check.shape import Shape, angle_deviations, energy, misplacement
+from kplab.data.check.shape import Shape, angle_deviations, closest, energy, misplacement
 from kplab.data.check.tails import upper_limit
 from kplab.data.damage import find_damaged
 from kplab.data.fingerprints import fingerprint
@@ -46,6 +54,7 @@ class Look:
         bits: how many of 16 bits are used, where few.
         digest: SHA-256 of the file, or of the pixels where it is not a file; None unless pixels were read.
         print: hash and thumbnail (``data.fingerprints``); None unless pixels were read.
+        patches: (n, K, 6) ``appearance.describe`` of the image's instances; None unless pixels were read.
     """
 
     size: tuple[int, int] | None = None
@@ -55,12 +64,13 @@ class Look:
     bits: int | None = None
     digest: bytes | None = None
     print: tuple[int, np.ndarray] | None = None
+    patches: np.ndarray | None = None
 
 
 def look(labels: Labels, i: int, deep: bool) -> Look:
     """Read the header of image i, or all of it."""
     path = labels.path(i)
-    size, orientation, digest, found = None, 1, None, None
+    size, orientation, digest, found, patches = None, 1, None, None, None
     try:
         if path is not None:
             size, orientation = read_header(path)
@@ -69,10 +79,11 @@ def look(labels: Labels, i: int, deep: bool) -> Look:
             size = (pixels.shape[1], pixels.shape[0])
             digest = hashlib.sha256(pixels.tobytes() if path is None else path.read_bytes()).digest()
             found = fingerprint(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+            patches = describe(pixels, labels.poses.xy[labels.start[i] : labels.start[i + 1]])
     except DataError as error:
         missing = path is not None and not path.is_file()
         return Look(missing=missing, fault=str(error).removeprefix(f"{path}: "))
-    return Look(size, orientation, False, "", few_bits(path) if path is not None else None, digest, found)
+    return Look(size, orientation, False, "", few_bits(path) if path is not None else None, digest, found, patches)
 
 
 @dataclass
@@ -135,7 +146,7 @@ class Dataset:
 
         Only angles whose scale over the dataset is below ``STEADY_ANGLE`` are among them.
         """
-        return angle_deviations(self.xy, self.skeleton_edges)
+        return angle_deviations(self.xy, self.sizes, self.skeleton_edges)
 
     @cached_property
     def orders(self) -> dict[int, np.ndarray]:
@@ -156,16 +167,15 @@ class Dataset:
         return found
 
     @cached_property
-    def coinciding(self) -> np.ndarray:
-        """(K, K) share of the subjects with both keypoints on which they have exactly the same position; 0 for one or two."""
-        same = np.zeros((self.xy.shape[1],) * 2)
-        both = np.zeros_like(same)
-        for i in range(0, len(self.xy), 1000):
-            part = self.xy[i : i + 1000]
-            known = np.isfinite(part).all(-1)
-            both += (known[:, :, None] & known[:, None]).sum(0)
-            same += (part[:, :, None] == part[:, None]).all(-1).sum(0)
-        return np.where(same > 2, same, 0) / np.maximum(both, 1)
+    def closest(self) -> np.ndarray:
+        """(K, K) ``closest`` distance of each pair of keypoints, relative to the size of the subject."""
+        return closest(self.xy, self.sizes)
+
+    @cached_property
+    def resolution(self) -> float:
+        """Step of the grid that all positions lie on, pixels: 1 for integers, 0.001 at least."""
+        known = self.xy[np.isfinite(self.xy)]
+        return 1 / max(1, len(np.unique(np.round(known % 1, 3) % 1)))
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -188,6 +198,13 @@ class Dataset:
         if len(pairs) < 2:
             return np.full((len(self.xy), len(pairs)), np.nan)
         return np.stack([log_odds(pair_features(self.xy, flip, p)) for p in range(len(pairs))], axis=1)
+
+    @cached_property
+    def appearance(self) -> np.ndarray:
+        """(N,) log odds that left and right of the whole subject are correct, by what the pairs look like."""
+        flip = next(iter(self.labels.values())).skeleton.flip
+        patches = np.concatenate([s.patches[s.counted] for s in self.splits.values()])
+        return decided(log_odds(appearance_features(patches, flip)))
 
     def _chunks(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """A function of all counted instances, a part of them at a time."""
@@ -257,6 +274,17 @@ class Checked:
         with ThreadPoolExecutor() as pool:
             found = pool.map(lambda i: look(self.labels, i, deep), range(n))
             return list(self.dataset.track(found, n, f"checking images of {self.name}"))
+
+    @cached_property
+    def patches(self) -> np.ndarray:
+        """(N, K, 6) ``appearance.describe`` of every instance, NaN where pixels were not read."""
+        p, start = self.labels.poses, self.labels.start
+        out = np.full((*p.visible.shape, NUMBERS), np.nan, dtype=np.float32)
+        if self.dataset.deep:
+            for i, seen in enumerate(self.looks):
+                if seen.patches is not None:
+                    out[start[i] : start[i + 1]] = seen.patches
+        return out
 
     @cached_property
     def damaged(self) -> dict[int, str]:

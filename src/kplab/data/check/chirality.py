@@ -4,10 +4,11 @@ The features x of a subject are odd: exchanging the names of the pairs in questi
 has the features of a correct one, negated, and p(correct) = 1 / (1 + exp(-w x)) has one vector w for both. It is fitted with
 every subject as an example of a correct one, by logistic regression with label noise: with a small
 probability the names of an example are exchanged. The value v of a subject is w x of the fit without itself, to first
-order: the log odds of its names, made small by the penalty of the weights. If correct subjects have values of median m and
-deviation d, to the side of the inverted ones, the log odds are also 2 m v / d**2, by normal distributions of equal width
-around m and -m. The smaller one is taken, unless many values are negative. Where position does not tell left from right, as
-for people seen from the front and from behind, the odds are near 0, and no subject is found.
+order, and its log odds are b v. The scale b is the most likely one for the signs of all values, if a share s of the subjects
+is exchanged: p(v > 0) = (1 - s) / (1 + exp(-b |v|)) + s / (1 + exp(b |v|)). If few values are negative, and correct subjects
+have values of median m and deviation d to the side of the inverted ones, the log odds are also 2 m v / d**2, by normal
+distributions of equal width around m and -m; the larger scale is taken. Where the features do not tell left from right, as
+positions of people seen from the front and from behind, the odds are near 0, and no subject is found.
 
 Sources: label noise: Bootkrajang and Kaban, Label-noise robust logistic regression and its applications, ECML PKDD 2012.
 Approximate leave-one-out: Rad and Maleki, A scalable estimate of the out-of-sample prediction error via approximate
@@ -34,8 +35,24 @@ STEPS = 25
 """Newton steps, at most."""
 
 INVERTED = 0.1
-"""If more subjects than this share have a negative value, position hardly tells left from right, and the widths of the two
+"""If more subjects than this share have a negative value, the features hardly tell left from right, and the widths of the two
 distributions say nothing: legs are often crossed."""
+
+UNDECIDED = 0.075
+"""Share of negative log odds above which looks are no evidence: five faults in a hundred, and half as many others."""
+
+SCALES = np.geomspace(0.25, 64, 33)
+"""Candidates for the scale b."""
+
+EXCHANGED = np.array([0.001, 0.003, 0.01, 0.02, 0.05, 0.1])
+"""Candidates for the share s."""
+
+LOG_SCALE = 1.4
+"""Standard deviation of log b before any data."""
+
+MEANS = 3.0
+"""Weight of the mean features of a pair beside those with single points, so that they are penalised less: a few dozen subjects
+determine a few weights only."""
 
 USED = 12
 """Pairs, and keypoints of the middle, that the features of a whole subject are made of, evenly spread over its keypoints."""
@@ -51,7 +68,8 @@ def whole_features(xy: np.ndarray, flip: tuple[int, ...]) -> np.ndarray:
 
     For the pair p with the vector d from right to left, and every point a that an exchange leaves in place (a keypoint of
     the middle, or the middle of another pair): the sine of the angle between d and the vector from the middle of p to a.
-    Further the mean of these of each pair where a point is unlabelled: a nose that is not seen tells front from back.
+    Further the mean of these of each pair, everywhere, and where a keypoint of the middle is unlabelled: a nose that is not
+    seen tells front from back.
     """
     pairs = _spread(mirror_pairs(flip))
     middles = _spread(np.array([k for k, other in enumerate(flip) if other == k], dtype=np.int64))
@@ -63,8 +81,22 @@ def whole_features(xy: np.ndarray, flip: tuple[int, ...]) -> np.ndarray:
     mean = np.where(known, sines, 0).sum(2) / np.maximum(known.sum(2), 1)
     absent = ~np.isfinite(xy[:, middles]).all(-1)
     with_absent = mean[:, :, None] * absent[:, None]
-    parts = [np.where(known, sines, 0).reshape(len(xy), -1), with_absent.reshape(len(xy), -1)]
+    parts = [np.where(known, sines, 0).reshape(len(xy), -1), MEANS * mean, MEANS * with_absent.reshape(len(xy), -1)]
     return np.concatenate(parts, axis=1)
+
+
+def appearance_features(patches: np.ndarray, flip: tuple[int, ...]) -> np.ndarray:
+    """(N, F) features that change sign when all pairs are exchanged: left minus right, in standard deviations of the dataset.
+
+    Args:
+        patches: (N, K, F) numbers that describe the image around each keypoint; NaN where unknown.
+        flip: permutation of the keypoints.
+    """
+    pairs = _spread(mirror_pairs(flip))
+    known = np.isfinite(patches).all(-1)
+    spread = patches[known].std(0) if known.any() else np.ones(patches.shape[-1])
+    difference = (patches[:, pairs[:, 0]] - patches[:, pairs[:, 1]]) / np.maximum(spread, 1e-3)
+    return np.nan_to_num(difference).reshape(len(patches), -1) / np.sqrt(patches.shape[-1])
 
 
 def pair_features(xy: np.ndarray, flip: tuple[int, ...], p: int) -> np.ndarray:
@@ -88,6 +120,15 @@ def pair_features(xy: np.ndarray, flip: tuple[int, ...], p: int) -> np.ndarray:
     return np.nan_to_num(np.concatenate([cosines, 3 * shares, sines], axis=1))
 
 
+def decided(odds: np.ndarray) -> np.ndarray:
+    """The log odds, or NaN for all subjects if more than a share ``UNDECIDED`` of them are negative.
+
+    The looks of a side depend on the view too: some frames of an animal that turns are not exchanged, but of another view.
+    """
+    negative = float((odds < 0).sum()) / max(1, int(np.isfinite(odds).sum()))
+    return odds if negative <= UNDECIDED else np.full_like(odds, np.nan)
+
+
 def log_odds(features: np.ndarray) -> np.ndarray:
     """(N,) log of the odds that the names are correct rather than exchanged, before any prior; NaN where unknown.
 
@@ -103,11 +144,23 @@ def log_odds(features: np.ndarray) -> np.ndarray:
     used = np.zeros(len(x), dtype=bool)
     used[:: max(1, len(x) // FITTED)] = True
     value = _left_out(x, used)
-    out[known] = value
+    scale = _scale(value[used])
     if (value < 0).sum() <= max(2, INVERTED * len(value)):
         median, tenth = np.quantile(value, [0.5, 0.1])
-        out[known] = np.minimum(value, 2 * median * value / max((median - tenth) / NORMAL, 0.2) ** 2)
+        scale = max(scale, 2 * median / max((median - tenth) / NORMAL, 0.2) ** 2)
+    out[known] = scale * value
     return out
+
+
+def _scale(value: np.ndarray) -> float:
+    """The most likely scale of the values as log odds, by their signs."""
+    p = _sigmoid(SCALES[:, None] * np.abs(value))[:, None]  # (B, 1, N)
+    share = EXCHANGED[:, None]
+    positive = (1 - share) * p + share * (1 - p)  # (B, S, N)
+    likelihood = (
+        np.log(np.where(value > 0, positive, 1 - positive)).sum(-1) - 0.5 * (np.log(SCALES) / LOG_SCALE)[:, None] ** 2
+    )
+    return float(SCALES[likelihood.max(1).argmax()])
 
 
 def _left_out(x: np.ndarray, used: np.ndarray) -> np.ndarray:

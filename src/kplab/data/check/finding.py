@@ -56,6 +56,7 @@ class Rule:
         remedy: what to do.
         message: the first line of the function's docstring.
         training: whether it is applied before a training as well.
+        pixels: whether it needs images to be read whole, and finds nothing without.
         check: the function; it yields the findings of one split.
     """
 
@@ -67,6 +68,7 @@ class Rule:
     remedy: str
     message: str
     training: bool
+    pixels: bool
     check: Callable[[Checked], Iterable[Finding]]
 
     def run(self, data: Checked) -> list[Finding]:
@@ -80,7 +82,7 @@ class Rule:
 
 
 def rule(
-    level: str, title: str, what: str, remedy: str, training: bool = False
+    level: str, title: str, what: str, remedy: str, training: bool = False, pixels: bool = False
 ) -> Callable[[Callable[[Checked], Iterable[Finding]]], Rule]:
     """Make a Rule of a function, whose name, docstring and module complete it.
 
@@ -93,7 +95,8 @@ def rule(
         message = (check.__doc__ or "").strip().partition("\n")[0]
         if level not in LEVELS or not message:
             raise ValueError(f"rule {name}: level is '{level}', and its docstring is '{message}'")
-        return Rule(name, check.__module__.rpartition(".")[2], level, title, what, remedy, message, training, check)
+        group = check.__module__.rpartition(".")[2]
+        return Rule(name, group, level, title, what, remedy, message, training, pixels, check)
 
     return made
 

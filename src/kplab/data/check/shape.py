@@ -95,15 +95,42 @@ def energy(z: np.ndarray, largest: float = 5.0) -> np.ndarray:
     return np.where(count >= 6, squares.sum((1, 2)) / np.maximum(count, 1), np.nan)
 
 
-def angle_deviations(xy: np.ndarray, edges: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
+def closest(xy: np.ndarray, sizes: np.ndarray, share: float = 0.005) -> np.ndarray:
+    """How close two keypoints come on a share of the subjects, and on two at least, so that one wrong subject is left out.
+
+    Args:
+        xy: (N, K, 2) keypoints.
+        sizes: (N,) of the subjects, pixels.
+        share: of the subjects that have both.
+
+    Returns:
+        (K, K) distance relative to the size; 0 where fewer than 20 subjects have both.
+    """
+    step = max(1, len(xy) // FITTED)
+    xy, sizes = xy[::step], sizes[::step]
+    out = np.zeros((xy.shape[1],) * 2)
+    for k in range(xy.shape[1]):
+        distance = np.sort(np.linalg.norm(xy - xy[:, k, None], axis=-1) / sizes[:, None], axis=0)  # NaN comes last
+        count = np.isfinite(distance).sum(0)
+        at = 1 + np.ceil(share * count).astype(int)
+        enough = count >= 20
+        out[k, enough] = distance[at[enough], np.flatnonzero(enough)]
+    return out
+
+
+def angle_deviations(
+    xy: np.ndarray, sizes: np.ndarray, edges: tuple[tuple[int, int], ...]
+) -> tuple[np.ndarray, np.ndarray]:
     """Deviations of the angles between edges that meet.
 
     Args:
         xy: (N, K, 2) keypoints.
+        sizes: (N,) of the subjects, pixels.
         edges: of the skeleton.
 
     Returns:
-        (J, 3) keypoints a, b, c of the angle at b; and (N, J) its absolute deviation from the circular mean, in scales.
+        (J, 3) keypoints a, b, c of the angle at b; and (N, J) its absolute deviation from the circular mean, in scales, made
+        smaller where the shorter of the two edges is shorter than usual: seen from its end, an edge has any direction.
     """
     around: dict[int, set[int]] = {}
     for a, b in edges:
@@ -122,8 +149,9 @@ def angle_deviations(xy: np.ndarray, edges: tuple[tuple[int, int], ...]) -> tupl
         away = np.abs(np.angle(np.exp(1j * (angle - mean))))
         scale = float(np.quantile(away[known], 0.8)) / NORMAL
         if scale < STEADY_ANGLE:
+            shorter = np.fmin(np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1)) / sizes
             kept.append((a, b, c))
-            columns.append(away / max(scale, 0.01))
+            columns.append(away / max(scale, 0.01) * np.minimum(shorter / np.nanmedian(shorter), 1))
     values = np.stack(columns, axis=1) if columns else np.zeros((len(xy), 0))
     return np.array(kept, dtype=np.int64).reshape(-1, 3), values
 

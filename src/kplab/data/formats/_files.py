@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import os
 import shutil
 import xml.parsers.expat
 from collections.abc import Iterable, Sequence
@@ -202,7 +203,7 @@ def below(root: Path, stored: str) -> str | None:
     for start in range(len(parts)):
         name = "/".join(parts[start:])
         with contextlib.suppress(OSError, ValueError):
-            if (root / name).is_file() and not leads_out(name):
+            if os.path.isfile(os.path.join(root, name)) and not leads_out(name):  # Path takes thrice as long
                 return name
     return None
 

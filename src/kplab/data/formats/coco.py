@@ -289,7 +289,7 @@ def _annotation(
     triplets[places] = np.concatenate(
         [np.nan_to_num(affine.to_pixel_index(p.xy[row])), p.visible[row][:, None]], axis=1
     )
-    labelled = int(p.labelled[row].sum())
+    labelled = int((p.visible[row] > 0).sum())
     out: dict[str, Any] = {
         "id": int(labels.instance_id[row]),
         "image_id": image_id,
@@ -310,7 +310,7 @@ def _annotation(
 def _iscrowd(labels: Labels, row: int) -> int:
     """COCO can express a labelled instance that is ignored only as a crowd."""
     p = labels.poses
-    return int(labels.crowd[row] or (p.ignore[row] and p.labelled[row].any()))
+    return int(labels.crowd[row] or (p.ignore[row] and (p.visible[row] > 0).any()))
 
 
 def _bbox(box: np.ndarray) -> list[float | int]:
@@ -383,7 +383,7 @@ def _changes(
         triplets = np.array(raw.get("keypoints") or [0] * fresh.size, dtype=object).reshape(-1, 3)
         triplets[order[~same]] = fresh[order[~same]]
         changes["keypoints"] = triplets.ravel().tolist()
-        changes["num_keypoints"] = int(p.labelled[row].sum())
+        changes["num_keypoints"] = int((p.visible[row] > 0).sum())
     if not np.array_equal(p.box[row], before.box[old], equal_nan=True) and np.isfinite(p.box[row]).all():
         changes["bbox"] = _bbox(p.box[row])
     if not np.array_equal(p.area[row], before.area[old], equal_nan=True) and np.isfinite(p.area[row]):

@@ -233,7 +233,7 @@ def write(labels: Labels, path: str | Path, copy: bool = False) -> Path:
             if np.isfinite(labels.poses.box[row]).all():
                 corners = zip(("xtl", "ytl", "xbr", "ybr"), labels.poses.box[row], strict=True)
                 ElementTree.SubElement(image, "box", {**common, **{key: str(clean(v)) for key, v in corners}})
-            if not labels.poses.labelled[row].any():
+            if not (labels.poses.visible[row] > 0).any():
                 continue
             skeleton = ElementTree.SubElement(image, "skeleton", common)
             for k, label in enumerate(labels.skeleton.keypoints):

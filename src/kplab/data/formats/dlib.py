@@ -115,7 +115,7 @@ def write(labels: Labels, path: str | Path, copy: bool = False) -> Path:
             box = ElementTree.SubElement(image, "box", {key: str(value) for key, value in sides.items()})
             if labels.crowd[row]:
                 box.set("ignore", "1")
-            for k in np.flatnonzero(labels.poses.labelled[row]):
+            for k in np.flatnonzero(labels.poses.visible[row] > 0):
                 x, y = np.rint(affine.to_pixel_index(labels.poses.xy[row, k])).astype(int).tolist()
                 ElementTree.SubElement(box, "part", name=labels.skeleton.keypoints[k], x=str(x), y=str(y))
     if copy:

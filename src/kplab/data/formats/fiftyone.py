@@ -89,7 +89,7 @@ def _add(sample: dict[str, Any], labels: Labels, row: int, size: np.ndarray) -> 
         box = {"bounding_box": [clean(v) for v in (*corner, *side)], "iscrowd": int(labels.crowd[row])}
         more = {} if not np.isfinite(p.area[row]) else {"area": clean(p.area[row])}
         sample["boxes"]["detections"].append({"_cls": "Detection", **common, **box, **more})
-    if p.labelled[row].any():
+    if (p.visible[row] > 0).any():
         points = [[float("nan")] * 2 if np.isnan(x) else [clean(x), clean(y)] for x, y in p.xy[row] / size]
         found = {"points": points, "visibility": [int(v) for v in p.visible[row]]}
         sample["keypoints"]["keypoints"].append({"_cls": "Keypoint", **common, **found})

@@ -150,7 +150,7 @@ def write(labels: Labels, folder: str | Path, copy: bool = False) -> list[Path]:
         for group, row in enumerate(instances_of(labels, i), 1):
             if np.isfinite(labels.poses.box[row]).all() and not labels.crowd[row]:
                 shapes.append(_shape(labels.skeleton.name, labels.poses.box[row].reshape(2, 2), "rectangle", group))
-            for k in np.flatnonzero(labels.poses.labelled[row]):
+            for k in np.flatnonzero(labels.poses.visible[row] > 0):
                 hidden = labels.poses.visible[row, k] == 1
                 name = labels.skeleton.keypoints[k]
                 shapes.append(_shape(name, labels.poses.xy[row, k][None], "point", group, bool(hidden)))

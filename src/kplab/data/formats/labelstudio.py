@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+from xml.etree import ElementTree
 
 import msgspec
 import numpy as np
@@ -24,11 +25,16 @@ from kplab.data.holds import Holds, instances_of
 from kplab.data.naming import Names
 from kplab.errors import DataError
 from kplab.structures.labels import Labels
+from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 
 HOLDS = Holds(visibility=True, boxes=True, bare=True, precision=1e-6)
 HIDDEN = ("hidden", "occluded")
 KINDS = ("keypointlabels", "rectanglelabels")
+#: What serves the files of Label Studio's own machine.
+LOCAL_FILES = "/data/local-files/?d="
+#: Width of a point as it is drawn, percent of the image.
+POINT = 0.4
 
 
 class Result(msgspec.Struct):
@@ -57,18 +63,26 @@ class Task(msgspec.Struct):
 
     data: dict[str, Any]
     annotations: list[Annotation] = []
+    predictions: list[Annotation] = []
+
+    def results(self, predicted: bool) -> list[Annotation]:
+        """The results to read: annotations that were not cancelled; with ``predicted``, predictions if there is none."""
+        if predicted and not self.annotations:
+            return self.predictions
+        return [a for a in self.annotations if not a.was_cancelled]
 
 
 def recognise(path: Path) -> bool:
-    """Whether a file is Label Studio's JSON export."""
-    return path.is_file() and {"data", "annotations"} <= json_keys(path)
+    """Whether a file is Label Studio's JSON export, or an import of predictions."""
+    keys = json_keys(path) if path.is_file() else set()
+    return "data" in keys and bool({"annotations", "predictions"} & keys)
 
 
 def names(path: Path) -> Names:
     """Labels of all key points, in the order in which they first occur."""
     found: dict[str, None] = {}
     for task in _tasks(path):
-        regions = (region for annotation in task.annotations for region in annotation.result)
+        regions = (region for result in (*task.annotations, *task.predictions) for region in result.result)
         found |= dict.fromkeys(_label(region, path) for region in regions if region.type == "keypointlabels")
     return Names(tuple(found))
 
@@ -81,6 +95,7 @@ def read(
     rename: Mapping[str, str] | None = None,
     box_margin: float = 1.2,
     allow_outside: bool = False,
+    predicted: bool = False,
 ) -> Labels:
     """Read an export of the kind JSON; where a task has several annotations, the last that was not cancelled is read.
 
@@ -95,6 +110,7 @@ def read(
         rename: label of a key point to keypoint of the skeleton, where they differ.
         box_margin: factor on the extent of the keypoints that makes a missing box.
         allow_outside: allow file names that lead out of the image folder.
+        predicted: read the predictions of tasks without an annotation as truth.
 
     Raises:
         DataError: the file is damaged or another kind of export, or key points can't be assigned to subjects.
@@ -102,13 +118,16 @@ def read(
     path = Path(annotations)
     builder = Builder(skeleton, path)
     tasks = _tasks(path)
-    regions = [region for task in tasks for annotation in task.annotations for region in annotation.result]
+    regions = [region for task in tasks for result in task.results(predicted) for region in result.result]
     builder.check_names((_label(r, path) for r in regions if r.type == "keypointlabels"), rename)
     for number, task in enumerate(tasks, 1):
         where = f"{path}, task {number}"
-        kept = [a for a in task.annotations if not a.was_cancelled]
+        kept = task.results(predicted)
         if len(kept) > 1:
             builder.notes["tasks have several annotations: the last one is read"] += 1
+        if not task.annotations and task.predictions:
+            what = "prediction is read" if predicted else "predictions are not read (predicted: true reads them)"
+            builder.notes[f"tasks have no annotation: their {what}"] += 1
         regions = kept[-1].result if kept else []
         turned = any(region.rotation for region in regions)
         sizes = {(r.width, r.height) for r in regions if r.width and r.height}
@@ -134,13 +153,13 @@ def _image_name(data: Mapping[str, Any], key: str | None, where: str) -> str:
     if chosen not in text:
         raise DataError(f"{where}: its data has no text '{chosen}' that names the image. Name the entry with key=.")
     try:
-        address = urlsplit(posix(text[chosen]))
+        at = urlsplit(posix(text[chosen]))
     except ValueError as error:
         raise DataError(f"{where}: '{text[chosen][:80]}' is no name of an image ({error}). Correct it.") from error
-    if address.path.startswith("/data/local-files"):
-        return parse_qs(address.query).get("d", [""])[0].lstrip("/")
-    if address.scheme or address.path.startswith("/data/upload"):
-        return PurePosixPath(address.path).name
+    if at.path.startswith("/data/local-files"):
+        return parse_qs(at.query).get("d", [""])[0].lstrip("/")
+    if at.scheme or at.path.startswith("/data/upload"):
+        return PurePosixPath(unquote(at.path)).name
     return posix(text[chosen])
 
 
@@ -197,40 +216,108 @@ def _percent(region: Result, name: str, where: str) -> float:
     return float(value)
 
 
-def write(labels: Labels, path: str | Path, copy: bool = False) -> Path:
-    """Write an import of tasks with annotations; subjects are rectangles, which their key points name as parent.
+def write(labels: Labels, path: str | Path, copy: bool = False, images_at: str | None = None) -> list[Path]:
+    """Write an import of tasks with annotations, and its labelling configuration beside it (``.xml``).
+
+    Subjects are rectangles, which their key points name as parent.
 
     Args:
         labels: what to write.
         path: the JSON file; images are named relative to its folder.
         copy: copy the images there as well.
+        images_at: where Label Studio finds the images: an address (``https://…``), or a folder below the root of its local
+            files; null: they are named without an address.
+
+    Raises:
+        DataError: there is another file in the place of the configuration.
     """
     path, tasks = Path(path), []
+    config = path.with_suffix(".xml")
+    if config.exists():
+        raise DataError(
+            f"{config}: exists, and is where the labelling configuration goes. Name another file, or remove it."
+        )
     for i, name in enumerate(labels.names):
-        width, height = (int(v) for v in labels.size[i])
-        common = {"original_width": width, "original_height": height, "image_rotation": 0, "to_name": "image"}
         results: list[dict[str, Any]] = []
-
-        def add(id_: str, kind: str, value: dict[str, Any], parent: str | None = None, to: Any = results) -> None:
-            region = {"id": id_, "type": kind, "from_name": kind, "value": value, **common}  # noqa: B023
-            to.append(region if parent is None else {**region, "parentID": parent})
-
         for row in instances_of(labels, i):
-            box, id_ = labels.poses.box[row], f"subject{int(labels.instance_id[row])}"
+            box, number = labels.poses.box[row], int(labels.instance_id[row])
             if labels.crowd[row] or not np.isfinite(box).all():
                 continue
-            x, y, x1, y1 = (clean(v, 12) for v in box * 100 / [width, height, width, height])
-            value = {"x": x, "y": y, "width": clean(x1 - x, 12), "height": clean(y1 - y, 12), "rotation": 0}
-            add(id_, "rectanglelabels", {**value, "rectanglelabels": [labels.skeleton.name]})
-            for k in np.flatnonzero(labels.poses.labelled[row]):
-                x, y = (clean(v, 12) for v in labels.poses.xy[row, k] * 100 / [width, height])
-                point = {"x": x, "y": y, "width": clean(100 / max(width, height))}
-                region = f"{id_}-{k}"
-                add(region, "keypointlabels", {**point, "keypointlabels": [labels.skeleton.keypoints[k]]}, id_)
-                results.append({"type": "relation", "from_id": id_, "to_id": region, "direction": "right"})
-                if labels.poses.visible[row, k] == 1:
-                    add(region, "choices", {**point, "choices": ["hidden"]}, id_)
-        tasks.append({"id": i + 1, "data": {"image": str(name)}, "annotations": [{"id": i + 1, "result": results}]})
+            width, height = (int(v) for v in labels.size[i])
+            results += regions_of(labels.poses, row, labels.skeleton, (width, height), f"subject{number}")
+        image = str(name) if images_at is None else address(str(name), images_at)
+        tasks.append({"id": i + 1, "data": {"image": image}, "annotations": [{"id": i + 1, "result": results}]})
     if copy:
         copy_images(labels, path.parent, labels.names)
-    return write_json(tasks, path)
+    write_json(tasks, path)
+    config.write_text(labelling_config(labels.skeleton), encoding="utf-8")
+    return [path, config]
+
+
+def address(name: str, images_at: str) -> str:
+    """The address by which Label Studio finds an image.
+
+    Args:
+        name: of the image, relative to its folder.
+        images_at: address of that folder (``https://…``, ``s3://…``), or its path below the root of the local files.
+
+    >>> address("a b.png", "mice/day1"), address("a.png", "https://example.org/mice")
+    ('/data/local-files/?d=mice/day1/a%20b.png', 'https://example.org/mice/a.png')
+    """
+    if "://" in images_at:
+        return f"{images_at.rstrip('/')}/{quote(name)}"
+    return LOCAL_FILES + quote("/".join(part for part in (images_at.strip("/"), name) if part))
+
+
+def labelling_config(skeleton: Skeleton) -> str:
+    """The labelling configuration (XML) of a project into which tasks of a skeleton can be imported."""
+    view = ElementTree.Element("View")
+    ElementTree.SubElement(view, "Image", name="image", value="$image")
+    box, points = (
+        ElementTree.SubElement(view, tag, name=tag.lower(), toName="image")
+        for tag in ("RectangleLabels", "KeyPointLabels")
+    )
+    ElementTree.SubElement(box, "Label", value=skeleton.name)
+    for keypoint in skeleton.keypoints:
+        ElementTree.SubElement(points, "Label", value=keypoint)
+    hidden = ElementTree.SubElement(view, "Choices", name="choices", toName="image", perRegion="true")
+    ElementTree.SubElement(hidden, "Choice", value=HIDDEN[0])
+    # pasted into a form as text, it must not declare an encoding
+    ElementTree.indent(view)
+    return ElementTree.tostring(view, encoding="unicode") + "\n"
+
+
+def regions_of(
+    poses: Poses, row: int, skeleton: Skeleton, size: tuple[int, int], id_: str, scored: bool = False
+) -> list[dict[str, Any]]:
+    """The regions of one subject, in the names of ``labelling_config``.
+
+    Args:
+        poses: source pixels, with a box.
+        row: number of the subject in them.
+        skeleton: of the poses.
+        size: (width, height) of the image, pixels.
+        id_: identifier of its rectangle; those of its key points begin with it.
+        scored: state the scores of predictions.
+    """
+    found: list[dict[str, Any]] = []
+    common = {"original_width": size[0], "original_height": size[1], "image_rotation": 0, "to_name": "image"}
+
+    def add(id_: str, kind: str, value: dict[str, Any], parent: str | None = None, score: float | None = None) -> None:
+        more: dict[str, Any] = {"parentID": parent} if parent else {}
+        if scored and score is not None and np.isfinite(score):
+            more["score"] = float(np.clip(score, 0, 1))
+        found.append({"id": id_, "type": kind, "from_name": kind, "value": value, **common, **more})
+
+    x, y, x1, y1 = (clean(v, 12) for v in poses.box[row] * 100 / np.tile(size, 2))
+    value = {"x": x, "y": y, "width": clean(x1 - x, 12), "height": clean(y1 - y, 12), "rotation": 0}
+    add(id_, "rectanglelabels", {**value, "rectanglelabels": [skeleton.name]}, score=poses.score[row])
+    for k in np.flatnonzero(poses.visible[row] > 0):
+        x, y = (clean(v, 12) for v in poses.xy[row, k] * 100 / size)
+        point, region = {"x": x, "y": y, "width": POINT}, f"{id_}-{k}"
+        labelled = {**point, "keypointlabels": [skeleton.keypoints[k]]}
+        add(region, "keypointlabels", labelled, id_, poses.keypoint_score[row, k])
+        found.append({"type": "relation", "from_id": id_, "to_id": region, "direction": "right"})
+        if poses.visible[row, k] == 1:
+            add(region, "choices", {**point, "choices": [HIDDEN[0]]}, id_)
+    return found

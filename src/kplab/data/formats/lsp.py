@@ -1,8 +1,8 @@
-"""Leeds Sports Pose, extended training set: ``joints.mat`` and a folder of images.
+"""Leeds Sports Pose: ``joints.mat`` and a folder of images, of the extended training set (LSPET) and of the original set.
 
-Assumption: the coordinates are MATLAB pixel indices, which count from 1; the dataset does not state it. The third row is 1
-where a joint is labelled. (The original LSP set is stored as (3, 14, N), and its third row is 1 where a joint is hidden:
-that file is refused.)
+Assumption: the coordinates are MATLAB pixel indices, which count from 1; the dataset does not state it. Of LSPET the array is
+(14, 3, N), and its third row is 1 where a joint is labelled. Of the original set it is (3, 14, N), every joint is labelled, and
+its third row is 1 where one is hidden.
 
 Source: Johnson & Everingham, "Learning Effective Human Pose Estimation from Inaccurate Annotation", CVPR 2011.
 """
@@ -58,10 +58,10 @@ def read(folder: str | Path, skeleton: Skeleton, images: str = "images", box_mar
         box_margin: factor on the extent of the keypoints that makes a box.
 
     Raises:
-        DataError: a file is missing or is not what LSPET publishes.
+        DataError: a file is missing or is not what LSP publishes.
     """
     root = Path(folder)
-    joints = _joints(root / "joints.mat")
+    joints = _joints(root / "joints.mat")  # (14, 3, N)
     files = sorted(p for p in (root / images).glob("*") if re.fullmatch(r"im\d+\.(jpg|png)", p.name))
     if not files:
         raise DataError(f"{root / images}: no images im<number>.jpg. Check the folder, or name it with images=.")
@@ -82,7 +82,7 @@ def read(folder: str | Path, skeleton: Skeleton, images: str = "images", box_mar
         np.array([read_header(p)[0] for p in files], dtype=np.int64),
         None,
         affine.from_pixel_index(np.moveaxis(table[:, :2], -1, 0), first=1),
-        np.where(table[:, 2].T == 1, 2, 0),
+        table[:, 2].T.astype(np.int64),
         np.arange(len(files)),
         number,
         box_margin=box_margin,
@@ -92,7 +92,7 @@ def read(folder: str | Path, skeleton: Skeleton, images: str = "images", box_mar
 
 
 def _joints(path: Path) -> np.ndarray:
-    """(14, 3, N) x, y, labelled."""
+    """(14, 3, N) x, y, visibility as in COCO."""
     if not path.is_file():
         raise DataError(f"{path}: no such file. Give the folder of LSPET that holds joints.mat and the images.")
     try:
@@ -101,20 +101,21 @@ def _joints(path: Path) -> np.ndarray:
         raise DataError(
             f"{str(error).removesuffix('.')}: no array 'joints' can be read. Fetch the file again."
         ) from error
-    if joints.ndim == 3 and joints.shape[:2] == (3, len(JOINTS)):
-        raise DataError(
-            f"{path}: 'joints' is (3, 14, N), the original LSP set, whose third row is 1 where a joint is hidden, the "
-            "other way round. Only the extended training set (LSPET) is read; convert this one to COCO."
-        )
+    original = joints.ndim == 3 and joints.shape[:2] == (3, len(JOINTS))
+    if original:
+        joints = np.moveaxis(joints, 0, 1).copy()
     if joints.ndim != 3 or joints.shape[:2] != (len(JOINTS), 3):
-        raise DataError(f"{path}: 'joints' is {joints.shape}, expected (14, 3, N). Take joints.mat of LSPET.")
+        raise DataError(
+            f"{path}: 'joints' is {joints.shape}, expected (14, 3, N) or (3, 14, N). Take joints.mat of LSP."
+        )
     if not np.isfinite(joints).all() or not np.isin(joints[:, 2], (0, 1)).all():
         raise DataError(f"{path}: 'joints' holds values that are not finite, or flags besides 0 and 1. Fetch it again.")
+    joints[:, 2] = 2 - joints[:, 2] if original else 2 * joints[:, 2]
     return joints
 
 
 def write(labels: Labels, folder: str | Path, copy: bool = False) -> Path:
-    """Write ``joints.mat``; image i is ``images/im<number>``, numbered in the order of the labels with a subject.
+    """Write ``joints.mat`` as LSPET has it; image i is ``images/im<number>``, numbered in the order of the labels with a subject.
 
     Images whose names are ``images/im<number>`` already keep them.
 

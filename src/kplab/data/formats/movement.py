@@ -32,7 +32,7 @@ def write(labels: Labels, path: str | Path, fps: float = 0.0) -> Path:
     import h5py
 
     path, p = Path(path), labels.poses
-    rows = [[r for r in instances_of(labels, i) if p.labelled[r].any()] for i in range(len(labels))]
+    rows = [[r for r in instances_of(labels, i) if (p.visible[r] > 0).any()] for i in range(len(labels))]
     tracked = sorted({int(p.track[r]) for one in rows for r in one if p.track[r] >= 0})
     column = {track: i for i, track in enumerate(tracked)}
     free = max((sum(p.track[r] < 0 for r in one) for one in rows), default=0)

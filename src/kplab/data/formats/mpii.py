@@ -151,7 +151,9 @@ def write(labels: Labels, path: str | Path, copy: bool = False) -> Path:
     order = match_keypoints(labels.skeleton.keypoints, _own(labels.skeleton), f"{path}: MPII has 16 joints of its own")
     people = []
     for i, name in enumerate(labels.names):
-        rows = [row for row in instances_of(labels, i) if labels.poses.labelled[row].any() and not labels.crowd[row]]
+        rows = [
+            row for row in instances_of(labels, i) if (labels.poses.visible[row] > 0).any() and not labels.crowd[row]
+        ]
         xy = affine.to_pixel_index(labels.poses.xy[rows], first=1)[:, order]
         joints = np.concatenate([xy, labels.poses.visible[rows][:, order, None]], axis=2)
         people.append((str(name), joints, labels.poses.box[rows]))

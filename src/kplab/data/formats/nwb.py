@@ -77,7 +77,7 @@ def write(labels: Labels, path: str | Path, copy: bool = False) -> Path:
         copy: copy the images beside it as well.
 
     Raises:
-        DataError: sleap-io is not installed.
+        DataError: sleap-io is not installed, or there are more images than it can write: about 8,000.
     """
     path = Path(path)
     if find_spec("sleap_io") is None:
@@ -89,5 +89,15 @@ def write(labels: Labels, path: str | Path, copy: bool = False) -> Path:
         copy_images(labels, path.parent, labels.names)
     with tempfile.TemporaryDirectory() as folder:
         beside = sleap.write(labels, Path(folder) / "labels.slp")
-        sleap_io.save_nwb(sleap_io.load_slp(str(beside)), str(path), nwb_format="annotations")
+        try:
+            sleap_io.save_nwb(sleap_io.load_slp(str(beside)), str(path), nwb_format="annotations")
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            # HDF5 limits an attribute to 64 kB, and sleap-io writes one number of each image into one
+            if "attribute" not in str(error):
+                raise
+            raise DataError(
+                f"{path}: sleap-io can't write {len(labels)} images as NWB ({error}). Write fewer images to a file, or "
+                "use another format."
+            ) from None
     return path

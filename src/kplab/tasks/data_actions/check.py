@@ -44,7 +44,7 @@ def main(args: list[str]) -> int:
     from kplab.tasks.wiring.datasets import read_splits
 
     rules = None if config.rules is None else list(config.rules)
-    chosen_rules(rules, config.skip)  # a wrong name is an error before images are read
+    chosen = chosen_rules(rules, config.skip)  # a wrong name is an error before images are read
     out = make_folder(Path(config.out))
     target = None if config.fix is None else new_folder(Path(config.fix))
     splits = read_splits(config.dataset)
@@ -64,12 +64,15 @@ def main(args: list[str]) -> int:
     lines = []
     for note in dict.fromkeys(note for labels in splits.values() for note in labels.notes):
         lines.append(f"reader: {note}")
+    blind = [rule.name for rule in chosen.values() if rule.pixels]
+    if blind and not config.deep:
+        lines.append(f"not applied, because deep=false reads no pixels: {', '.join(blind)}")
     for level in LEVELS:
         lines += [f"{level}: {line}" for line in report.lines(level, config.places)]
     lines.append(", ".join(f"{number} of level {level}" for level, number in found["levels"].items()))
     lines.append(f"pictures: {out / 'findings.html'}; JSON: {out / 'findings.json'}")
     if target is not None:
-        lines.append(write_fixed(report, target))
+        lines += write_fixed(report, config.dataset, target)
     if config.json:
         print(json.dumps(found))
     else:
@@ -87,17 +90,19 @@ def new_folder(path: Path) -> Path:
     return make_folder(path, "fix")
 
 
-def write_fixed(report: Any, folder: Path) -> str:
-    """Write the corrected labels, one COCO file a split, and what was done; returns a line that states it."""
+def write_fixed(report: Any, dataset: Any, folder: Path) -> list[str]:
+    """Write the corrected labels of each split, and what was done; returns lines that state it."""
     import json
 
     from kplab.data.check.mend import mend
-    from kplab.data.formats import coco
     from kplab.runs.files import replacing_text
+    from kplab.tasks.wiring.corrected import write_corrected
 
     fixed, done = mend(report)
-    files = [coco.write(labels, folder / f"{split}.json") for split, labels in fixed.items()]
+    written = write_corrected(fixed, dataset, folder)
     with replacing_text(folder / "changes.json") as stream:
         json.dump(done, stream, indent=1)
-    names = ", ".join(str(file) for file in files)
-    return f"fix: {len(done)} changes, listed in {folder / 'changes.json'}; corrected labels (COCO): {names}"
+    return [
+        f"fix: {len(done)} changes, listed in {folder / 'changes.json'}",
+        *(f"corrected labels: {file}" for file in written),
+    ]

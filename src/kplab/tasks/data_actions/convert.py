@@ -40,17 +40,19 @@ def main(args: list[str]) -> None:
     """Convert, and print what was read, what was written, and what is lost."""
     config = compose("data convert", args)
     from kplab.config import plain
+    from kplab.tasks.inference.progress import working
     from kplab.tasks.wiring.conversion import convert
 
-    done = convert(
-        config["from"],
-        config.to,
-        config.format_from,
-        config.format_to,
-        plain(config.skeleton) or None,
-        plain(config.read),
-        plain(config.write),
-        config.lossy,
-    )
+    with working(f"converting {config['from']}", least=2.0):
+        done = convert(
+            config["from"],
+            config.to,
+            config.format_from,
+            config.format_to,
+            plain(config.skeleton) or None,
+            plain(config.read),
+            plain(config.write),
+            config.lossy,
+        )
     for line in done:
         print(printable(line))

@@ -22,6 +22,8 @@ class Options:
 def main(args: list[str]) -> None:
     """Write the manifest where there is none; print the share of each stratum in each part, and what parts share."""
     config = compose("data split", args)
+    from kplab.config import workspace
+    from kplab.data.fingerprint_cache import FingerprintCache
     from kplab.data.leaks import find_leaks
     from kplab.data.strata import balance
     from kplab.tasks.wiring.datasets import read_splits
@@ -34,7 +36,7 @@ def main(args: list[str]) -> None:
     print(printable(tables.text(balance(splits))))
     if not config.leaks:
         return
-    for leak in find_leaks(splits):
+    for leak in find_leaks(splits, cache=FingerprintCache.of_workspace(workspace())):
         print(printable(leak.line()))
         for kind, pairs in leak.examples.items():
             for one, other in pairs:

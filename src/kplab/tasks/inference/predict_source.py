@@ -30,7 +30,7 @@ from kplab.tasks.inference.journal import Journal
 from kplab.tasks.inference.loading import LoadedRun
 from kplab.tasks.inference.progress import track_images
 from kplab.tasks.inference.stream import FramePredictor, write_behind
-from kplab.tasks.inference.writers import WRITERS, check_names, writing
+from kplab.tasks.inference.writers import check_names, files_of, writing
 from kplab.tasks.inference.writers.about import About
 from kplab.tasks.inference.writers.coco import ResultsFile
 from kplab.tasks.inference.writers.pictures import (
@@ -91,6 +91,7 @@ def predict_source(
     rate: float = 25.0,
     min_score: float = 0.0,
     write: Sequence[str] = ("csv",),
+    images_at: str = "",
     drawing: Drawing = Drawing(),  # noqa: B008  # frozen
     stages: Stages | None = None,
     backend: str = "torch",
@@ -115,6 +116,7 @@ def predict_source(
         rate: of images, a second.
         min_score: instances with a lower score are left out.
         write: formats besides COCO's, see ``WRITERS``.
+        images_at: where an annotation tool finds the images, see ``About``.
         drawing: what is drawn.
         stages: tracking and smoothing; None: none.
         backend: torch, or that of an exported file.
@@ -134,7 +136,7 @@ def predict_source(
     loaded = None
     results = []
     for one, folder in zip(sources, folders, strict=True):
-        job = Job(one, folder, selection, min_score, tuple(write), drawing)
+        job = Job(one, folder, selection, min_score, tuple(write), drawing, images_at)
         job.prepare(inside=run.folder if out == run.folder / "predictions" else folder)
         if loaded is None:
             loaded = LoadedRun.load(run, checkpoint, device, flip_test, backend)
@@ -156,6 +158,7 @@ class Job:
         min_score: instances with a lower score are left out.
         write: formats besides COCO's.
         drawing: what is drawn.
+        images_at: where an annotation tool finds the images.
     """
 
     def __init__(
@@ -166,7 +169,9 @@ class Job:
         min_score: float,
         write: Sequence[str],
         drawing: Drawing,
+        images_at: str = "",
     ) -> None:
+        self.images_at = images_at
         self.source, self.out, self.selection, self.min_score, self.write = source, out, selection, min_score, write
         kind = ("pictures" if isinstance(source, ImageFrames) else "video") if drawing.kind == "auto" else drawing.kind
         self.drawing = replace(drawing, kind=kind)
@@ -189,7 +194,7 @@ class Job:
 
     def _files(self) -> list[Path]:
         """All files that may be written, but for single pictures."""
-        tables = [WRITERS[name][0] for name in self.write]
+        tables = files_of(self.write)
         beside = [self.path, card_path(self.path), record_path(self.path)]
         return [*beside, *(self.out / name for name in (*tables, "overlay.mp4", "contact_sheet.png"))]
 
@@ -268,7 +273,8 @@ class Job:
         with ExitStack() as stack:
             stack.callback(pictures.close)
             results = stack.enter_context(ResultsFile(self.path, skeleton))
-            with writing(self.out, self.write, about(source, skeleton)) as add:
+            told = replace(about(source, skeleton), run=loaded.run.name, images_at=self.images_at)
+            with writing(self.out, self.write, told) as add:
 
                 def write(position: int, frame: Frame) -> None:
                     nonlocal count, last
@@ -295,7 +301,7 @@ class Job:
             if isinstance(source, VideoFrames):
                 card["video"] = {"sha256": made_from["source"]["sha256"], "frames": count, "seconds": last}
             results.finish(card)
-        tables = [self.out / WRITERS[name][0] for name in self.write]
+        tables = [self.out / name for name in files_of(self.write)]
         beside = [card_path(self.path), *(path for path in tables if path.is_file()), *drawn]
         write_record(self.path, configs.workspace(), loaded.made_from(), beside, run=loaded.run.name, images=count)
         where = {

@@ -65,19 +65,21 @@ def track_images(
 
 
 @contextmanager
-def working(what: str, console: Console | None = None) -> Iterator[None]:
+def working(what: str, console: Console | None = None, least: float = 0.0) -> Iterator[None]:
     """Show that a step of unknown length goes on, and one line at its end.
 
     Args:
         what: what is done, e.g. "scoring dots-test".
         console: None is the terminal.
+        least: seconds below which there is no line at the end.
     """
     console, what = console or terminal(), printable(what)
     begun = time.perf_counter()
     with bar(console) as shown:
         shown.add_task(what, total=None)
         yield
-    console.print(f"{what}: {time.perf_counter() - begun:.1f} s", markup=False, highlight=False)
+    if (seconds := time.perf_counter() - begun) >= least:
+        console.print(f"{what}: {seconds:.1f} s", markup=False, highlight=False)
 
 
 def terminal(stderr: bool = False) -> Console:

@@ -15,39 +15,83 @@ from kplab.errors import ConfigError
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, lr: float = 1.0, rates: Mapping[str, float] | None = None
+    model: nn.Module,
+    weight_decay: float,
+    lr: float = 1.0,
+    rates: Mapping[str, float] | None = None,
+    frozen_until: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Parameter groups with weight decay for matrices and kernels only, not for norms and biases.
 
+    Parts of the model are named as in ``transformer``, ``detector.backbone`` or, by depth, ``backbone.net.blocks.0``; of
+    several names that match a parameter, the first one counts.
+
     Args:
         lr: learning rate of parameters that ``rates`` does not name.
-        rates: name of a part of the model, such as ``transformer`` or ``detector.backbone``, to a factor on ``lr``; the
-            first matching name counts.
+        rates: name of a part to a factor on ``lr``.
+        frozen_until: name of a part to the fraction of the training up to which its weights are kept; a group has it as
+            ``frozen_until``.
 
     Raises:
-        ConfigError: the model has no part of that name.
+        ConfigError: the model has no part of that name, or a fraction is not between 0 and 1.
     """
-    rates = rates or {}
-    used: set[str] = set()
-
-    def share(name: str) -> float:
-        for part in rates:
-            if f".{part}." in f".{name}.":
-                used.add(part)
-                return rates[part]
-        return 1.0
-
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    if wrong := [f"{part}: {until}" for part, until in (frozen_until or {}).items() if not 0 <= until <= 1]:
+        raise ConfigError(f"optimizer.frozen_until has {', '.join(wrong)}, but fractions of a training are 0 to 1.")
+    factors = by_parameter(model, "rates", rates or {}, 1.0)
+    until = by_parameter(model, "frozen_until", frozen_until or {}, 0.0)
+    groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decay = weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((share(name), decay), []).append(parameter)
-    if unknown := sorted(set(rates) - used):
+            groups.setdefault((factors[name], decay, until[name]), []).append(parameter)
+    return [
+        {"params": parameters, "lr": lr * factor, "weight_decay": decay, "frozen_until": end}
+        for (factor, decay, end), parameters in groups.items()
+    ]
+
+
+def by_parameter(model: nn.Module, option: str, parts: Mapping[str, float], default: float) -> dict[str, float]:
+    """The value of every trained parameter, from values of parts of the model.
+
+    Raises:
+        ConfigError: the model has no part of a name.
+    """
+    used: set[str] = set()
+
+    def value(name: str) -> float:
+        for part in parts:
+            if f".{part}." in f".{name}.":
+                used.add(part)
+                return parts[part]
+        return default
+
+    found = {name: value(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if unknown := sorted(set(parts) - used):
         raise ConfigError(
-            f"optimizer.rates names {', '.join(unknown)}, but the model has no such part. Its first ones: "
+            f"optimizer.{option} names {', '.join(unknown)}, but the model has no such part. Its first ones: "
             f"{', '.join(name for name, _ in model.named_children())}."
         )
-    return [{"params": p, "lr": lr * by, "weight_decay": decay} for (by, decay), p in groups.items()]
+    return found
+
+
+def adamw(
+    groups: list[dict[str, Any]], steps: int, height: Callable[[int], float], **options: Any
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """AdamW and its schedule; frozen groups have a learning rate of 0, with which AdamW changes no bit of a weight.
+
+    Args:
+        groups: of ``parameter_groups``.
+        steps: of the whole training.
+        height: factor on the learning rate at a step.
+        options: of AdamW.
+    """
+    ends = [group.pop("frozen_until") * steps for group in groups]
+    optimizer = built(torch.optim.AdamW, groups, **options)
+
+    def factor(step: int, end: float) -> float:
+        return height(step) if step >= end else 0.0
+
+    return optimizer, LambdaLR(optimizer, [partial(factor, end=end) for end in ends])
 
 
 def built(kind: Callable[..., torch.optim.Optimizer], parameters: Any, **options: Any) -> torch.optim.Optimizer:
@@ -76,6 +120,7 @@ def adamw_cosine(
     warmup: float = 0.05,
     final: float = 0.01,
     rates: Mapping[str, float] | None = None,
+    frozen_until: Mapping[str, float] | None = None,
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """AdamW with a linear warm-up, then a cosine decay of the learning rate; stepped every batch.
 
@@ -84,10 +129,8 @@ def adamw_cosine(
         lr: peak learning rate.
         warmup: fraction of the steps with a rising learning rate.
         final: fraction of ``lr`` at the end.
-        rates: factors on ``lr`` of parts of the model, see ``parameter_groups``.
+        rates, frozen_until: of parts of the model, see ``parameter_groups``.
     """
-    groups = parameter_groups(model, weight_decay, lr, rates)
-    optimizer = built(torch.optim.AdamW, groups, lr=lr, betas=(betas[0], betas[1]))
     rising = max(1, round(warmup * steps))
 
     def factor(step: int) -> float:
@@ -96,7 +139,8 @@ def adamw_cosine(
         progress = min(1.0, (step - rising) / max(1, steps - rising))
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    return optimizer, LambdaLR(optimizer, factor)
+    groups = parameter_groups(model, weight_decay, lr, rates, frozen_until)
+    return adamw(groups, steps, factor, lr=lr, betas=(betas[0], betas[1]))
 
 
 def adam_steps(
@@ -107,13 +151,14 @@ def adam_steps(
     factor: float = 0.1,
     weight_decay: float = 0.0,
     rates: Mapping[str, float] | None = None,
+    frozen_until: Mapping[str, float] | None = None,
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """Adam (AdamW, with weight decay) whose learning rate is multiplied by ``factor`` at fractions of the training.
 
     The defaults are SimpleBaseline's: epochs 90 and 120 of 140. HRNet uses 170/210 and 200/210.
     """
-    optimizer = built(torch.optim.AdamW, parameter_groups(model, weight_decay, lr, rates), lr=lr)
-    return optimizer, LambdaLR(optimizer, lambda step: dropped(step / steps, drops, factor))
+    groups = parameter_groups(model, weight_decay, lr, rates, frozen_until)
+    return adamw(groups, steps, lambda step: dropped(step / steps, drops, factor), lr=lr)
 
 
 def sgd_steps(

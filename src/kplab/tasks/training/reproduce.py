@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from kplab.runs.environment import AGREES, DIFFERS, UNKNOWN, Check, checks
 from kplab.runs.records import list_artefacts, read_record, write_record
 from kplab.runs.run import Run
 from kplab.structures.predictions import card_path
+from kplab.structures.predictor import Model
 from kplab.tasks import compose
 from kplab.tasks.evaluation import reproduction
 from kplab.tasks.evaluation.files import check_current, read_curves, read_predictions, score_files
@@ -34,6 +35,7 @@ from kplab.tasks.training.resume import with_missing_keys
 from kplab.tasks.training.train import manifest_of, train
 from kplab.tasks.wiring.data_hashes import DataHashes, changed_since, read_hashes
 from kplab.tasks.wiring.datasets import TrainingData, detections_of, skeleton_of
+from kplab.tasks.wiring.models import backbone_weights
 from kplab.tasks.wiring.nodes import load_config
 from kplab.tasks.wiring.training import global_rank, resolve_precision
 
@@ -81,7 +83,7 @@ def reproduce(config: DictConfig) -> int:
             )
         data: list[Check] = []
         new = train(
-            training, lambda *now: data.append(check_data(run, training, *now)), stop_after, reproduces=run.name
+            training, lambda *now: data.append(check_inputs(run, training, *now)), stop_after, reproduces=run.name
         )
     finally:
         torch.set_num_threads(threads)
@@ -237,8 +239,8 @@ def ancestors(run: Run) -> list[Run]:
     return found
 
 
-def check_data(run: Run, config: DictConfig, data: TrainingData, now: DataHashes) -> Check:
-    """Compare the data with those of a run.
+def check_inputs(run: Run, config: DictConfig, model: Model, data: TrainingData, now: DataHashes) -> Check:
+    """Compare the data, and the weights to start from, with those of a run.
 
     Raises:
         DataError: names the files that have changed.
@@ -248,6 +250,13 @@ def check_data(run: Run, config: DictConfig, data: TrainingData, now: DataHashes
     weights = run.record.get("weights")
     if isinstance(weights, dict) and provenance.file_sha256(Path(str(config.weights))) != weights.get("sha256"):
         lines.append(f"{config.weights}: other weights than the training started from")
+    weights_now = backbone_weights(model)
+    for part, then_from in (run.record.get("backbone_weights") or {}).items():
+        now_from = weights_now.get(part) or {}
+        if now_from.get("sha256") != then_from.get("sha256"):
+            lines.append(
+                f"{part}: the training started from {_file_of(then_from)}, and would now from {_file_of(now_from)}"
+            )
     detections = detections_of(config, data.splits) or {}
     for split, digest in (run.record.get("detections") or {}).items():
         if detections.get(split) != digest:
@@ -266,6 +275,13 @@ def check_data(run: Run, config: DictConfig, data: TrainingData, now: DataHashes
         check = Check("data", AGREES, f"{images} images, {files} label file{'' if files == 1 else 's'}")
     print(printable(f"  {check}"), flush=True)
     return check
+
+
+def _file_of(weights: Mapping[str, Any]) -> str:
+    """An entry of ``backbone_weights`` as text."""
+    if not weights:
+        return "random weights"
+    return f"{weights.get('source')} ({weights.get('file')}, SHA-256 {str(weights.get('sha256'))[:12]}…)"
 
 
 def code_of(run: Run) -> str:

@@ -15,6 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from kplab import config as configs
+from kplab.data.fingerprint_cache import FingerprintCache
 from kplab.data.leaks import find_leaks
 from kplab.errors import ConfigError, DataError, describe, printable
 from kplab.metrics.metric import metrics_of
@@ -22,6 +23,7 @@ from kplab.metrics.settings import ScoreSettings
 from kplab.models.weights import read_checkpoint
 from kplab.runs.provenance import file_sha256, sha256
 from kplab.runs.run import Run
+from kplab.structures.predictor import Model
 from kplab.tasks.evaluation import scoring
 from kplab.tasks.inference.predict import predict_split
 from kplab.tasks.training import callbacks, loggers
@@ -33,7 +35,7 @@ from kplab.tasks.training.resume import resume_from
 from kplab.tasks.wiring.data_hashes import DataHashes, changed_since
 from kplab.tasks.wiring.datasets import TrainingData, detections_of, training_data
 from kplab.tasks.wiring.identity import changed_on_resume, find_run
-from kplab.tasks.wiring.models import build_model, check_flip_test
+from kplab.tasks.wiring.models import backbone_weights, build_model, check_flip_test
 from kplab.tasks.wiring.training import build_loggers, global_rank, optimizer_factory, resolve_precision
 
 #: Environment variable with the run's folder, for the further processes of a distributed training.
@@ -42,7 +44,7 @@ FOLDER_VARIABLE = "KPLAB_RUN_FOLDER"
 
 def train(
     config: DictConfig,
-    check_data: Callable[[TrainingData, DataHashes], None] | None = None,
+    check_inputs: Callable[[Model, TrainingData, DataHashes], None] | None = None,
     stop_after: int | None = None,
     **entries: Any,
 ) -> Run | None:
@@ -50,7 +52,7 @@ def train(
 
     Args:
         config: of ``kplab train``.
-        check_data: called with the data before anything is trained; may raise.
+        check_inputs: called with the model and the data before anything is trained; may raise.
         stop_after: number of epochs after which the training ends, at an unchanged schedule; None: as the config states.
         entries: further entries of the run's record.
 
@@ -83,15 +85,15 @@ def train(
         learn(config, model, data, folder, None, checkpoint, stop_after)
         return None
     hashes = DataHashes.of(data.splits, manifest_of(config))
-    if check_data is not None:
-        check_data(data, hashes)
+    if check_inputs is not None:
+        check_inputs(model, data, hashes)
     if parent is not None and (changed := changed_since(parent, data.splits, manifest_of(config), hashes)):
         raise DataError(
             f"resume={parent.name}: that training began on other data than the files hold now:\n"
             + "\n".join(f"  {line}" for line in changed)
             + "\nRestore them, or train anew without resume."
         )
-    leaks = find_leaks(data.splits, hashes.image_hashes())
+    leaks = find_leaks(data.splits, hashes.image_hashes(), FingerprintCache.of_workspace(configs.workspace()))
     data.notes += [f"split {leak.line()}" for leak in leaks if leak]
     run = Run.create(
         Path(config.runs_dir),
@@ -107,6 +109,7 @@ def train(
         detections=detections_of(config, data.splits),
         counts={name: [len(labels), len(labels.poses)] for name, labels in data.splits.items()},
         weights=parent.record.get("weights") if parent is not None else weights_of(config),
+        backbone_weights=parent.record.get("backbone_weights") if parent is not None else backbone_weights(model),
         parameters=sum(p.numel() for p in model.parameters()),
         leaks=[leak.record() for leak in leaks],
         notes=data.notes,
@@ -215,6 +218,8 @@ def print_summary(run: Run, config: DictConfig, data: TrainingData, model: Any) 
             f"{config.size[0]}x{config.size[1]}"
         )
     )
+    for name, weights in (run.record.get("backbone_weights") or {}).items():
+        print(printable(f"  {name} starts from {weights['source']} ({weights['file']})"))
     for note in data.notes:
         print(printable(f"  {note}"))
     for split in config.test_on:

@@ -9,15 +9,18 @@ from types import ModuleType
 from typing import Any
 
 from kplab.data import formats
+from kplab.data.check import Dataset, check_dataset
 from kplab.data.holds import losses, reduced
 from kplab.data.naming import Names, skeleton_from
-from kplab.data.suspicions import suspicions
 from kplab.errors import ConfigError, DataError
 from kplab.structures.labels import Labels
 from kplab.structures.skeleton import Skeleton
 
 #: Formats by the ending of a file, where there is one format with it.
 ENDINGS = {".slp": "sleap", ".nwb": "nwb", ".nc": "movement", ".mat": "mpii", ".h5": "deepposekit"}
+
+#: Rules of ``kplab data check`` about faults of an export as a whole.
+RULES = ("sides-scrambled", "counted-from-one")
 
 
 def convert(
@@ -59,7 +62,7 @@ def convert(
     lines = [
         f"read {path} ({name}): {len(labels)} images, {len(labels.poses)} subjects, {len(labels.skeleton)} keypoints"
     ]
-    lines += [f"  {note}" for note in labels.notes] + [f"  {text}" for text in suspicions(labels)]
+    lines += [f"  {note}" for note in labels.notes] + [f"  {text}" for text in remarks(labels)]
     lost = losses(labels, module.HOLDS)
     lines += [f"  {writer_name} can't hold {loss.what}" for loss in lost]
     if sum(loss.instances for loss in lost) and not lossy:
@@ -77,6 +80,11 @@ def convert(
     if "copy" in inspect.signature(module.write).parameters and not (write or {}).get("copy"):
         lines.append(f"  the images stay in {labels.source}; write.copy=true copies them")
     return lines
+
+
+def remarks(labels: Labels) -> list[str]:
+    """What the linter's rules about faults of exports find, a line each."""
+    return check_dataset(Dataset({"": labels}, deep=False), RULES).warnings
 
 
 def read_labels(

@@ -20,14 +20,15 @@ def build_model(config: DictConfig, pretrained: bool = True) -> Model:
     """The model of a run's config: ``model`` with the parts that the config has beside it.
 
     Args:
-        pretrained: False where a checkpoint is loaded next, so that no weights are downloaded needlessly.
+        pretrained: False where a checkpoint is loaded next, so that no weights are downloaded or read needlessly.
 
     Raises:
         ModelError: parts are incompatible, or the file of ``weights`` doesn't fit them.
     """
     skeleton, size = skeleton_of(config.dataset), sides(config.size)
-    given = config.get("weights") if pretrained and config.get("resume") is None else None
-    unloaded: dict[str, Any] = {} if pretrained and not given else {"pretrained": False, "checkpoint": None}
+    from_start = pretrained and config.get("resume") is None
+    given = config.get("weights") if from_start else None
+    unloaded: dict[str, Any] = {} if from_start and not given else {"pretrained": False, "checkpoint": None}
 
     def parts(node: DictConfig, view: tuple[int, int]) -> dict[str, Any]:
         """Backbone, neck and head for views of a size, in the order in which their weights are drawn."""
@@ -55,6 +56,16 @@ def build_model(config: DictConfig, pretrained: bool = True) -> Model:
 
         load_model_weights(model, Path(str(given)))
     return model
+
+
+def backbone_weights(model: Model) -> dict[str, dict[str, Any]]:
+    """The files of weights that the backbones of a model were filled from, for the record of a run.
+
+    Returns:
+        name of the backbone, such as ``detector.backbone``, to source, file and SHA-256; nothing for random weights.
+    """
+    found = ((name, getattr(part, "started_from", None)) for name, part in model.named_modules())
+    return {name: weights.record() for name, weights in found if weights is not None}
 
 
 def sides(size: Sequence[int]) -> tuple[int, int]:

@@ -29,6 +29,7 @@ export function runView(el, args) {
       state,
       set ? scores(set) : h("p", { class: "faint" }, "no scores yet"),
       curves(),
+      leaks(run.leaks),
       notes(run),
       h("div", { class: "columns2" },
         section("Provenance", h("ol", { class: "chain" }, run.chain.map(step)), h("p", {}, "to make this run again: ", h("code", {}, run.reproduce), " ", copy(run.reproduce)),
@@ -82,6 +83,19 @@ export function runView(el, args) {
 
   function step(part) {
     return h("li", {}, h("strong", {}, part.title), h("dl", {}, part.lines.map(([key, value]) => [h("dt", {}, key), h("dd", {}, /^[0-9a-f]{40,}$/.test(value) ? [h("code", { title: value }, value.slice(0, 12)), copy(value)] : value)])));
+  }
+
+  /** Images that a split shares with another one. */
+  function leaks(pairs) {
+    if (!pairs) return null;
+    const kinds = { same: "the same", near: "near-identical", neighbours: "neighbours in a video", groups: "groups in both" };
+    const examples = pairs.flatMap((pair) => pair.examples.map((line) => h("li", {}, line)));
+    return section("Images that splits share",
+      pairs.length ? h("table", { class: "data narrow leaks" },
+        h("thead", {}, h("tr", {}, h("th", {}, "images of"), h("th", {}, "in"), h("th", { class: "number" }, "images"), Object.values(kinds).map((title) => h("th", { class: "number" }, title)))),
+        h("tbody", {}, pairs.map((pair) => h("tr", {}, h("td", {}, pair.other), h("td", {}, pair.one), h("td", { class: "number" }, String(pair.images ?? "–")),
+          Object.keys(kinds).map((kind) => h("td", { class: pair[kind] ? "number leak" : "number" }, String(pair[kind] ?? "–"))))))) : h("p", { class: "faint" }, "the run has one split"),
+      examples.length ? h("details", {}, h("summary", {}, "examples"), h("ul", {}, examples)) : null);
   }
 
   function notes(run) {

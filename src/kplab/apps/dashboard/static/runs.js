@@ -90,7 +90,8 @@ export function runsView(el, first) {
     return h("tr", { class: wrong ? "wrong" : null },
       h("td", {}, box),
       h("td", { class: "name" }, h("a", { href: link("run", { name: row.run, set: row.set }), title: row.run }, short(row.run)), row.note ? h("span", { class: "note", title: row.note }, ` ${row.note}`) : null,
-        row.error ? h("div", { class: wrong ? "reason" : "reason mild", title: row.error }, row.error.split("\n")[0]) : null),
+        row.error ? h("div", { class: wrong ? "reason" : "reason mild", title: row.error }, row.error.split("\n")[0]) : null,
+        row.leaks > 0 ? h("div", { class: "reason mild" }, `splits share ${row.leaks} images`) : null),
       shownColumns().map((c) => cell(c, row[c])),
       h("td", {}, (row.started ?? "").replace("T", " ").slice(0, 16)));
   }

@@ -44,6 +44,7 @@ def unreadable_image(data: Checked) -> Iterator[Finding]:
     "the decoder found a fault, and the image may be wrong from there on",
     "Look at these, and fetch them again or leave them out.",
     training=True,
+    pixels=True,
 )
 def damaged_image(data: Checked) -> Iterator[Finding]:
     """The decoder of a JPEG remarks on damaged data."""
@@ -113,6 +114,7 @@ def dark_image(data: Checked) -> Iterator[Finding]:
     "copies of images",
     "the file is the same as another one of this split",
     "Keep one of them; if their labels differ, find out which are right.",
+    pixels=True,
 )
 def copied_image(data: Checked) -> Iterator[Finding]:
     """Two images of a split have the same content."""

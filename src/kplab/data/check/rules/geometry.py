@@ -25,6 +25,9 @@ SMALL_AREA = 0.02
 SPREAD = 4
 """Keypoints from which on their extent tells the size of a subject."""
 
+FAR = 0.5
+"""Diagonals of the box that a keypoint may lie outside of it; annotators draw boxes around what is visible."""
+
 MARGIN = 0.2
 """Share of its sides by which keypoints may lie beyond a box."""
 
@@ -58,6 +61,23 @@ def keypoint_on_edge(data: Checked) -> Iterator[Finding]:
     past = _past_edge(data).max(1, initial=0)
     for i in np.flatnonzero((past > 0) & (past <= OUTSIDE_TOLERANCE)):
         yield data.at(i, value=float(past[i]), expected=0.0)
+
+
+@rule(
+    "warning",
+    "splits whose points count from 1",
+    "points lie within one pixel beyond their image, and none in its first row or column",
+    "Subtract 1 in the file; a plain CSV is read with pixels: index from 1.",
+)
+def counted_from_one(data: Checked) -> Iterator[Finding]:
+    """Points probably count from 1: some lie beyond the image, and none at its start."""
+    labels = data.labels
+    size, known = labels.size[data.image_of].astype(np.float64)[:, None], labels.poses.labelled
+    with np.errstate(invalid="ignore"):
+        beyond = (labels.poses.xy > size).any(-1) & known
+        first = (labels.poses.xy < 1).any(-1) & known
+    if beyond.any() and not first.any():
+        yield Finding(text=f"{int(beyond.sum())} keypoints", value=float(beyond.sum()), expected=0.0)
 
 
 @rule(
@@ -183,6 +203,27 @@ def keypoints_outside_box(data: Checked) -> Iterator[Finding]:
     share = (p.labelled & ~inside).sum(1) / np.maximum(labelled, 1)
     for i in np.flatnonzero(data.counted & (_sides(data).min(1) > 0) & (share > 0.5)):
         yield data.at(i, None, f"{share[i]:.0%} outside", float(share[i]), 0.5)
+
+
+@rule(
+    "warning",
+    "keypoints far outside the box",
+    f"a keypoint is farther outside its box than {FAR:g} of the box's diagonal",
+    "Look at these keypoints, or at the box.",
+)
+def keypoint_far_from_box(data: Checked) -> Iterator[Finding]:
+    """A keypoint lies far outside its box, as drawn by an annotator."""
+    p = data.labels.poses
+    if data.labels.box_source != "annotation":
+        return  # boxes around keypoints say nothing about them
+    beyond = np.maximum(np.maximum(p.box[:, None, :2] - p.xy, p.xy - p.box[:, None, 2:]), 0)
+    sides = _sides(data)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        far = np.linalg.norm(beyond, axis=-1) / np.linalg.norm(sides, axis=-1)[:, None]
+    few = (far > FAR).sum(1) <= p.labelled.sum(1) / 2  # keypoints_outside_box reports more
+    for i in np.flatnonzero(data.counted & (sides.min(1) > 0) & few):
+        for k in np.flatnonzero(far[i] > FAR):
+            yield data.at(i, int(k), f"{far[i, k]:.2f} diagonals outside", float(far[i, k]), FAR)
 
 
 @rule(

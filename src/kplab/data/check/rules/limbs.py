@@ -13,11 +13,12 @@ from kplab.data.check.tails import upper_limit
 LEAST = 5.0
 """Deviations below this number of scales are never reported."""
 
-SAME_PLACE = 5.0
-"""Pixels: closer keypoints of a small subject may have the same position."""
+APART = 0.03
+"""Sizes of the subject: keypoints that come closer than this on some subjects may be at one position on others, as hips that
+are seen from the side."""
 
-OFTEN = 0.02
-"""A pair of keypoints that coincides on more than this share of subjects does so for a reason, as lips of a closed mouth."""
+STEPS_APART = 5
+"""The same in steps of the grid of the stated positions: on a small subject neighbours are rounded to one position."""
 
 
 @rule(
@@ -44,16 +45,18 @@ def keypoint_misplaced(data: Checked) -> Iterator[Finding]:
 )
 def limb_length(data: Checked) -> Iterator[Finding]:
     """An edge of the skeleton is much longer or shorter than on other subjects."""
-    every = data.dataset.edge_z
-    edges = data.labels.skeleton.edges
+    edges = np.array(data.labels.skeleton.edges, dtype=np.int64).reshape(-1, 2)
+    # the length of a limb that is seen from its end is near 0 on some subjects
+    steady = data.dataset.closest[edges[:, 0], edges[:, 1]] > APART
     for sign, word in ((1, "long"), (-1, "short")):
-        limit = max(LEAST, upper_limit(_largest(sign * every)))
-        values = sign * data.of_instances(every)
+        every = sign * data.dataset.edge_z
+        limit = max(LEAST, upper_limit(_largest(every)))
+        values = data.of_instances(every if sign > 0 else np.where(steady, every, np.nan))
         for i in np.flatnonzero(_largest(values) > limit):
             e = int(np.nanargmax(values[i]))
             a, b = (data.labels.skeleton.keypoints[k] for k in edges[e])
             text = f"{a}-{b}: too {word}, {values[i, e]:.1f} scales"
-            yield data.at(i, edges[e][1], text, float(values[i, e]), limit)
+            yield data.at(i, int(edges[e, 1]), text, float(values[i, e]), limit)
 
 
 @rule(
@@ -117,21 +120,21 @@ def keypoint_order(data: Checked) -> Iterator[Finding]:
 )
 def keypoints_coincide(data: Checked) -> Iterator[Finding]:
     """Two keypoints of a subject have exactly the same position, and are usually apart."""
-    xy, rows = data.labels.poses.xy, np.flatnonzero(data.counted)
-    usual, coinciding = np.exp(data.dataset.shape.median), data.dataset.coinciding
-    sizes = data.of_instances(data.dataset.sizes) / np.nanmax(usual, initial=0)
-    names = data.labels.skeleton.keypoints
-    for i in rows:
+    xy, names = data.labels.poses.xy, data.labels.skeleton.keypoints
+    sizes, near = data.of_instances(data.dataset.sizes), data.dataset.closest
+    ordered = np.sort(xy[..., 0] + 1j * xy[..., 1], axis=1)
+    for i in np.flatnonzero(data.counted & (ordered[:, 1:] == ordered[:, :-1]).any(1)):
         known = np.flatnonzero(np.isfinite(xy[i]).all(1))
         _, first, number = np.unique(xy[i, known], axis=0, return_index=True, return_counts=True)
         if len(first) == len(known) or len(first) == 1:
             continue
-        z = data.dataset.shape.deviations(xy[i : i + 1])[0]
+        limit = max(APART, STEPS_APART * data.dataset.resolution / sizes[i])
         for at in first[number > 1]:
             a, *others = known[(xy[i, known] == xy[i, known[at]]).all(1)]
             for b in others:
-                if coinciding[a, b] <= OFTEN and z[a, b] < -LEAST and usual[a, b] * sizes[i] > SAME_PLACE:
-                    yield data.at(i, int(b), f"same as {names[a]}", float(-z[a, b]), LEAST)
+                if near[a, b] > limit:
+                    text = f"same as {names[a]}, elsewhere at least {near[a, b] * sizes[i]:.1f} px apart"
+                    yield data.at(i, int(b), text, float(near[a, b]), limit)
 
 
 def _largest(values: np.ndarray) -> np.ndarray:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 
 from kplab.data.check.checked import Checked
+from kplab.data.check.chirality import mirror_pairs
 from kplab.data.check.finding import Finding, rule
 from kplab.structures.skeleton import left_right_pairs
 
@@ -19,8 +21,11 @@ SIDES, OTHERS = 4.5, 7.0
 """Factors by which a sigma may differ from that of the other side, and from the median of the skeleton. Published ones differ
 by 3.8 (COCO-WholeBody's eyes) and 5.4 (its body and face)."""
 
-ASYMMETRY = 0.1
-"""Mean difference of the log distances from a keypoint and from its mirror image, above which their pair is doubted."""
+ASYMMETRY = 1.5
+"""Two pairs whose distances become less asymmetric by more than this factor when they exchange partners are doubted."""
+
+SYMMETRIC = 0.03
+"""Mean difference of the log distances to a keypoint and to its mirror image, below which a pair is not doubted."""
 
 
 @rule(
@@ -111,26 +116,37 @@ def flip_pairs(data: Checked) -> Iterator[Finding]:
 def flip_geometry(data: Checked) -> Iterator[Finding]:
     """The distances of a keypoint are not those of its mirror image, but of another one.
 
-    A mirror image exchanges the pairs, so that the median distance of i and j is that of flip(i) and flip(j).
+    A mirror image exchanges the pairs, so that the median distance of i and j is that of flip(i) and flip(j). For every two
+    pairs, the mean difference of their log distances to all keypoints is compared with that after they exchanged partners.
     """
     skeleton, median = data.labels.skeleton, data.dataset.shape.median
     flip = np.array(skeleton.flip)
     if (flip < 0).any() or (flip >= len(flip)).any() or (flip[flip] != np.arange(len(flip))).any():
         return  # flip_pairs reports it
-    # distances to the middle don't depend on other pairs, which may be wrong too
-    middle = np.flatnonzero(flip == np.arange(len(flip)))
-    others = middle if len(middle) >= 3 else np.arange(len(flip))
-    cost = np.array([[_mean(np.abs(row - median[k][flip])[others]) for k in range(len(flip))] for row in median])
-    sided = np.flatnonzero(flip != np.arange(len(flip)))
-    better: dict[int, int] = {}
-    for k in sided:
-        best = int(sided[np.argmin(np.where(sided == k, np.inf, cost[k, sided]))])
-        if cost[k, flip[k]] > ASYMMETRY and cost[k, best] < cost[k, flip[k]] / 3:
-            better[int(k)] = best
-    for one, best in better.items():
-        if int(flip[one]) in better:  # a wrong pair is wrong for both
-            text = f"mirrored to {skeleton.keypoints[flip[one]]}, but {skeleton.keypoints[best]} fits better"
-            yield Finding(keypoint=one, text=text, value=float(cost[one, flip[one]]), expected=ASYMMETRY)
+    doubts = []
+    for (a, b), (c, d) in combinations(mirror_pairs(skeleton.flip).tolist(), 2):
+        four = np.array([a, b, c, d])
+        now = _asymmetry(median, flip, four)
+        for other in ([d, c, b, a], [c, d, a, b]):
+            exchanged = flip.copy()
+            exchanged[four] = other
+            then = _asymmetry(median, exchanged, four)
+            if now > SYMMETRIC and now > ASYMMETRY * then:
+                doubts.append((now / max(then, 1e-9), now, four, other))
+    reported: set[int] = set()
+    for _, now, four, other in sorted(doubts, key=lambda doubt: -doubt[0]):
+        if reported.isdisjoint(four.tolist()):
+            reported |= set(four.tolist())
+            for k, best in zip(four.tolist(), other, strict=True):
+                text = f"mirrored to {skeleton.keypoints[flip[k]]}, but {skeleton.keypoints[best]} fits better"
+                yield Finding(keypoint=k, text=text, value=now, expected=SYMMETRIC)
+
+
+def _asymmetry(median: np.ndarray, flip: np.ndarray, keypoints: np.ndarray) -> float:
+    """Mean difference of the log distances from some keypoints to all others, and between their mirror images."""
+    difference = np.abs(median[keypoints] - median[flip[keypoints]][:, flip])
+    known = np.isfinite(difference)
+    return float(np.where(known, difference, 0).sum() / max(known.sum(), 1))
 
 
 @rule(
@@ -215,12 +231,6 @@ def _spelled(name: str) -> str:
 
 def _factor(a: float, b: float) -> float:
     return max(a, b) / max(min(a, b), 1e-9)
-
-
-def _mean(values: np.ndarray) -> float:
-    """Mean of at least three numbers without the largest tenth; infinity for fewer."""
-    known = np.sort(values[np.isfinite(values)])
-    return float(known[: max(3, int(0.9 * len(known)))].mean()) if len(known) >= 3 else np.inf
 
 
 def _plain(name: str) -> str:

@@ -17,6 +17,7 @@ from kplab.data.fingerprints import THUMBNAIL, Fingerprints, near
     "images that are in two splits",
     "the same file is in another split, so that scores on it are too good",
     "Leave it out of one of them, or make the split again: kplab's splits keep copies together.",
+    pixels=True,
 )
 def same_image_in_splits(data: Checked) -> Iterator[Finding]:
     """An image has the same content as one of another split."""
@@ -32,6 +33,7 @@ def same_image_in_splits(data: Checked) -> Iterator[Finding]:
     "images that are nearly in two splits",
     "another split has an image that looks the same (scaled, or compressed again)",
     "Look at both, and leave one out.",
+    pixels=True,
 )
 def near_image_in_splits(data: Checked) -> Iterator[Finding]:
     """An image looks the same as one of another split (perceptual hash, thumbnail)."""

@@ -19,15 +19,21 @@ from kplab.tasks.inference.writers.about import About
 Add = Callable[[Frame], None]
 Writer = Callable[[Path, About], AbstractContextManager[Add]]
 
-#: By name: the file or folder that is written, and the module and function that write it.
+#: By name: the module and function that write it, and the file or folder that is written, and others beside it.
 WRITERS = {
-    "csv": ("keypoints.csv", "tables:write_csv"),
-    "parquet": ("keypoints.parquet", "tables:write_parquet"),
-    "slp": ("predictions.slp", "sleap:write_slp"),
-    "dlc_h5": ("dlc.h5", "dlc:write_h5"),
-    "dlc_csv": ("dlc.csv", "dlc:write_csv"),
-    "yolo": ("yolo", "yolo:write_yolo"),
+    "csv": ("tables:write_csv", "keypoints.csv"),
+    "parquet": ("tables:write_parquet", "keypoints.parquet"),
+    "slp": ("sleap:write_slp", "predictions.slp"),
+    "dlc_h5": ("dlc:write_h5", "dlc.h5"),
+    "dlc_csv": ("dlc:write_csv", "dlc.csv"),
+    "yolo": ("yolo:write_yolo", "yolo"),
+    "label_studio": ("label_studio:write_label_studio", "label_studio.json", "label_studio.xml"),
 }
+
+
+def files_of(names: Sequence[str]) -> list[str]:
+    """Names of the files and folders that formats write."""
+    return [file for name in dict.fromkeys(names) for file in WRITERS[name][1:]]
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -58,7 +64,7 @@ def writing(folder: Path, names: Sequence[str], about: About) -> Iterator[Add]:
     with ExitStack() as stack:
         every: list[Add] = []
         for name in dict.fromkeys(names):
-            file, place = WRITERS[name]
+            place, file, *_ = WRITERS[name]
             module, function = place.split(":")
             writer: Writer = getattr(import_module(f"{__name__}.{module}"), function)
             every.append(stack.enter_context(writer(folder / file, about)))

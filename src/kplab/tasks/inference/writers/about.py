@@ -19,6 +19,8 @@ class About:
         timed: whether frames have times of their own.
         video: the file that is predicted, if it is a video.
         images: files of all images, in order, if it is images.
+        run: whose model predicts.
+        images_at: address or folder where an annotation tool finds the images, see ``labelstudio.address``.
     """
 
     skeleton: Skeleton
@@ -26,3 +28,5 @@ class About:
     timed: bool = True
     video: Path | None = None
     images: Sequence[Path] | None = None
+    run: str = ""
+    images_at: str = ""

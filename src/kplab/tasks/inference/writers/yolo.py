@@ -13,6 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -78,10 +79,23 @@ def lines_of(poses: Poses, size: tuple[int, int]) -> str:
         poses: source pixels; without a box they have the hull of their keypoints.
         size: (width, height) of the image, pixels.
     """
-    inside = poses.labelled & ((poses.xy >= 0) & (poses.xy <= size)).all(-1)
+    poses, sides = inside(poses, size), np.array(size, dtype=np.float64)
+    box, xy, visible = np.nan_to_num(poses.box), np.nan_to_num(poses.xy), np.where(poses.labelled, 2, 0)
+    return "".join(line_of(box[n], xy[n], visible[n], sides) for n in range(len(poses)))
+
+
+def inside(poses: Poses, size: tuple[int, int]) -> Poses:
+    """What lies in an image: boxes are clipped to it, and keypoints outside become unlabelled.
+
+    Args:
+        poses: source pixels; without a box they have the hull of their keypoints.
+        size: (width, height) of the image, pixels.
+    """
+    there = poses.labelled & ((poses.xy >= 0) & (poses.xy <= size)).all(-1)
     box = np.where(np.isfinite(poses.box).all(1, keepdims=True), poses.box, poses.extent())
-    box = np.clip(box, 0, np.tile(size, 2))
-    visible = np.where(inside, 2, 0)
-    xy = np.where(inside[..., None], poses.xy, 0.0)
-    sides = np.array(size, dtype=np.float64)
-    return "".join(line_of(np.nan_to_num(box[n]), xy[n], visible[n], sides) for n in range(len(poses)))
+    return replace(
+        poses,
+        xy=np.where(there[..., None], poses.xy, np.nan),
+        visible=np.where(there, poses.visible, 0).astype(np.uint8),
+        box=np.clip(box, 0, np.tile(size, 2)),
+    )

@@ -1,0 +1,37 @@
+"""``kplab plan``: choose a training from the data, the time and this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kplab.tasks import compose
+
+EXAMPLE = "kplab plan dataset=mouse budget=20m"
+
+
+@dataclass
+class Options:
+    """Keys of ``kplab plan``."""
+
+    dataset: dict[str, Any]
+    budget: str
+    family: str
+    seed: int
+    name: str | None
+    timings: str | None
+
+
+def main(args: list[str]) -> None:
+    """Write an experiment and the reasons for each of its choices."""
+    config = compose("plan", args)
+    from kplab.errors import printable
+    from kplab.tasks.planning.command import plan_from
+
+    dataset = next((a.partition("=")[2] for a in args if a.startswith("dataset=")), str(config.dataset.name))
+    plan, path = plan_from(
+        dataset, config.budget, config.family, config.seed, [], name=config.name, timings=config.timings
+    )
+    for choice in plan.choices:
+        print(printable(f"{choice.rule}: {choice.figure}\n    {choice.reason}"))
+    print(f"experiment: {path}\nreasons: plans/{plan.name}/plan.md\ntrain it with: kplab train experiment={plan.name}")

@@ -1,0 +1,317 @@
+"""A plan: the choices of all rules, written as an ordinary experiment and as a page with the reasons."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from kplab.config import conf_dir, workspace
+from kplab.data.traits import Traits, traits
+from kplab.errors import ConfigError, DataError
+from kplab.models.published import PACKAGED, installed
+from kplab.runs.files import replacing_text
+from kplab.runs.records import make_folder
+from kplab.tasks import compose
+from kplab.tasks.planning.rules import Choice, Draft
+from kplab.tasks.planning.stopwatch import Timing, time_training
+from kplab.tasks.wiring.datasets import check_content, read_splits
+
+#: First line of the body of an experiment that a plan has written, and that a later plan may replace.
+MARK = "# Planned by kplab plan"
+#: Share of the budget that is planned for: the rest is for the start, and for steps that take longer than measured.
+USED = 0.97
+#: Passes over the data, and views, that a training should have.
+PASSES, VIEWS = 12, 4000
+#: Share of these views below which a small network is better than one with published weights.
+FEWEST = 0.1
+PRECISIONS = ("32-true", "bf16-mixed")
+#: Share of the budget that validations may take, and their largest number.
+VALIDATING, VALIDATIONS = 0.08, 25
+
+Measure = Callable[[str, DictConfig, float], Timing]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan.
+
+    Args:
+        name: of the experiment.
+        dataset: name of the dataset config.
+        budget: seconds.
+        traits: of the training split.
+        choices: of all rules.
+        timings: what was measured, by composition.
+    """
+
+    name: str
+    dataset: str
+    budget: float
+    traits: Traits
+    choices: list[Choice]
+    timings: dict[str, Timing]
+
+    def experiment(self) -> str:
+        """The experiment, as YAML."""
+        groups = {"dataset": self.dataset} | {k: v for c in self.choices for k, v in c.groups.items()}
+        # the model comes first: it brings defaults of the other groups
+        order = sorted(groups, key=lambda g: (g != "dataset", g != "model", g))
+        lines = [
+            "# @package _global_",
+            f"{MARK} dataset={self.dataset} budget={self.budget:.0f}s; the reasons: plan.md",
+        ]
+        lines += ["defaults:", *(f"  - override /{g}: {groups[g]}" for g in order), ""]
+        values = OmegaConf.create({})
+        for choice in self.choices:
+            for key, value in choice.values.items():
+                OmegaConf.update(values, key, value, force_add=True)
+        return "\n".join(lines) + "\n" + OmegaConf.to_yaml(values)
+
+    def page(self) -> str:
+        """The reasons, as Markdown."""
+        lines = [f"# {self.name}", "", f"`kplab train experiment={self.name}`, planned for {self.budget:.0f} s.", ""]
+        lines += ["| rule | measured | choice | reason |", "|---|---|---|---|"]
+        for c in self.choices:
+            made = [f"{k}={v}" for k, v in c.groups.items()]
+            made += [f"{k}={short(v)}" for k, v in c.values.items()]
+            lines.append(f"| {c.rule} | {c.figure} | `{' '.join(made)}` | {c.reason} |")
+        lines += ["", "## Traits of the training split", "", "| trait | value |", "|---|---|"]
+        lines += [f"| {k} | {v} |" for k, v in self.traits.record().items()]
+        lines += ["", "## Measured on this machine", ""]
+        lines += [
+            "| composition | views/s | validation views/s | after an epoch, s | memory, MB |",
+            "|---|---|---|---|---|",
+        ]
+        for name, t in self.timings.items():
+            validation = f"{1 / t.validation:.1f}" if t.validation else "–"
+            lines.append(f"| {name} | {1 / t.view:.1f} | {validation} | {t.epoch:.2f} | {t.memory:.0f} |")
+        return "\n".join(lines) + "\n"
+
+
+def short(value: Any) -> str:
+    """A value in a table; long lists by their length."""
+    text = json.dumps(value)
+    return text if len(text) < 40 else f"[{len(value)} entries]"
+
+
+def seconds_of(budget: str) -> float:
+    """Seconds of a budget such as ``90s``, ``20m`` or ``1.5h``.
+
+    Raises:
+        ConfigError: it is none.
+
+    >>> seconds_of("1.5h")
+    5400.0
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h)", str(budget).strip())
+    if not found or float(found[1]) <= 0:
+        raise ConfigError(f"budget is '{budget}'. Write a number with s, m or h, such as budget=20m.")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def make_plan(
+    dataset: str, budget: str, family: str, seed: int, given: list[str], name: str, measure: Measure | None = None
+) -> Plan:
+    """Plan a training.
+
+    Args:
+        dataset: name of the dataset config.
+        budget: time of the training with its validations, e.g. ``20m``.
+        family: one of ``rules.FAMILIES``, or "auto".
+        seed: of the training.
+        given: overrides of the user, which the measured compositions have as well.
+        name: of the experiment.
+        measure: measures a composition of a name; None is the stopwatch.
+
+    Raises:
+        KplabError: the dataset, or the budget, is not sufficient for a training.
+    """
+    seconds = seconds_of(budget)
+    base = compose("data", [f"dataset={dataset}", *(o for o in given if o.startswith(("dataset.", "hydra.")))])
+    splits = read_splits(base.dataset)
+    if "train" not in splits:
+        raise DataError(f"dataset '{dataset}' has no split 'train', but: {', '.join(splits)}.")
+    check_content(splits["train"], "train", dataset)
+    measured: dict[str, Timing] = {}
+    stopwatch = measure or (lambda _, config, duration: time_training(config, duration))
+
+    def timed(composition: str, config: DictConfig) -> Timing:
+        measured[composition] = stopwatch(composition, config, min(15.0, max(4.0, seconds / 100)))
+        return measured[composition]
+
+    draft = Draft(traits(splits["train"]), family, "val" in splits)
+    draft.decide()
+    chosen = network(draft, dataset, seconds, given, timed)  # may decide the others anew
+    draft.choices.append(chosen)
+    draft.choices.append(length(draft, seconds))
+    return Plan(name, dataset, seconds, draft.traits, draft.choices, measured)
+
+
+def network(
+    draft: Draft, dataset: str, budget: float, given: list[str], timed: Callable[[str, DictConfig], Timing]
+) -> Choice:
+    """Backbone, precision and resolution, by their speed on this machine.
+
+    Weights of ImageNet come first. Where the time allows too few views to learn from, subjects are shown smaller; where that
+    does not suffice either, a small network with random weights is faster.
+    """
+    fixed = next((o.partition("=")[2] for o in given if o.startswith("backbone=")), None)
+    pretrained = fixed is None and installed(PACKAGED["tf_efficientnet_lite0"]) is not None
+    backbone = fixed or ("efficientnet_lite0" if pretrained else "resnet10_half")
+
+    def fastest(backbone: str, pretrained: bool, precisions: tuple[str, ...]) -> tuple[str, Timing]:
+        chosen = choose(backbone, pretrained, draft)
+        found = {}
+        for precision in precisions:
+            overrides = [*overrides_of([*draft.choices, chosen], dataset), f"trainer.precision={precision}", *given]
+            size = "x".join(map(str, draft.value("window") or draft.value("size")))
+            found[precision] = timed(f"{backbone} {size} {precision}", compose("train", overrides))
+        best = min(found, key=lambda p: found[p].view)
+        return best, found[best]
+
+    precision, found = fastest(backbone, pretrained, PRECISIONS)
+    figures = [f"{backbone} in {precision}: {1 / found.view:.1f} views a second"]
+    needed = max(VIEWS, PASSES * found.views)
+    if (share := USED * budget / found.view / needed) < 0.8:
+        draft.shrink = math.sqrt(share)
+        draft.decide()
+        precision, found = fastest(backbone, pretrained, (precision,))
+        figures.append(f"with smaller subjects {1 / found.view:.1f}")
+    if pretrained and USED * budget / found.view < FEWEST * VIEWS:
+        backbone, pretrained = "resnet10_half", False
+        precision, found = fastest(backbone, pretrained, PRECISIONS)
+        figures.append(f"{backbone} in {precision}: {1 / found.view:.1f}")
+    chosen = choose(backbone, pretrained, draft)
+    reason = f"the faster precision; {USED * budget / found.view:.0f} views fit, {needed:.0f} are wanted"
+    reason += "; weights of ImageNet" if pretrained else ""
+    draft.timing = found
+    return Choice(
+        "network", "; ".join(figures), reason, {**chosen.values, "trainer.precision": precision}, chosen.groups
+    )
+
+
+def choose(backbone: str, pretrained: bool, draft: Draft) -> Choice:
+    """The groups and values of a backbone."""
+    values: dict[str, Any] = {"backbone.pretrained": True} if pretrained else {}
+    if draft.groups["neck"] == "fpn":
+        values |= {"neck.channels": 64, "neck.levels": [4]}
+    return Choice("network", "", "", values, {"backbone": backbone})
+
+
+def length(draft: Draft, budget: float) -> Choice:
+    """Epochs, and what depends on their number: validations, learning rate, averaging of weights.
+
+    Raises:
+        ConfigError: the budget is too small for one epoch.
+    """
+    timing = draft.timing
+    plain = timing.seconds(None)
+    if plain > budget:
+        raise ConfigError(
+            f"a budget of {budget:.0f} s is too small: one epoch of {timing.views} views takes {plain:.0f} s on this machine. "
+            f"Give {math.ceil(plain * 10 / 60)}m or more, or a smaller dataset."
+        )
+    every = None
+    if draft.validated:
+        once = timing.validation * timing.validated
+        epochs = max(1, int(USED * budget / plain))
+        number = max(1, min(VALIDATIONS, int(VALIDATING * budget / max(once, 1e-6)), epochs))
+        every = math.ceil(epochs / number)
+    epochs = max(1, int(USED * budget / timing.seconds(every)))
+    if every is not None:
+        # the last epoch is validated, too
+        every = min(every, epochs)
+        epochs = max(every, epochs // every * every)
+    steps = epochs * math.ceil(timing.views / draft.value("batch_size"))
+    ema = round(min(0.9995, max(0.9, 1 - 20 / steps)), 5)
+    values: dict[str, Any] = {
+        "trainer.max_epochs": epochs,
+        "optimizer.lr": 1.0e-3 if draft.groups["backbone"] != "resnet10_half" else 1.5e-3,
+        "ema": ema,
+        "validate_every": every or epochs,
+        "monitor": "val/AP" if draft.traits.most > 1 else "val/mean_px",
+    }
+    if draft.cascade:
+        values["rescore"] = 0.2
+    reason = (
+        "the schedule ends at zero with the budget; weights are averaged over about the last twentieth of the steps"
+    )
+    reason += (
+        f"; validations take {timing.validation * timing.validated / every / timing.seconds(every):.0%} of the time"
+        if every
+        else "; there is no validation split: all labels are trained on, and the last weights are used"
+    )
+    figure = f"an epoch takes {timing.seconds(every):.1f} s: {epochs} epochs, {steps} steps"
+    return Choice("length", figure, reason, values)
+
+
+def overrides_of(choices: list[Choice], dataset: str) -> list[str]:
+    """Choices as overrides of ``kplab train``."""
+    groups = {"dataset": dataset} | {k: v for c in choices for k, v in c.groups.items()}
+    values = {k: v for c in choices for k, v in c.values.items()}
+    return [*(f"{k}={v}" for k, v in groups.items()), *(f"{k}={hydra(v)}" for k, v in values.items())]
+
+
+def hydra(value: Any) -> str:
+    """A value in the grammar of Hydra's overrides."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{hydra(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(hydra, value)) + "]"
+    return (
+        {None: "null", True: "true", False: "false"}.get(value, str(value))
+        if not isinstance(value, float)
+        else repr(value)
+    )
+
+
+def read_timings(path: Path) -> Measure:
+    """Timings of an earlier plan, in place of the stopwatch.
+
+    Raises:
+        ConfigError: the file does not have them, or a composition is not among them.
+    """
+    try:
+        known = {k: Timing(**v) for k, v in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"timings={path}: {error}. Name the timings.json of an earlier plan.") from None
+
+    def measure(composition: str, config: DictConfig, seconds: float) -> Timing:
+        if composition not in known:
+            raise ConfigError(
+                f"{path}: has no '{composition}', but: {', '.join(known)}. Leave timings out to measure it."
+            )
+        return known[composition]
+
+    return measure
+
+
+def write_plan(plan: Plan) -> Path:
+    """Write the experiment, ``plan.md`` and ``timings.json``.
+
+    Returns:
+        the file of the experiment.
+
+    Raises:
+        ConfigError: there is an experiment of that name that no plan has written.
+    """
+    path = conf_dir() / "experiment" / f"{plan.name}.yaml"
+    if path.is_file() and MARK not in path.read_text():
+        raise ConfigError(f"{path}: is not a plan, and is not replaced. Give another name=…")
+    folder = make_folder(workspace() / "plans" / plan.name)
+    timings = json.dumps({k: asdict(v) for k, v in plan.timings.items()}, indent=1)
+    for file, text in (
+        (path, plan.experiment()),
+        (folder / "plan.md", plan.page()),
+        (folder / "timings.json", timings),
+    ):
+        with replacing_text(file) as stream:
+            stream.write(text)
+    return path

@@ -1,0 +1,296 @@
+"""The rules of a plan: each one decides keys of a training config from the traits of the data, and states why.
+
+A rule is a function of a ``Draft`` that returns a ``Choice``; later rules see the choices of earlier ones. What the rules have
+in common: a subject is shown as large as its closest keypoints need, and an image is changed only in ways in which the data
+vary themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kplab.data.traits import Traits
+from kplab.errors import ConfigError
+from kplab.tasks.planning.stopwatch import Timing
+
+#: Pixels of a view that the closest keypoints of a subject should be apart: one cell of a map of stride 4.
+APART = 4.0
+#: Smallest and largest side of a subject in a view, pixels.
+SUBJECT = (64, 256)
+#: Largest side of a view, pixels.
+LARGEST = 1024
+#: Sides of views are multiples of it, the coarsest stride of the backbones.
+MULTIPLE = 32
+#: More subjects in an image than a cascade crops one by one.
+CROWD = 12
+#: Correlation of thumbnails above which a camera is taken to be fixed.
+STILL = 0.9
+#: Families that ``family=`` can name: model group, and head of the pose model.
+FAMILIES = {
+    "heatmap": ("pose", "heatmap"),
+    "topdown": ("cascade", "heatmap"),
+    "centernet": ("pose", "centernet"),
+    "openpose": ("pose", "paf"),
+    "yolo": ("pose", "yolo"),
+    "simcc": ("pose", "simcc"),
+    "rle": ("pose", "rle"),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a rule has decided.
+
+    Args:
+        rule: name of the rule.
+        figure: the measured figures that it is based on.
+        reason: why they lead to the choice.
+        values: keys of the training config, dotted, and their values.
+        groups: config groups and the chosen files.
+    """
+
+    rule: str
+    figure: str
+    reason: str
+    values: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Draft:
+    """A plan in the making.
+
+    Args:
+        traits: of the training split.
+        family: that the user asks for, or "auto".
+        validated: whether the dataset has a split ``val``.
+        shrink: factor on the size of subjects in views, below 1 where the time does not allow more.
+        timing: of the chosen network on this machine.
+        choices: of the rules so far.
+    """
+
+    traits: Traits
+    family: str
+    validated: bool
+    shrink: float = 1.0
+    timing: Timing = field(init=False)
+    choices: list[Choice] = field(default_factory=list)
+
+    def value(self, key: str) -> Any:
+        """The value that a rule has given a key.
+
+        Raises:
+            KeyError: none has.
+        """
+        return {k: v for choice in self.choices for k, v in choice.values.items()}[key]
+
+    def decide(self) -> None:
+        """Apply all rules anew."""
+        self.choices = []
+        for rule in RULES:
+            self.choices.append(rule(self))
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Chosen groups."""
+        return {k: v for choice in self.choices for k, v in choice.groups.items()}
+
+    @property
+    def cascade(self) -> bool:
+        """Whether a detector comes first."""
+        return self.groups["model"] == "cascade"
+
+
+def family(draft: Draft) -> Choice:
+    """Model and head, by the number of subjects of an image.
+
+    Raises:
+        ConfigError: the family that the user asks for is unknown, or predicts one subject and images have several.
+    """
+    t, asked = draft.traits, draft.family
+    if asked != "auto" and asked not in FAMILIES:
+        raise ConfigError(f"family is '{asked}'. Use auto, {', '.join(FAMILIES)}.")
+    figure = f"at most {t.most} subjects in an image, {t.usual:.1f} on average"
+    single = ("heatmap", "simcc", "rle")
+    if asked in single and t.most > 1:
+        several = ", ".join(f for f in FAMILIES if f not in single)
+        raise ConfigError(
+            f"family={asked} predicts one subject of an image, and images have up to {t.most}. Use {several}."
+        )
+    if asked != "auto":
+        chosen, reason = asked, "as asked for"
+    elif t.most == 1:
+        chosen, reason = "heatmap", "one subject in each image: heatmaps of the whole image need no detector"
+    elif t.most <= CROWD:
+        chosen, reason = (
+            "topdown",
+            "several subjects: a detector finds them, and crops show each one with all its pixels",
+        )
+    else:
+        chosen, reason = (
+            "centernet",
+            f"more than {CROWD} subjects: one pass over the image takes the same time for any number",
+        )
+    model, head = FAMILIES[chosen]
+    groups = {"model": model, "head": head, "neck": "pan" if head == "yolo" else "last" if head == "simcc" else "fpn"}
+    return Choice("family", figure, reason, {"regions": "image"}, groups)
+
+
+def view(draft: Draft) -> Choice:
+    """Size of the view, by how large a subject must be so that its closest keypoints can be told apart."""
+    t = draft.traits
+    low, high = SUBJECT
+    nearest = t.nearest if math.isfinite(t.nearest) and t.nearest > 0 else t.side
+    wanted = min(max(128.0, APART * t.side / nearest), high)
+    # more pixels than the image has add nothing, unless the subject would be smaller than the network's coarse strides
+    shown = max(min(wanted, t.side) * draft.shrink, min(low, wanted))
+    figure = f"a subject's longer side is {t.side:.0f} px, its closest keypoints are {nearest:.1f} px apart"
+    if draft.cascade:
+        scale = min(1.0, LARGEST / max(t.width, t.height))
+        crop = multiple(shown * 1.25)
+        finding = min(1.0, 32 / max(t.side_low * scale, 1.0))
+        size = sides(t, scale)
+        small = sides(t, scale * min(1.0, max(finding, 192 / max(size))))
+        aspect = [max(MULTIPLE, multiple(s * small[0] / size[0])) for s in size]
+        return Choice(
+            "view",
+            figure,
+            f"crops show a subject with {shown:.0f} px; the detector needs 32 px of the smallest ones",
+            {"size": size, "model.crop": [crop, crop], "detector.size": aspect, "window": None},
+        )
+    scale = min(shown / t.side, LARGEST / max(t.width, t.height))
+    size = sides(t, scale)
+    side = multiple(1.5 * t.side_high * scale + MULTIPLE)
+    window = None if side >= 0.8 * min(size) or draft.groups["head"] in ("simcc", "rle") else [side, side]
+    reason = f"views show a subject with {t.side * scale:.0f} px"
+    if window:
+        reason += f"; it fills {t.share:.0%} of the image's side, so training sees windows around it"
+    values: dict[str, Any] = {"size": size, "window": window}
+    if window and (t.most > 1 or t.images >= 200):
+        values["window_anywhere"] = 0.2
+    return Choice("view", figure, reason, values)
+
+
+def rotation(draft: Draft) -> Choice:
+    """Range of rotation, from the orientations of the subjects."""
+    t = draft.traits
+    figure = f"90 % of the subjects are turned by {t.turned:.0f} degrees at most, in {t.distinct} distinct poses"
+    if t.still > STILL and t.share < 0.25 and (t.distinct < 30 or t.turned > 60):
+        return Choice("rotation", figure, "a small subject before a fixed camera may face any direction", turns(180))
+    if t.turned > 90:
+        return Choice("rotation", figure, "the data have nearly all orientations", turns(45))
+    degrees = int(min(max(10.0, 0.75 * t.turned), 45.0))
+    return Choice(
+        "rotation", figure, "three quarters of the data's own range, between 10 and 45 degrees", turns(degrees)
+    )
+
+
+def turns(degrees: int) -> dict[str, Any]:
+    """Keys of a range of rotation."""
+    return {"augment.rotate": degrees, "augment.rotate_prob": 1.0 if degrees == 180 else 0.7}
+
+
+def scale(draft: Draft) -> Choice:
+    """Range of scale, from the sizes of the subjects."""
+    t = draft.traits
+    ratio = t.side_high / t.side_low
+    factor = round(min(max(1.15, ratio**0.25), 1.4), 2)
+    return Choice(
+        "scale",
+        f"90 % of the subjects have sides of {t.side_low:.0f} to {t.side_high:.0f} px",
+        "the fourth root of their ratio either way, between 1.15 and 1.4: the data vary themselves",
+        {
+            "augment.scale": [round(1 / factor, 2), factor],
+            "augment.shift": 0.0 if draft.value("window") else 0.08,
+        },
+    )
+
+
+def mirroring(draft: Draft) -> Choice:
+    """Whether images are mirrored in training and for the flip test."""
+    t = draft.traits
+    alike = math.isfinite(t.mirrored) and t.mirrored < 1.5
+    figure = (
+        "too few subjects to compare mirrored poses"
+        if not math.isfinite(t.mirrored)
+        else f"a mirrored pose is {t.mirrored:.2f} times as far from the nearest one as a pose is"
+    )
+    if t.sides:
+        mirror, reason = True, "the skeleton pairs left and right, which are exchanged in a mirrored image"
+    elif alike:
+        mirror, reason = True, "the skeleton has no sides, and mirrored poses look like the others"
+    else:
+        mirror, reason = False, "the skeleton has no sides, and mirrored poses do not occur"
+    # the flip test doubles the time of a prediction and needs a head that can reverse it
+    test = mirror and draft.groups["head"] in ("heatmap", "simcc", "rle", "centernet") and not draft.cascade
+    return Choice("mirroring", figure, reason, {"augment.flip": 0.5 if mirror else 0.0, "flip_test": test})
+
+
+def appearance(draft: Draft) -> Choice:
+    """Changes of colour, blur and noise, by how images differ."""
+    t = draft.traits
+    light = round(min(max(0.15, 2 * t.light / 255), 0.35), 2)
+    transforms: list[dict[str, Any]] = [
+        {
+            "_target_": "albumentations.ColorJitter",
+            "brightness": [round(1 - light, 2), round(1 + light, 2)],
+            "contrast": [round(1 - light, 2), round(1 + light, 2)],
+            "saturation": [0.7, 1.3] if t.colour else [1.0, 1.0],
+            "hue": [-0.02, 0.02] if t.colour and t.still < STILL else [0.0, 0.0],
+            "p": 0.7,
+        },
+        {"_target_": "albumentations.GaussianBlur", "blur_limit": [3, 5], "p": 0.15},
+        {"_target_": "albumentations.GaussNoise", "std_range": [0.01, 0.05], "per_channel": False, "p": 0.2},
+    ]
+    if t.distinct < 2000 and t.keypoints > 1:
+        transforms.append(
+            {
+                "_target_": "albumentations.CoarseDropout",
+                "num_holes_range": [1, 3],
+                "hole_height_range": [0.05, 0.15],
+                "hole_width_range": [0.05, 0.15],
+                "fill": "random_uniform",
+                "p": 0.3,
+            }
+        )
+    kind = "in colour" if t.colour else "grey"
+    return Choice(
+        "appearance",
+        f"images are {kind}, their mean brightness differs by {t.light:.0f} of 255 (standard deviation)",
+        f"brightness and contrast by {light:.0%}; hue only where cameras differ; cutout with few distinct poses",
+        {"augment.transforms": transforms},
+        {"augment": "none"},
+    )
+
+
+def batches(draft: Draft) -> Choice:
+    """Views of a step."""
+    t = draft.traits
+    size = min(8 if t.images < 400 else 16, max(2, t.images))
+    return Choice(
+        "batches",
+        f"{t.images} training images",
+        "small batches where there are few images, so that an epoch has many steps",
+        {"batch_size": size},
+    )
+
+
+def sides(t: Traits, scale: float) -> list[int]:
+    """Width and height of a view at a scale, as multiples."""
+    return [multiple(t.width * scale), multiple(t.height * scale)]
+
+
+def multiple(length: float) -> int:
+    """The nearest multiple that networks accept, at least two.
+
+    >>> multiple(100)
+    96
+    """
+    return MULTIPLE * max(2, round(length / MULTIPLE))
+
+
+#: The rules that need the data alone, in order.
+RULES: tuple[Callable[[Draft], Choice], ...] = (family, view, rotation, scale, mirroring, appearance, batches)

@@ -1,0 +1,238 @@
+"""Plans: what each rule decides from which data, the budget, and the experiment that comes out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from kplab.data.traits import Traits
+from kplab.errors import ConfigError
+from kplab.tasks import compose
+from kplab.tasks.planning import command, plan, rules
+from kplab.tasks.planning.rules import Draft
+from kplab.tasks.planning.stopwatch import Timing, measure
+from kplab.tasks.training.train import train
+
+NAN = float("nan")
+#: One subject of 120 px in images of 640x480 from a fixed camera.
+TRAITS = Traits(
+    images=100, subjects=100, keypoints=8, most=1, usual=1.0, width=640.0, height=480.0, one_size=True, side=120.0,
+    side_low=100.0, side_high=140.0, share=120 / 640, aspect=1.0, nearest=12.0, labelled=1.0, distinct=90, turned=20.0,
+    mirrored=1.0, sides=True, colour=True, light=5.0, still=0.95, groups=1,
+)  # fmt: skip
+#: 20 views a second.
+TIMING = Timing(view=0.05, validation=0.02, epoch=0.1, memory=900.0, views=100, validated=20)
+
+
+def draft(asked: str = "auto", validated: bool = False, **changes: Any) -> Draft:
+    """The choices of all rules that need the data alone."""
+    made = Draft(replace(TRAITS, **changes), asked, validated)
+    made.decide()
+    return made
+
+
+def test_family_follows_the_number_of_subjects() -> None:
+    assert draft().groups["head"] == "heatmap"
+    assert (draft(most=3, usual=2.0).groups["model"], draft(most=3).groups["head"]) == ("cascade", "heatmap")
+    assert draft(most=100, usual=60.0).groups["head"] == "centernet"
+    assert draft("yolo", most=2).groups["neck"] == "pan"
+    with pytest.raises(ConfigError, match=r"predicts one subject of an image, and images have up to 3\. Use topdown"):
+        draft("heatmap", most=3)
+    with pytest.raises(ConfigError, match="family is 'hourglass'"):
+        draft("hourglass")
+
+
+@pytest.mark.parametrize("most", [1, 4])
+@pytest.mark.parametrize("side", [3.0, 10.0, 60.0, 480.0, 2000.0])
+@pytest.mark.parametrize("width", [64.0, 640.0, 4000.0])
+def test_views_show_subjects_of_any_size(side: float, width: float, most: int) -> None:
+    """Sides are multiples of 32 within limits, and a subject is neither lost nor larger than its window."""
+    side = min(side, width)
+    made = draft(
+        side=side, side_low=side, side_high=side, width=width, height=0.75 * width, share=side / width, nearest=side / 20,
+        most=most,
+    )  # fmt: skip
+    size = made.value("size")
+    assert all(s % 32 == 0 and 64 <= s <= rules.LARGEST for s in size)
+    shown = side * size[0] / width
+    assert shown >= min(20.0, side) or size[0] == rules.LARGEST
+    window = made.value("window")
+    assert window is None or (window[0] < min(size) and window[0] >= shown)
+    if most > 1:
+        crop, small = made.value("model.crop"), made.value("detector.size")
+        assert crop[0] <= 1.3 * rules.SUBJECT[1]
+        assert small[0] <= size[0]
+
+
+def test_close_keypoints_want_larger_views() -> None:
+    """Four pixels between the closest ones, if the image has them."""
+    assert draft(side=400.0, side_high=420.0, share=0.6, nearest=40.0).value("size")[0] < 300
+    assert draft(side=400.0, side_high=420.0, share=0.6, nearest=8.0).value("size")[0] > 300
+
+
+def test_rotation_follows_the_orientations() -> None:
+    assert draft(turned=4.0).value("augment.rotate") == 10
+    assert draft(turned=40.0).value("augment.rotate") == 30
+    assert draft(turned=180.0, still=0.2).value("augment.rotate") == 45
+    # a small subject before a fixed camera, of which few poses are known
+    assert draft(turned=5.0, distinct=4, share=0.1).value("augment.rotate") == 180
+    assert draft(turned=5.0, distinct=90, share=0.1).value("augment.rotate") == 10
+
+
+@pytest.mark.parametrize(
+    ("sides", "alike", "flip"), [(True, 9.0, 0.5), (False, 1.1, 0.5), (False, 9.0, 0.0), (False, NAN, 0.0)]
+)
+def test_mirroring_needs_sides_or_mirrored_poses(sides: bool, alike: float, flip: float) -> None:
+    made = draft(sides=sides, mirrored=alike)
+    assert made.value("augment.flip") == flip
+    assert made.value("flip_test") == bool(flip)
+
+
+def test_colour_changes_as_the_data_do() -> None:
+    grey = draft(colour=False).value("augment.transforms")[0]
+    assert (grey["saturation"], grey["hue"]) == ([1.0, 1.0], [0.0, 0.0])
+    assert draft(still=0.1).value("augment.transforms")[0]["hue"] != [0.0, 0.0]
+    assert draft(light=60.0).value("augment.transforms")[0]["brightness"] == [0.65, 1.35]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("20m", 1200), ("1.5h", 5400)])
+def test_budgets(text: str, seconds: float) -> None:
+    assert plan.seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["20", "m", "-5m", "0s", "5 days"])
+def test_budgets_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"Write a number with s, m or h"):
+        plan.seconds_of(text)
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_epochs_and_validations_fill_the_budget(validated: bool) -> None:
+    """By the measured times, with all that follows an epoch; a validation closes the training."""
+    made = draft(validated=validated)
+    made.choices.append(rules.Choice("n", "", "", {}, {"backbone": "b"}))
+    made.timing = TIMING
+    for budget in (30.0, 600.0, 7200.0):
+        choice = plan.length(made, budget)
+        epochs, every = choice.values["trainer.max_epochs"], choice.values["validate_every"]
+        took = epochs * (5.0 + 0.1) + (0.4 * epochs / every if validated else 0)
+        assert 0.8 * budget <= took <= budget or budget == 30.0
+        assert took <= budget
+        assert epochs % every == 0
+        assert 0.9 <= choice.values["ema"] <= 0.9995
+        if validated:
+            assert 0.4 * epochs / every <= 0.1 * budget
+            assert epochs / every <= plan.VALIDATIONS
+    with pytest.raises(ConfigError, match=r"a budget of 4 s is too small: one epoch of 100 views takes 5 s"):
+        plan.length(made, 4.0)
+
+
+def test_little_time_shows_smaller_subjects(workspace: list[str]) -> None:
+    """Then a small network; the choices that depend on the size of views follow."""
+
+    def by_pixels(composition: str, config: DictConfig, seconds: float) -> Timing:
+        w, h = config.window or config.size
+        factor = 3.0 if config.backbone.pretrained else 1.0
+        return replace(TIMING, view=factor * w * h / 1e6, views=8)
+
+    sizes, backbones = [], []
+    for budget in ("1h", "3m", "5s"):
+        made = plan.make_plan("dots", budget, "auto", 0, workspace, "p", by_pixels)
+        values = {k: v for c in made.choices for k, v in c.values.items()}
+        sizes.append(values["size"][0])
+        backbones.append({k: v for c in made.choices for k, v in c.groups.items()}["backbone"])
+    assert sizes == sorted(sizes, reverse=True)
+    assert backbones[-1] == "resnet10_half"
+
+
+@pytest.fixture
+def workspace(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Overrides that name the dataset ``dots``; experiments and plans are written to the test's folder."""
+    (tmp_path / "conf" / "experiment").mkdir()
+    monkeypatch.setattr(plan, "conf_dir", lambda: tmp_path / "conf")
+    monkeypatch.setattr(plan, "workspace", lambda: tmp_path)
+    return [o for o in overrides if o.startswith("hydra.")]
+
+
+def fake(composition: str, config: DictConfig, seconds: float) -> Timing:
+    """Half precision is the slower one."""
+    return replace(TIMING, view=0.08, views=8) if "bf16" in composition else replace(TIMING, views=8)
+
+
+def test_a_plan_is_an_ordinary_experiment(workspace: list[str], tmp_path: Path) -> None:
+    """Composed by name, with every choice in it; twice the same; its timings can be given back."""
+    given = [*workspace, "trainer=cpu"]
+    made = plan.make_plan("dots", "60s", "auto", 0, given, "planned_dots", fake)
+    path = plan.write_plan(made)
+    config = compose("train", [*given, "dataset=dots", "experiment=planned_dots"])
+    for key, value in {k: v for c in made.choices for k, v in c.values.items()}.items():
+        found: Any = OmegaConf.select(config, key)
+        assert (OmegaConf.to_container(found) if OmegaConf.is_config(found) else found) == value, key
+    assert config.trainer.precision == "32-true"
+    assert config.name == "planned_dots"
+    page = (tmp_path / "plans" / "planned_dots" / "plan.md").read_text()
+    assert all(c.reason in page and c.figure in page for c in made.choices)
+    again = plan.make_plan(
+        "dots",
+        "60s",
+        "auto",
+        0,
+        given,
+        "planned_dots",
+        plan.read_timings(path.parents[2] / "plans/planned_dots/timings.json"),
+    )
+    assert again.experiment() == made.experiment()
+    assert again.page() == made.page()
+
+
+def test_files_that_no_plan_has_written_stay(workspace: list[str], tmp_path: Path) -> None:
+    made = plan.make_plan("dots", "60s", "auto", 0, workspace, "mine", fake)
+    path = tmp_path / "conf" / "experiment" / "mine.yaml"
+    path.write_text("# @package _global_\nseed: 3\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: is not a plan, and is not replaced"):
+        plan.write_plan(made)
+    (tmp_path / "timings.json").write_text(json.dumps({"resnet18 64x64 32-true": TIMING.__dict__}))
+    with pytest.raises(ConfigError, match=r"has no 'resnet10_half 160x160 32-true', but: resnet18 64x64 32-true"):
+        plan.make_plan(
+            "dots",
+            "60s",
+            "auto",
+            0,
+            [*workspace, "backbone=resnet10_half"],
+            "m",
+            plan.read_timings(tmp_path / "timings.json"),
+        )
+
+
+@pytest.mark.slow
+def test_train_with_a_budget(workspace: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It plans, and trains the plan: the run's config is complete, and needs no stopwatch to be trained again."""
+    monkeypatch.setattr(plan, "time_training", lambda config, seconds: replace(TIMING, views=8, view=0.4, validated=4))
+    more = ["trainer=cpu", "logger=csv", "workers=0", f"runs_dir={tmp_path}/runs", "backbone=resnet10_half"]
+    config = compose("train", [*workspace, "dataset=dots", "budget=20s", *more])
+    assert (config.budget, config.trainer.max_epochs, config.regions) == ("20s", 5, "image")
+    run = train(config)
+    assert run is not None
+    assert run.record["epochs"] == 5
+    stored = OmegaConf.load(run.folder / "config.yaml")
+    assert stored.trainer.max_epochs == 5
+    assert stored.optimizer.lr == 1.5e-3
+    with pytest.raises(ConfigError, match=r"Leave experiment=… out"):
+        command.planned(["dataset=dots", "budget=20s", "experiment=heatmap_mouse"])
+    with pytest.raises(ConfigError, match=r"Add dataset=NAME"):
+        command.planned(["budget=20s"])
+
+
+@pytest.mark.slow
+def test_the_stopwatch_counts_the_views_of_a_training(overrides: list[str]) -> None:
+    timing = measure(compose("train", overrides), 0.1)
+    assert (timing.views, timing.validated) == (8, 4)
+    assert 0 < timing.view < 5
+    assert timing.validation > 0
+    assert timing.memory > 50
+    assert timing.seconds(2) == pytest.approx(8 * timing.view + timing.epoch + 4 * timing.validation / 2)
