@@ -149,6 +149,33 @@ def test_uncertain_images_come_first_and_equal_ones_are_spread() -> None:
     assert len(order_groups) == 2
 
 
+def test_an_image_that_stands_for_many_precedes_an_outlier() -> None:
+    """The first one has the least distance from all others; those that equal a labelled image come last."""
+    line = np.array([0.0, 1, 2, 3, 4, 5, 6, 60])[:, None]
+    equal = np.full(8, 0.5)
+    none = np.zeros(8, dtype=bool)
+    order = teaching_order(equal, equal, line, none)
+    assert order[:2].tolist() == [3, 7]
+    # by definition: each choice has the largest decrease of the summed distance to the nearest chosen image
+    left, nearest = list(range(8)), np.full(8, 60.0)
+    for chosen in order[:-1]:
+        gain = {i: np.maximum(nearest - np.abs(line[:, 0] - line[i, 0]), 0).sum() for i in left}
+        assert gain[chosen] == pytest.approx(max(gain.values()))
+        left.remove(int(chosen))
+        nearest = np.minimum(nearest, np.abs(line[:, 0] - line[chosen, 0]))
+    # a labelled image in the middle of the many: the outlier is next
+    assert teaching_order(equal, equal, line, np.arange(8) == 3)[0] == 7
+    # an uncertain image precedes one of as large a coverage
+    doubt = np.array([0.5, 0.9])
+    assert teaching_order(doubt, 1 - doubt, np.eye(2), np.zeros(2, dtype=bool)).tolist() == [1, 0]
+
+
+def test_more_images_than_are_compared_follow_by_their_uncertainty() -> None:
+    doubt = np.linspace(0.1, 0.9, 9)
+    order = teaching_order(doubt, 1 - doubt, np.eye(9), np.zeros(9, dtype=bool), most=3)
+    assert order.tolist() == [8, 4, 0, 7, 6, 5, 3, 2, 1]
+
+
 def test_images_without_a_prediction_come_last() -> None:
     unknown = np.array([np.nan, 0.1, np.nan, 0.4])
     order = teaching_order(unknown, 1 - unknown, np.eye(4), np.array([False, False, False, False]))

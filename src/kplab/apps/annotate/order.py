@@ -1,7 +1,7 @@
 """Which images to label first: those from which a model would learn most.
 
 Three measures, none of which needs a label: how much the predictions of an image change when it is mirrored or shown smaller,
-how low their scores are, and how much the image differs from those that are labelled or come before it.
+how low their scores are, and how many images are similar to it and to none that is labelled or comes before it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
 from kplab.structures.poses import Poses
 
 #: Side of the thumbnail that describes an image.
 SIDE = 8
-#: Images that are ordered by their difference from each other; further ones follow by the scores of their predictions.
+#: Images that are compared with each other; further ones follow by their uncertainty alone.
 SPREAD = 1000
 
 
@@ -71,21 +72,23 @@ def teaching_order(
     """Images that are not labelled, the most instructive one first.
 
     The uncertainty of an image is the mean of its rank by disagreement and of its rank by low confidence, as a share in
-    (0, 1]. The next image is the one with the largest product of uncertainty and distance to the nearest image that is
-    labelled or comes before it (farthest-first traversal, weighted). Images without a prediction yet come last.
+    (0, 1]. Its coverage is the decrease, were it labelled, of the distance from each open image to the nearest image that is
+    labelled or comes before it, summed over the open images. The next image is the one with the largest product of both.
+    Images without a prediction yet come last.
 
     Args:
         disagree: (I,) of ``disagreement``; NaN where the image was not predicted.
         confident: (I,) of ``confidence``; NaN where the image was not predicted.
         features: (I, D) of ``thumbnail``; NaN where unknown.
         labelled: (I,) bool.
-        most: images that are ordered so; the rest follows by uncertainty alone.
+        most: images that are ordered so, evenly spread over those that are open; the rest follows by uncertainty alone.
 
     Returns:
         indices of all images with ``labelled`` False.
 
-    Source: Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", 2018, for the
-        traversal without weights.
+    Source: Wei, Iyer and Bilmes, "Submodularity in Data Subset Selection and Active Learning", 2015, for the coverage
+        (facility location); Settles and Craven, "An Analysis of Active Learning Strategies for Sequence Labeling Tasks",
+        2008, for the product of uncertainty and representativeness.
     """
     known = np.isfinite(disagree) & np.isfinite(confident) & np.isfinite(features).all(1)
     open_ = np.flatnonzero(~labelled & known)
@@ -93,21 +96,38 @@ def teaching_order(
     if not len(open_):
         return rest
     uncertain = (rankdata(disagree[open_]) + rankdata(-confident[open_])) / (2 * len(open_))
-    own = features[open_]
-    seen = features[labelled & np.isfinite(features).all(1)]
-    nearest = np.full(len(open_), np.inf)
-    for one in seen:
-        nearest = np.minimum(nearest, np.linalg.norm(own - one, axis=1))
-    chosen: list[int] = []
-    left = np.ones(len(open_), dtype=bool)
-    for _ in range(min(most, len(open_))):
-        far = np.where(np.isfinite(nearest), nearest, 1.0)
-        # the small constant orders images that equal others by their uncertainty
-        value = np.where(left, uncertain * (far + 1e-6), -1.0)
-        best = int(np.argmax(value))
-        chosen.append(best)
-        left[best] = False
-        nearest = np.minimum(nearest, np.linalg.norm(own - own[best], axis=1))
-    tail = np.flatnonzero(left)
+    compared = np.unique(np.linspace(0, len(open_) - 1, min(most, len(open_))).round().astype(np.int64))
+    own = features[open_[compared]]
+    chosen = compared[covering(own, features[labelled & known], uncertain[compared])]
+    tail = np.setdiff1d(np.arange(len(open_)), compared)
     tail = tail[np.argsort(-uncertain[tail], kind="stable")]
     return np.concatenate([open_[chosen], open_[tail], rest]).astype(np.int64)
+
+
+def covering(own: np.ndarray, seen: np.ndarray, weight: np.ndarray) -> list[int]:
+    """Order of images by weight times coverage, greedily; see ``teaching_order``.
+
+    Args:
+        own: (I, D) features of the images.
+        seen: (S, D) features of labelled images.
+        weight: (I,) positive.
+
+    Returns:
+        all indices of ``own``.
+    """
+    distance = cdist(own, own).astype(np.float32)
+    nearest = cdist(own, seen).min(1) if len(seen) else np.full(len(own), distance.max())
+    # a coverage never grows, so that a value which was computed before is a bound; only the largest one is computed again
+    value = np.full(len(own), np.inf)
+    chosen: list[int] = []
+    while len(chosen) < len(own):
+        best = int(np.argmax(value))
+        # the small constant orders images that equal others by their weight
+        now = weight[best] * (np.maximum(nearest - distance[best], 0.0).sum() + 1e-6)
+        if now < value[best]:
+            value[best] = now
+            continue
+        chosen.append(best)
+        value[best] = -np.inf
+        nearest = np.minimum(nearest, distance[best])
+    return chosen
