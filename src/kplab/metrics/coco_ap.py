@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -163,7 +164,9 @@ def _true(
     poses, image = joined(truth, list(truth), keypoints)
     some = poses.labelled.any(1)
     is_crowd = poses.ignore & some
-    for i, own in zip(truth, np.split(is_crowd, np.searchsorted(image, np.arange(1, len(truth)))), strict=True):
+    starts = np.searchsorted(image, np.arange(len(truth) + 1)).tolist()
+    for i, (start, end) in zip(truth, pairwise(starts), strict=True):
+        own = is_crowd[start:end]
         given = np.asarray(crowd.get(i, own), dtype=bool)
         if given.shape != own.shape:
             raise ScoreError(
