@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -123,14 +121,12 @@ def test_ctrl_c_while_a_checkpoint_is_saved(tmp_path: Path, monkeypatch: pytest.
     assert signal.getsignal(signal.SIGINT) is before
 
 
-SAVING = """
-import sys, torch
-from pathlib import Path
-from kplab.tasks.training.checkpoints import save
-for epoch in range(10**6):
-    save({"epoch": epoch, "weights": torch.full((10**6,), float(epoch))}, Path(sys.argv[1]))
-    print(epoch, flush=True)
-"""
+def save_for_ever(path: Path, ready: int) -> None:
+    """Save checkpoints until the process is killed; writes a byte to a pipe after the first one."""
+    for epoch in range(10**6):
+        save({"epoch": epoch, "weights": torch.full((10**6,), float(epoch))}, path)
+        if epoch == 0:
+            os.write(ready, b"1")
 
 
 @pytest.mark.slow
@@ -138,12 +134,19 @@ def test_a_process_killed_while_it_saves_leaves_a_complete_checkpoint(tmp_path: 
     """A SIGKILL at moments that are spread over a save of some milliseconds; a resumed run removes the rest."""
     path = tmp_path / "checkpoints" / "last.ckpt"
     for delay in (0.0, 0.003, 0.007):
-        process = subprocess.Popen([sys.executable, "-c", SAVING, str(path)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        process.stdout.readline()
+        begun, ready = os.pipe()
+        child = os.fork()  # a new process would import torch and Lightning for seconds
+        if child == 0:
+            try:
+                save_for_ever(path, ready)
+            finally:
+                os._exit(1)
+        os.close(ready)
+        assert os.read(begun, 1) == b"1"
+        os.close(begun)
         time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        os.kill(child, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         found = read_checkpoint(path)
         assert (found["weights"] == found["epoch"]).all()
         assert len([p for p in path.parent.iterdir() if p != path and p.suffix != ".part"]) == 0
