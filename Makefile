@@ -57,8 +57,8 @@ lock: | $(filter .tools/bin/uv,$(UV)) ## resolve pyproject.toml into requirement
 # ---------------------------------------------------------------- tests and checks
 
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
-# processes that share the tests, of about 2 GB each: one more than two cores, because a fifth of the time tests wait
-WORKERS ?= 3
+# processes that share the tests; each takes one core and about 2 GB
+WORKERS ?= 2
 
 .PHONY: style check test test-quick probe fmt
 style: $(READY) ## style, notebooks without outputs, and layers
