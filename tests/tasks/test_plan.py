@@ -17,6 +17,7 @@ from kplab.tasks.planning import command, plan, rules
 from kplab.tasks.planning.rules import Draft
 from kplab.tasks.planning.stopwatch import Timing, measure
 from kplab.tasks.training.train import train
+from kplab.tasks.wiring.models import build_model, check_flip_test
 
 NAN = float("nan")
 #: One subject of 120 px in images of 640x480 from a fixed camera.
@@ -142,7 +143,7 @@ def test_little_time_shows_smaller_subjects(workspace: list[str]) -> None:
 
     sizes, backbones = [], []
     for budget in ("1h", "3m", "5s"):
-        made = plan.make_plan("dots", budget, "auto", 0, workspace, "p", by_pixels)
+        made = plan.make_plan("dots", budget, "auto", workspace, "p", by_pixels)
         values = {k: v for c in made.choices for k, v in c.values.items()}
         sizes.append(values["size"][0])
         backbones.append({k: v for c in made.choices for k, v in c.groups.items()}["backbone"])
@@ -167,7 +168,7 @@ def fake(composition: str, config: DictConfig, seconds: float) -> Timing:
 def test_a_plan_is_an_ordinary_experiment(workspace: list[str], tmp_path: Path) -> None:
     """Composed by name, with every choice in it; twice the same; its timings can be given back."""
     given = [*workspace, "trainer=cpu"]
-    made = plan.make_plan("dots", "60s", "auto", 0, given, "planned_dots", fake)
+    made = plan.make_plan("dots", "60s", "auto", given, "planned_dots", fake)
     path = plan.write_plan(made)
     config = compose("train", [*given, "dataset=dots", "experiment=planned_dots"])
     for key, value in {k: v for c in made.choices for k, v in c.values.items()}.items():
@@ -181,7 +182,6 @@ def test_a_plan_is_an_ordinary_experiment(workspace: list[str], tmp_path: Path) 
         "dots",
         "60s",
         "auto",
-        0,
         given,
         "planned_dots",
         plan.read_timings(path.parents[2] / "plans/planned_dots/timings.json"),
@@ -190,8 +190,17 @@ def test_a_plan_is_an_ordinary_experiment(workspace: list[str], tmp_path: Path) 
     assert again.page() == made.page()
 
 
+@pytest.mark.parametrize("family", rules.FAMILIES)
+def test_every_family_composes_and_is_built(workspace: list[str], family: str) -> None:
+    """Neck, head, window and flip test fit each other."""
+    given = [*workspace, "backbone=resnet10_half", "dataset.skeleton.edges=[[red,left_green],[red,right_blue]]"]
+    made = plan.make_plan("dots", "60s", family, given, "p", fake)
+    config = compose("train", [*plan.overrides_of(made.choices, "dots"), *given])
+    check_flip_test(build_model(config), config.flip_test)
+
+
 def test_files_that_no_plan_has_written_stay(workspace: list[str], tmp_path: Path) -> None:
-    made = plan.make_plan("dots", "60s", "auto", 0, workspace, "mine", fake)
+    made = plan.make_plan("dots", "60s", "auto", workspace, "mine", fake)
     path = tmp_path / "conf" / "experiment" / "mine.yaml"
     path.write_text("# @package _global_\nseed: 3\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml: is not a plan, and is not replaced"):
@@ -202,7 +211,6 @@ def test_files_that_no_plan_has_written_stay(workspace: list[str], tmp_path: Pat
             "dots",
             "60s",
             "auto",
-            0,
             [*workspace, "backbone=resnet10_half"],
             "m",
             plan.read_timings(tmp_path / "timings.json"),

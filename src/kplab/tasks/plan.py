@@ -17,7 +17,6 @@ class Options:
     dataset: dict[str, Any]
     budget: str
     family: str
-    seed: int
     name: str | None
     timings: str | None
 
@@ -29,9 +28,10 @@ def main(args: list[str]) -> None:
     from kplab.tasks.planning.command import plan_from
 
     dataset = next((a.partition("=")[2] for a in args if a.startswith("dataset=")), str(config.dataset.name))
-    plan, path = plan_from(
-        dataset, config.budget, config.family, config.seed, [], name=config.name, timings=config.timings
-    )
+    # the experiment names the dataset, and its own options, such as a fold, are given to the training again
+    given = [a for a in args if a.startswith(("dataset.", "hydra."))]
+    plan, path = plan_from(dataset, config.budget, config.family, given, name=config.name, timings=config.timings)
     for choice in plan.choices:
         print(printable(f"{choice.rule}: {choice.figure}\n    {choice.reason}"))
-    print(f"experiment: {path}\nreasons: plans/{plan.name}/plan.md\ntrain it with: kplab train experiment={plan.name}")
+    train = " ".join(["kplab train", f"experiment={plan.name}", *given])
+    print(f"experiment: {path}\nreasons: plans/{plan.name}/plan.md\ntrain it with: {train}")

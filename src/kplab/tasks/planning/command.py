@@ -7,7 +7,7 @@ from pathlib import Path
 from kplab.errors import ConfigError
 from kplab.tasks.planning.plan import Plan, make_plan, read_timings, write_plan
 
-#: Keys of ``kplab train`` that the plan reads; ``seed`` is passed on as well.
+#: Keys of ``kplab train`` that the plan reads.
 OWN = ("budget", "family")
 
 
@@ -15,14 +15,13 @@ def plan_from(
     dataset: str,
     budget: str,
     family: str,
-    seed: int,
     given: list[str],
     name: str | None = None,
     timings: str | None = None,
 ) -> tuple[Plan, Path]:
     """Make a plan and write it, see ``make_plan`` and ``write_plan``."""
     measure = None if timings is None else read_timings(Path(timings))
-    plan = make_plan(dataset, budget, family, seed, given, name or f"planned_{dataset}", measure)
+    plan = make_plan(dataset, budget, family, given, name or f"planned_{dataset}", measure)
     return plan, write_plan(plan)
 
 
@@ -38,6 +37,6 @@ def planned(overrides: list[str]) -> list[str]:
     if "experiment" in keys:
         raise ConfigError("budget=… makes an experiment of its own. Leave experiment=… out, or the budget.")
     given = [o for o in overrides if o.partition("=")[0] not in (*OWN, "dataset")]
-    plan, path = plan_from(keys["dataset"], keys["budget"], keys.get("family", "auto"), int(keys.get("seed", 0)), given)
+    plan, path = plan_from(keys["dataset"], keys["budget"], keys.get("family", "auto"), given)
     print(f"planned {plan.budget:.0f} s: plans/{plan.name}/plan.md", flush=True)
     return [f"experiment={path.stem}", *overrides]

@@ -117,7 +117,7 @@ def seconds_of(budget: str) -> float:
 
 
 def make_plan(
-    dataset: str, budget: str, family: str, seed: int, given: list[str], name: str, measure: Measure | None = None
+    dataset: str, budget: str, family: str, given: list[str], name: str, measure: Measure | None = None
 ) -> Plan:
     """Plan a training.
 
@@ -125,7 +125,6 @@ def make_plan(
         dataset: name of the dataset config.
         budget: time of the training with its validations, e.g. ``20m``.
         family: one of ``rules.FAMILIES``, or "auto".
-        seed: of the training.
         given: overrides of the user, which the measured compositions have as well.
         name: of the experiment.
         measure: measures a composition of a name; None is the stopwatch.
