@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import wandb
 from omegaconf import DictConfig
 from PIL import Image
 
@@ -66,6 +67,7 @@ class Offline:
     """A run of wandb as its offline folder has it."""
 
     def __init__(self, run: Run) -> None:
+        wandb.teardown()  # its process writes the last records after finish() has returned: this waits for them
         (self.folder,) = (run.folder / "wandb").glob("offline-run-*")
         (path,) = self.folder.glob("*.wandb")
         self.history: list[dict[str, Any]] = []
