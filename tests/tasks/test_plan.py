@@ -50,24 +50,27 @@ def test_family_follows_the_number_of_subjects() -> None:
 
 @pytest.mark.parametrize("most", [1, 4])
 @pytest.mark.parametrize("side", [3.0, 10.0, 60.0, 480.0, 2000.0])
-@pytest.mark.parametrize("width", [64.0, 640.0, 4000.0])
-def test_views_show_subjects_of_any_size(side: float, width: float, most: int) -> None:
+@pytest.mark.parametrize("width", [64.0, 250.0, 640.0, 4000.0])
+@pytest.mark.parametrize("aspect", [0.4, 0.75, 0.94])
+def test_views_show_subjects_of_any_size(side: float, width: float, most: int, aspect: float) -> None:
     """Sides are multiples of 32 within limits, and a subject is neither lost nor larger than its window."""
     side = min(side, width)
     made = draft(
-        side=side, side_low=side, side_high=side, width=width, height=0.75 * width, share=side / width, nearest=side / 20,
+        side=side, side_low=side, side_high=side, width=width, height=aspect * width, share=side / width, nearest=side / 20,
         most=most,
     )  # fmt: skip
     size = made.value("size")
-    assert all(s % 32 == 0 and 64 <= s <= rules.LARGEST for s in size)
+    small = made.value("detector.size") if most > 1 else size
+    assert all(s % 32 == 0 and 64 <= s <= rules.LARGEST for s in small)
     shown = side * size[0] / width
     assert shown >= min(20.0, side) or size[0] == rules.LARGEST
     window = made.value("window")
     assert window is None or (window[0] < min(size) and window[0] >= shown)
     if most > 1:
-        crop, small = made.value("model.crop"), made.value("detector.size")
-        assert crop[0] <= 1.3 * rules.SUBJECT[1]
-        assert small[0] <= size[0]
+        assert made.value("model.crop")[0] <= 1.3 * rules.SUBJECT[1]
+        # a cascade resizes the view for its detector
+        assert small[0] * size[1] == small[1] * size[0]
+        assert small[0] <= size[0] <= 1.25 * rules.LARGEST
 
 
 def test_close_keypoints_want_larger_views() -> None:

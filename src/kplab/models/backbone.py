@@ -13,11 +13,12 @@ from typing import Any, cast
 import timm
 import torch
 from timm.data import resolve_model_data_config
-from timm.layers import Format, freeze_batch_norm_2d
+from timm.layers import Format
 from timm.models import FeatureInfo, load_state_dict
 from torch import Tensor, nn
 
 from kplab.errors import ModelError
+from kplab.models.frozen_norms import freeze_norms
 from kplab.models.published import PACKAGED, Weights, hub_options, hub_weights, packaged_weights, unavailable
 from kplab.runs.provenance import file_sha256
 
@@ -34,7 +35,7 @@ class Backbone(nn.Module):
         size: (width, height) of the views, for networks of a fixed size, such as Swin; others accept any.
         frozen_norm: batch normalisation keeps its statistics, scales and offsets; for fine-tuning with small batches.
         norm_eps: added to the variances of batch normalisation; None is timm's choice.
-        frozen: names of timm's modules, such as ``layer1``, whose weights are not trained.
+        frozen: names of timm's modules, such as ``layer1`` or ``blocks.0``, whose weights are not trained.
         options: passed on to ``timm.create_model``.
 
     Attributes:
@@ -88,7 +89,7 @@ class Backbone(nn.Module):
                 if isinstance(module, nn.BatchNorm2d):
                     module.eps = norm_eps
         if frozen_norm:
-            self.net = freeze_batch_norm_2d(self.net)
+            self.net = freeze_norms(self.net, size or (64, 64))
         _freeze(self.net, name, frozen)
         info = cast(FeatureInfo, self.net.feature_info)
         self.channels: list[int] = info.channels()
@@ -148,13 +149,13 @@ def _create(name: str, from_hub: bool, size: tuple[int, int] | None, options: di
 def _freeze(net: nn.Module, name: str, frozen: tuple[str, ...]) -> None:
     """Disable the gradient of the weights of some modules."""
     for part in frozen:
-        module = dict(net.named_children()).get(part)
-        if module is None:
+        try:
+            net.get_submodule(part).requires_grad_(False)
+        except AttributeError:
             raise ModelError(
-                f"backbone '{name}' has no module '{part}' to freeze. "
-                f"Choose backbone.frozen among {', '.join(n for n, _ in net.named_children())}."
-            )
-        module.requires_grad_(False)
+                f"backbone '{name}' has no module '{part}' to freeze. Choose backbone.frozen among "
+                f"{', '.join(n for n, _ in net.named_children())}, or parts of these such as 'blocks.0'."
+            ) from None
 
 
 def _first_line(error: Exception) -> str:

@@ -149,17 +149,17 @@ def view(draft: Draft) -> Choice:
     shown = max(min(wanted, t.side) * draft.shrink, min(low, wanted))
     figure = f"a subject's longer side is {t.side:.0f} px, its closest keypoints are {nearest:.1f} px apart"
     if draft.cascade:
-        scale = min(1.0, LARGEST / max(t.width, t.height))
         crop = multiple(shown * 1.25)
-        finding = min(1.0, 32 / max(t.side_low * scale, 1.0))
-        size = sides(t, scale)
-        small = sides(t, scale * min(1.0, max(finding, 192 / max(size))))
-        aspect = [max(MULTIPLE, multiple(s * small[0] / size[0])) for s in size]
+        full = max(t.width, t.height)
+        scale = min(1.0, LARGEST / full)
+        # the detector's view is small, so the subjects are shown with 32 px there, and a view with 128 px at least
+        finding = min(scale, max(32 / max(t.side_low, 1.0), 128 / full))
+        found = sides(t, finding)
         return Choice(
             "view",
             figure,
             f"crops show a subject with {shown:.0f} px; the detector needs 32 px of the smallest ones",
-            {"size": size, "model.crop": [crop, crop], "detector.size": aspect, "window": None},
+            {"size": same_aspect(t, found, scale), "model.crop": [crop, crop], "detector.size": found, "window": None},
         )
     scale = min(shown / t.side, LARGEST / max(t.width, t.height))
     size = sides(t, scale)
@@ -281,6 +281,13 @@ def batches(draft: Draft) -> Choice:
 def sides(t: Traits, scale: float) -> list[int]:
     """Width and height of a view at a scale, as multiples."""
     return [multiple(t.width * scale), multiple(t.height * scale)]
+
+
+def same_aspect(t: Traits, small: list[int], scale: float) -> list[int]:
+    """Width and height of a view into which an image fits at a scale, of the aspect of a smaller view."""
+    cells = [s // MULTIPLE for s in small]
+    unit = max(t.width * scale / cells[0], t.height * scale / cells[1])
+    return [c * max(MULTIPLE, round(unit)) for c in cells]
 
 
 def multiple(length: float) -> int:
