@@ -179,16 +179,13 @@ MODEL: dict[str, tuple[tuple[str, ...], str, Callable[[Labels, int, np.random.Ge
 }
 
 
-def contradicting(
-    labels: Labels, kind: str, share: float, rng: np.random.Generator
-) -> tuple[Labels, dict[int, Poses], set[int]]:
-    """Labels with a fault, simulated predictions of the labels without it, and the places of the faults."""
+def contradicting(labels: Labels, kind: str, share: float, rng: np.random.Generator) -> tuple[Labels, set[int]]:
+    """Labels with a fault, and the places of the faults."""
     _, unit, change = MODEL[kind]
-    predictions, out = simulated(labels, rng), copied(labels)
-    p = labels.poses
+    out, p = copied(labels), labels.poses
     usable = np.flatnonzero(~p.ignore & (p.labelled.sum(1) >= 4))
     rows = rng.choice(usable, max(1, round(share * len(usable))), replace=False)
     places = {int(i) for i in rows if change(out, int(i), rng)}
     if unit == "image":
         places = {int(labels.image_of()[i]) for i in places}
-    return out, predictions, places
+    return out, places

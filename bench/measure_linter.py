@@ -6,6 +6,7 @@
     python bench/measure_linter.py verdicts       the same findings as rows for bench/linter_verdicts.csv, without a verdict
     python bench/measure_linter.py measure        faults planted in the other datasets, at 1 % and 5 %
     python bench/measure_linter.py files          faults of image files, of splits, and of labels beside predictions
+    python bench/measure_linter.py runs FOLDER    labels beside predictions of the runs of bench/out_of_fold.py
     python bench/measure_linter.py table FILE…    what measure and files printed, as a table
     python bench/measure_linter.py export FOLDER  the same faults as arrays, for bench/sleap_qc.py
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 import tempfile
 import zlib
@@ -24,12 +26,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from file_faults import FILES, MODEL, contradicting, with_files
+from file_faults import FILES, MODEL, contradicting, simulated, with_files
 from label_faults import FAULTS, Fault
 from linter_data import CALIBRATION, MEASURED, remembered
 
 from kplab.data.check import Dataset, Report, check_dataset, find_rules
 from kplab.structures.labels import Labels
+from kplab.structures.poses import Poses
+from kplab.tasks.evaluation.findings import out_of_training
 
 GROUPS = ("geometry", "limbs", "identity", "tracks", "schema")
 SHARES = (0.01, 0.05)
@@ -195,20 +199,50 @@ def measure_files(
             row = {"dataset": name, "kind": kind, "share": share, "planted": total, "found": hits, "other": false}
             print(json.dumps(row), flush=True)
         labels = max(splits.values(), key=len)
-        for kind, (rules, unit, _) in MODEL.items():
-            total = hits = false = 0
-            for round_ in range(rounds):
-                rng = np.random.default_rng(zlib.crc32(f"{name} {kind} {round_}".encode()))
-                changed, predictions, planted_at = contradicting(labels, kind, share, rng)
-                report = check_dataset(Dataset({"all": changed}, False, None, {"all": predictions}), rules)
-                seen = {at for f in report.findings if (at := getattr(f, unit)) is not None}
-                total, hits, false = (
-                    total + len(planted_at),
-                    hits + len(planted_at & seen),
-                    false + len(seen - planted_at),
-                )
-            row = {"dataset": name, "kind": kind, "share": share, "planted": total, "found": hits, "other": false}
-            print(json.dumps(row), flush=True)
+        measure_model(name, labels, lambda rng, labels=labels: simulated(labels, rng), rounds, share)  # type: ignore[misc]
+
+
+def measure_model(
+    name: str,
+    labels: Labels,
+    predictions: Callable[[np.random.Generator], dict[int, Poses]],
+    rounds: int,
+    share: float,
+    suffix: str = "",
+) -> None:
+    """Let labels contradict predictions, and print what is found.
+
+    Args:
+        name: of the dataset.
+        labels: as they are.
+        predictions: of a model that was not trained on these labels, by image id.
+        rounds: of faults, each with another seed.
+        share: of the subjects.
+        suffix: of the kinds in the output.
+    """
+    for kind, (rules, unit, _) in MODEL.items():
+        total = hits = false = 0
+        for round_ in range(rounds):
+            rng = np.random.default_rng(zlib.crc32(f"{name} {kind} {round_}".encode()))
+            found = predictions(rng)
+            changed, planted_at = contradicting(labels, kind, share, rng)
+            report = check_dataset(Dataset({"all": changed}, False, None, {"all": found}), rules)
+            seen = {at for f in report.findings if (at := getattr(f, unit)) is not None}
+            total += len(planted_at)
+            hits += len(planted_at & seen)
+            false += len(seen - planted_at)
+        row = {"dataset": name, "kind": kind + suffix, "share": share, "planted": total, "found": hits, "other": false}
+        print(json.dumps(row), flush=True)
+
+
+def measure_runs(folder: Path, share: float = 0.05) -> None:
+    """The same with the predictions of the runs that bench/out_of_fold.py has trained, until ``PLANTED`` faults are planted."""
+    for name in MEASURED:
+        runs = sorted({path.parents[1] for path in (folder / "runs").glob(f"*_{name}_[01]_*/scores/*.json")})
+        labels = max(MEASURED[name]().values(), key=len)
+        found = out_of_training([run.name for run in runs], folder / "runs", name, {"all": labels})["all"]
+        rounds = math.ceil(PLANTED / max(1, round(share * labels.poses.labelled.any(1).sum())))
+        measure_model(name, labels, lambda _, found=found: found, rounds, share, " trained here")  # type: ignore[misc]
 
 
 #: Kinds that SLEAP's label QC looks for too.
@@ -267,6 +301,8 @@ if __name__ == "__main__":
             table([Path(path) for path in paths])
         case ["files"]:
             measure_files(MEASURED)
+        case ["runs", folder]:
+            measure_runs(Path(folder))
         case ["measure", *target]:
             measure(MEASURED, Path(target[0]) if target else None)
         case ["develop", *target]:

@@ -20,6 +20,8 @@ from kplab.tasks.planning.stopwatch import Timing
 APART = 4.0
 #: Smallest and largest side of a subject in a view, pixels.
 SUBJECT = (64, 256)
+#: Pixels of the smallest subjects in the view of a detector.
+FOUND = 24
 #: Largest side of a view, pixels.
 LARGEST = 1024
 #: Sides of views are multiples of it, the coarsest stride of the backbones.
@@ -150,15 +152,15 @@ def view(draft: Draft) -> Choice:
     figure = f"a subject's longer side is {t.side:.0f} px, its closest keypoints are {nearest:.1f} px apart"
     if draft.cascade:
         crop = multiple(shown * 1.25)
+        # the detector sees the smallest subjects with FOUND px; the view has all pixels of the image, for the crops
         full = max(t.width, t.height)
-        scale = min(1.0, LARGEST / full)
-        # the detector's view is small, so the subjects are shown with 32 px there, and a view with 128 px at least
-        finding = min(scale, max(32 / max(t.side_low, 1.0), 128 / full))
+        finding = min(max(FOUND / t.side_low, 128 / full), LARGEST / full)
+        scale = max(min(1.0, LARGEST / full), finding)
         found = sides(t, finding)
         return Choice(
             "view",
             figure,
-            f"crops show a subject with {shown:.0f} px; the detector needs 32 px of the smallest ones",
+            f"crops show a subject with {shown:.0f} px; the detector needs {FOUND} px of the smallest ones",
             {"size": same_aspect(t, found, scale), "model.crop": [crop, crop], "detector.size": found, "window": None},
         )
     scale = min(shown / t.side, LARGEST / max(t.width, t.height))
