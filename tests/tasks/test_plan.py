@@ -41,6 +41,10 @@ def test_family_follows_the_number_of_subjects() -> None:
     assert draft().groups["head"] == "heatmap"
     assert (draft(most=3, usual=2.0).groups["model"], draft(most=3).groups["head"]) == ("cascade", "heatmap")
     assert draft(most=100, usual=60.0).groups["head"] == "centernet"
+    varied = {"side_low": 50.0, "subjects": 300}
+    alone = draft(**varied)
+    assert (alone.groups["model"], alone.value("detector.head.max_poses")) == ("cascade", 1)
+    assert all(draft(**(varied | c)).groups["model"] == "pose" for c in ({"subjects": 40}, {"share": 0.8}))
     assert draft("yolo", most=2).groups["neck"] == "pan"
     with pytest.raises(ConfigError, match=r"predicts one subject of an image, and images have up to 3\. Use topdown"):
         draft("heatmap", most=3)

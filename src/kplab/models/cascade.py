@@ -68,7 +68,7 @@ class Cascade(Model):
                 f"a cascade reads one pose from each crop, but head '{type(subject.head).__name__}' predicts any number. "
                 "Leave the detector out, or use a head such as heatmap or simcc."
             )
-        if detector.max_poses == 1:
+        if type(detector.head).max_poses == 1:  # of the class: max_poses=1 as an option of YOLO keeps the best box
             raise ModelError(
                 f"head '{type(detector.head).__name__}' predicts one pose per view and can't detect. "
                 "Use detector.head=yolo or centernet."

@@ -266,11 +266,9 @@ def hydra(value: Any) -> str:
         return "{" + ",".join(f"{k}:{hydra(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(hydra, value)) + "]"
-    return (
-        {None: "null", True: "true", False: "false"}.get(value, str(value))
-        if not isinstance(value, float)
-        else repr(value)
-    )
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return repr(value) if isinstance(value, float) else str(value)
 
 
 def read_timings(path: Path) -> Measure:

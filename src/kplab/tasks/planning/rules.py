@@ -28,6 +28,9 @@ LARGEST = 1024
 MULTIPLE = 32
 #: More subjects in an image than a cascade crops one by one.
 CROWD = 12
+#: Ratio of the largest to the smallest subjects, their share of the image's side, and their number, from which on a single
+#: subject is cropped, too.
+VARIED, CROPPED, ENOUGH = 1.8, 0.6, 200
 #: Correlation of thumbnails above which a camera is taken to be fixed.
 STILL = 0.9
 #: Families that ``family=`` can name: model group, and head of the pose model.
@@ -124,6 +127,9 @@ def family(draft: Draft) -> Choice:
         )
     if asked != "auto":
         chosen, reason = asked, "as asked for"
+    elif t.most == 1 and t.side_high > VARIED * t.side_low and t.share < CROPPED and t.subjects >= ENOUGH:
+        chosen, reason = "topdown", "subjects of different sizes: a detector finds them, and crops show them alike"
+        figure += f", of {t.side_low:.0f} to {t.side_high:.0f} px; {t.share:.0%} of the image's side"
     elif t.most == 1:
         chosen, reason = "heatmap", "one subject in each image: heatmaps of the whole image need no detector"
     elif t.most <= CROWD:
@@ -161,7 +167,13 @@ def view(draft: Draft) -> Choice:
             "view",
             figure,
             f"crops show a subject with {shown:.0f} px; the detector needs {FOUND} px of the smallest ones",
-            {"size": same_aspect(t, found, scale), "model.crop": [crop, crop], "detector.size": found, "window": None},
+            {
+                "size": same_aspect(t, found, scale),
+                "model.crop": [crop, crop],
+                "detector.size": found,
+                "window": None,
+                **({"detector.head.max_poses": 1} if t.most == 1 else {}),
+            },
         )
     scale = min(shown / t.side, LARGEST / max(t.width, t.height))
     size = sides(t, scale)
