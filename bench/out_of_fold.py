@@ -23,8 +23,8 @@ from kplab.data.formats import coco
 
 #: Time of a training; people in all poses need more than an animal in one video.
 BUDGETS = {
-    "tiger_pose": "2m", "openfield_mouse": "2m", "face68_youtube": "3m", "coco_mini": "4m", "sleap_flies": "4m",
-    "lspet_1000": "8m",
+    "tiger_pose": "1m", "openfield_mouse": "90s", "face68_youtube": "2m", "coco_mini": "3m", "sleap_flies": "3m",
+    "lspet_1000": "6m",
 }  # fmt: skip
 FOLDS = 2
 
