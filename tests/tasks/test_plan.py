@@ -108,6 +108,16 @@ def test_colour_changes_as_the_data_do() -> None:
     assert draft(light=60.0).value("augment.transforms")[0]["brightness"] == [0.65, 1.35]
 
 
+def test_holes_hide_parts_of_a_subject() -> None:
+    """In a window around it, and in the view of a cascade, where it is small; never all of it."""
+    for made in (draft(), draft(most=2, width=1600.0, height=1200.0)):
+        sides, t = made.value("window") or made.value("size"), made.traits
+        (cutout,) = [c for c in made.value("augment.transforms") if c["_target_"].endswith("CoarseDropout")]
+        shown = t.side * made.value("size")[0] / t.width
+        for side, key in zip(sides, ("hole_width_range", "hole_height_range"), strict=True):
+            assert [side * h for h in cutout[key]] == pytest.approx([0.1 * shown, 0.3 * shown], rel=0.02)
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("20m", 1200), ("1.5h", 5400)])
 def test_budgets(text: str, seconds: float) -> None:
     assert plan.seconds_of(text) == seconds

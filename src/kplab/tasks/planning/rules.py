@@ -31,6 +31,8 @@ CROWD = 12
 #: Ratio of the largest to the smallest subjects, their share of the image's side, and their number, from which on a single
 #: subject is cropped, too.
 VARIED, CROPPED, ENOUGH = 1.8, 0.6, 200
+#: Range of the sides of the holes of cutout, as parts of a subject's longer side.
+HIDDEN = (0.1, 0.3)
 #: Correlation of thumbnails above which a camera is taken to be fixed.
 STILL = 0.9
 #: Families that ``family=`` can name: model group, and head of the pose model.
@@ -260,12 +262,15 @@ def appearance(draft: Draft) -> Choice:
         {"_target_": "albumentations.GaussNoise", "std_range": [0.01, 0.05], "per_channel": False, "p": 0.2},
     ]
     if t.distinct < 2000 and t.keypoints > 1:
+        # a tenth to a third of a subject is hidden, as parts of the view's sides
+        shown = t.side * draft.value("size")[0] / t.width
+        holes = [[round(part * shown / s, 4) for part in HIDDEN] for s in draft.value("window") or draft.value("size")]
         transforms.append(
             {
                 "_target_": "albumentations.CoarseDropout",
                 "num_holes_range": [1, 3],
-                "hole_height_range": [0.05, 0.15],
-                "hole_width_range": [0.05, 0.15],
+                "hole_height_range": holes[1],
+                "hole_width_range": holes[0],
                 "fill": "random_uniform",
                 "p": 0.3,
             }
