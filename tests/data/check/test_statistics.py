@@ -16,6 +16,7 @@ from kplab.data.check.chirality import (
     log_odds,
     mirror_pairs,
     pair_features,
+    prediction_features,
     whole_features,
 )
 from kplab.data.check.order import best_order
@@ -69,6 +70,32 @@ def test_odds_tell_exchanged_subjects(share: float) -> None:
     odds = log_odds(features)
     assert ((odds < 0) == wrong).all()
     assert np.abs(odds).min() > np.log(99)
+
+
+def test_odds_by_the_predictions_of_a_weak_model() -> None:
+    """Errors of a third of the subject's size, and every tenth prediction with its own sides exchanged."""
+    rng = np.random.default_rng(0)
+    true = subjects(rng, 200)
+    sizes = np.ptp(true, axis=1).max(1)
+    predicted = true + rng.normal(0, sizes[:, None, None] / 6, true.shape)
+    predicted[::10] = predicted[::10][:, BEETLE.flip]
+    predicted[3, 2], predicted[4] = np.nan, np.nan
+    score, xy = rng.uniform(0.2, 1, true.shape[:2]), true.copy()
+    wrong = np.zeros(200, dtype=bool)
+    wrong[rng.choice(np.setdiff1d(np.arange(5, 200), np.arange(0, 200, 10)), 10, replace=False)] = True
+    xy[wrong] = xy[wrong][:, BEETLE.flip]
+    features = prediction_features(xy, predicted, score, sizes, BEETLE.flip)
+    swapped = prediction_features(xy[:, BEETLE.flip], predicted, score, sizes, BEETLE.flip)
+    np.testing.assert_allclose(swapped, -features, atol=1e-12)
+    odds = log_odds(features)
+    assert np.isnan(odds[4])
+    assert (odds[wrong] < 0).all()
+    # it can't be told whether the label or the prediction is exchanged, and there are twice as many of these
+    assert (odds < -np.log(99)).sum() == 0
+    predicted[::10] = predicted[::10][:, BEETLE.flip]
+    odds = log_odds(prediction_features(xy, predicted, score, sizes, BEETLE.flip))
+    assert (odds[wrong] < -np.log(99)).mean() >= 0.9
+    assert not (odds[~wrong] < -np.log(99)).any()
 
 
 def test_features_of_a_pair_are_odd() -> None:

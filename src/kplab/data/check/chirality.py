@@ -99,6 +99,35 @@ def appearance_features(patches: np.ndarray, flip: tuple[int, ...]) -> np.ndarra
     return np.nan_to_num(difference).reshape(len(patches), -1) / np.sqrt(patches.shape[-1])
 
 
+def prediction_features(
+    xy: np.ndarray, predicted: np.ndarray, score: np.ndarray, sizes: np.ndarray, flip: tuple[int, ...]
+) -> np.ndarray:
+    """(N, F) features that change sign when all names of the labels are exchanged.
+
+    For each pair, how much closer its predicted points are to the labels as they are than to the exchanged ones, as a share
+    of the sum of both distances and of the usual error; the mean of these, and their mean weighted by the scores.
+
+    Args:
+        xy: (N, K, 2) labels; NaN where unlabelled.
+        predicted: (N, K, 2) of a model that has not seen these labels; NaN without a prediction.
+        score: (N, K) of the predicted points.
+        sizes: (N,) of the subjects, pixels.
+        flip: permutation of the keypoints.
+    """
+    a, b = _spread(mirror_pairs(flip)).T
+    as_is = _length(predicted[:, a] - xy[:, a]) + _length(predicted[:, b] - xy[:, b])
+    exchanged = _length(predicted[:, a] - xy[:, b]) + _length(predicted[:, b] - xy[:, a])
+    relative = (np.minimum(as_is, exchanged) / sizes[:, None])[np.isfinite(as_is + exchanged)]
+    usual = np.median(relative) if len(relative) else 1.0
+    share = (exchanged - as_is) / _positive(exchanged + as_is + usual * sizes[:, None])
+    known = np.isfinite(share)
+    share = np.where(known, share, 0)
+    weight = np.where(known, np.sqrt(np.nan_to_num(score[:, a] * score[:, b]).clip(0)), 0)
+    mean = share.sum(1) / np.maximum(known.sum(1), 1)
+    weighted = (share * weight).sum(1) / np.maximum(weight.sum(1), 1e-9)
+    return np.concatenate([share, MEANS * mean[:, None], MEANS * weighted[:, None]], axis=1)
+
+
 def pair_features(xy: np.ndarray, flip: tuple[int, ...], p: int) -> np.ndarray:
     """(N, F) features that change sign when pair p alone is exchanged.
 

@@ -9,7 +9,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from kplab.data.check.checked import Checked
+from kplab.data.check.chirality import log_odds, mirror_pairs, prediction_features
 from kplab.data.check.finding import Finding, rule
+from kplab.data.check.rules.identity import ODDS
 from kplab.data.check.tails import upper_limit
 from kplab.structures.poses import Poses
 
@@ -78,7 +80,7 @@ def model_contradicts(data: Checked) -> Iterator[Finding]:
     m, p = matched(data), data.labels.poses
     sizes = data.of_instances(data.dataset.sizes)
     error = np.linalg.norm(m.xy - p.xy, axis=-1) / sizes[:, None]
-    exchanged = _exchanged(data, m)
+    exchanged = _exchanged(data, m, _odds(data, m))
     known = np.isfinite(m.score) & np.isfinite(error)
     usual = np.median(m.score[known]) if known.any() else np.inf
     confident = np.where(known & (m.score >= usual), error, np.nan)
@@ -92,15 +94,18 @@ def model_contradicts(data: Checked) -> Iterator[Finding]:
 @rule(
     "warning",
     "subjects with left and right exchanged, by the model",
-    "the prediction is much closer to the label with left and right exchanged",
+    "the prediction fits the label better with left and right exchanged",
     "Look at both: left is the subject's own left.",
 )
 def model_left_right(data: Checked) -> Iterator[Finding]:
     """The prediction fits the label with left and right exchanged."""
     if not data.predictions:
         return
-    for i in np.flatnonzero(_exchanged(data, matched(data))):
-        yield data.at(i)
+    m = matched(data)
+    odds = _odds(data, m)
+    for i in np.flatnonzero(_exchanged(data, m, odds)):
+        text = f"log odds {-odds[i]:.1f}" if np.isfinite(odds[i]) else "the exchanged label is half as far or less"
+        yield data.at(i, None, text, float(-odds[i]), ODDS)
 
 
 @rule(
@@ -132,15 +137,28 @@ def model_misses(data: Checked) -> Iterator[Finding]:
         yield data.at(i)
 
 
-def _exchanged(data: Checked, m: Matched) -> np.ndarray:
-    """(N,) bool: the prediction is at most half as far from the keypoints of pairs with the sides exchanged."""
+def _odds(data: Checked, m: Matched) -> np.ndarray:
+    """(N,) log odds that left and right are correct rather than exchanged, by the predictions; NaN where unknown."""
+    p, flip = data.labels.poses, data.labels.skeleton.flip
+    out = np.full(len(p), np.nan)
+    rows = np.flatnonzero(data.counted & m.found)
+    if len(mirror_pairs(flip)) and len(rows):
+        sizes = data.of_instances(data.dataset.sizes)[rows]
+        xy = np.where(p.labelled[rows][..., None], p.xy[rows], np.nan)
+        out[rows] = log_odds(prediction_features(xy, m.xy[rows], m.score[rows], sizes, flip))
+    return out
+
+
+def _exchanged(data: Checked, m: Matched, odds: np.ndarray) -> np.ndarray:
+    """(N,) bool: by the odds; where they are unknown, the prediction is half as far from the exchanged label, or less."""
     p, flip = data.labels.poses, data.labels.skeleton.flip_array
     sided = flip != np.arange(len(flip))
     as_is = _mean(np.linalg.norm(m.xy - p.xy, axis=-1)[:, sided])
     exchanged = _mean(np.linalg.norm(m.xy - p.xy[:, flip], axis=-1)[:, sided])
     sizes = data.of_instances(data.dataset.sizes)
     with np.errstate(invalid="ignore"):
-        return (exchanged < 0.5 * as_is) & (as_is > LEAST_ERROR * sizes)
+        far = (exchanged < 0.5 * as_is) & (as_is > LEAST_ERROR * sizes)
+        return np.where(np.isfinite(odds), odds < -ODDS, far)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
