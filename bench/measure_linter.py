@@ -7,6 +7,7 @@
     python bench/measure_linter.py measure        faults planted in the other datasets, at 1 % and 5 %
     python bench/measure_linter.py files          faults of image files, of splits, and of labels beside predictions
     python bench/measure_linter.py runs FOLDER    labels beside predictions of the runs of bench/out_of_fold.py
+    python bench/measure_linter.py results DATASET FILE   labels beside predictions of another system (COCO results)
     python bench/measure_linter.py table FILE…    what measure and files printed, as a table
     python bench/measure_linter.py export FOLDER  the same faults as arrays, for bench/sleap_qc.py
 
@@ -33,7 +34,7 @@ from linter_data import CALIBRATION, MEASURED, remembered
 from kplab.data.check import Dataset, Report, check_dataset, find_rules
 from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
-from kplab.tasks.evaluation.findings import out_of_training
+from kplab.tasks.evaluation.findings import of_file, out_of_training
 
 GROUPS = ("geometry", "limbs", "identity", "tracks", "schema")
 SHARES = (0.01, 0.05)
@@ -208,7 +209,7 @@ def measure_model(
     predictions: Callable[[np.random.Generator], dict[int, Poses]],
     rounds: int,
     share: float,
-    suffix: str = "",
+    by: str = "a run",
 ) -> None:
     """Let labels contradict predictions, and print what is found.
 
@@ -218,7 +219,7 @@ def measure_model(
         predictions: of a model that was not trained on these labels, by image id.
         rounds: of faults, each with another seed.
         share: of the subjects.
-        suffix: of the kinds in the output.
+        by: whose predictions they are, in the output.
     """
     for kind, (rules, unit, _) in MODEL.items():
         total = hits = false = 0
@@ -231,7 +232,14 @@ def measure_model(
             total += len(planted_at)
             hits += len(planted_at & seen)
             false += len(seen - planted_at)
-        row = {"dataset": name, "kind": kind + suffix, "share": share, "planted": total, "found": hits, "other": false}
+        row = {
+            "dataset": name,
+            "kind": kind.replace("a run", by),
+            "share": share,
+            "planted": total,
+            "found": hits,
+            "other": false,
+        }
         print(json.dumps(row), flush=True)
 
 
@@ -242,7 +250,16 @@ def measure_runs(folder: Path, share: float = 0.05) -> None:
         labels = max(MEASURED[name]().values(), key=len)
         found = out_of_training([run.name for run in runs], folder / "runs", name, {"all": labels})["all"]
         rounds = math.ceil(PLANTED / max(1, round(share * labels.poses.labelled.any(1).sum())))
-        measure_model(name, labels, lambda _, found=found: found, rounds, share, " trained here")  # type: ignore[misc]
+        measure_model(name, labels, lambda _, found=found: found, rounds, share, "a run trained here")  # type: ignore[misc]
+
+
+def measure_results(name: str, path: Path, share: float = 0.05) -> None:
+    """The same with the predictions of another system, in the split whose image ids a results file names."""
+    splits = MEASURED[name]()
+    found = of_file(path, splits)
+    split = max(found, key=lambda s: len(found[s]))
+    rounds = math.ceil(PLANTED / max(1, round(share * splits[split].poses.labelled.any(1).sum())))
+    measure_model(name, splits[split], lambda _: found[split], rounds, share, f"the results of {path.stem}")
 
 
 #: Kinds that SLEAP's label QC looks for too.
@@ -303,6 +320,8 @@ if __name__ == "__main__":
             measure_files(MEASURED)
         case ["runs", folder]:
             measure_runs(Path(folder))
+        case ["results", name, path]:
+            measure_results(name, Path(path))
         case ["measure", *target]:
             measure(MEASURED, Path(target[0]) if target else None)
         case ["develop", *target]:

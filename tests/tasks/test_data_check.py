@@ -20,7 +20,7 @@ from kplab.data.formats import coco
 from kplab.runs.run import Run
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks import compose
-from kplab.tasks.evaluation.findings import as_page, out_of_training, picture
+from kplab.tasks.evaluation.findings import as_page, of_file, out_of_training, picture
 from kplab.tasks.wiring.corrected import write_corrected
 from kplab.tasks.wiring.datasets import read_splits
 
@@ -209,6 +209,19 @@ def test_predictions_of_a_run_are_those_outside_its_training(
     assert set(found["test"]) == set(splits["test"].image_id.tolist())
     main(["data", "check", *dataset, f"out={tmp_path}/out", f"runs=[{run.name}]", "rules=[model]"])
     assert "of level error" in capsys.readouterr().out
+    results = next((run.folder / "predictions").glob("dots-test.json"))
+    assert of_file(results, splits).keys() == splits.keys()
+    same = {i: p.xy.tolist() for i, p in of_file(results, splits)["test"].items()}
+    assert same == {i: p.xy.tolist() for i, p in found["test"].items()}
+    command = ["data", "check", *dataset, f"out={tmp_path}/out", f"predictions={results}"]
+    assert main([*command, "rules=[model]"]) == 0
+    assert main([*command, f"runs=[{run.name}]"]) == 2
+    assert "Leave one out" in capsys.readouterr().err
+    rows = json.loads(results.read_text())
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps([{**row, "image_id": row["image_id"] + 1000} for row in rows]))
+    assert main([*command[:-1], f"predictions={other}"]) == 2
+    assert "none of the image ids" in capsys.readouterr().err
     for file in (run.folder / "predictions").glob("dots-*"):
         file.unlink()
     assert main(["data", "check", *dataset, f"out={tmp_path}/out", f"runs=[{run.name}]"]) == 2

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from kplab.errors import printable
+from kplab.errors import ConfigError, printable
 from kplab.tasks import compose
 
 EXAMPLE = "kplab data check dataset=mouse"
@@ -23,6 +23,7 @@ class Options:
     skip: list[str] = field(default_factory=list)
     deep: bool = True
     runs: list[str] = field(default_factory=list)
+    predictions: str | None = None
     fix: str | None = None
     json: bool = False
     places: int = 10
@@ -43,12 +44,20 @@ def main(args: list[str]) -> int:
     from kplab.tasks.inference.progress import terminal, track_images
     from kplab.tasks.wiring.datasets import read_splits
 
+    if config.runs and config.predictions is not None:
+        raise ConfigError("runs and predictions are given, but labels are compared with one of them. Leave one out.")
     rules = None if config.rules is None else list(config.rules)
     chosen = chosen_rules(rules, config.skip)  # a wrong name is an error before images are read
     out = make_folder(Path(config.out))
     target = None if config.fix is None else new_folder(Path(config.fix))
     splits = read_splits(config.dataset)
     predictions = findings.out_of_training(config.runs, Path(config.runs_dir), config.dataset.name, splits)
+    if config.predictions is not None:
+        if config.runs:
+            raise ConfigError(
+                "runs and predictions are given, but labels are compared with one of them. Leave one out."
+            )
+        predictions = findings.of_file(Path(config.predictions), splits)
     # JSON on standard output is for programs: nothing else is printed there
     console = terminal(stderr=config.json)
 

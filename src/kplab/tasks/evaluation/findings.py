@@ -78,6 +78,26 @@ def out_of_training(names: Iterable[str], runs_dir: Path, dataset: str, splits: 
     return dict(out)
 
 
+def of_file(path: Path, splits: dict[str, Labels]) -> dict[str, dict[int, Poses]]:
+    """Predictions of any system in a results file, by split and image id.
+
+    Args:
+        path: COCO results JSON. The model must not have been trained on these images.
+        splits: of the dataset, whose image ids the file names.
+
+    Raises:
+        DataError: the file is no results file, or none of its images is in the dataset.
+    """
+    found = read_predictions(path, next(iter(splits.values())).skeleton, recorded=False).poses
+    out = {name: {int(i): found[int(i)] for i in labels.image_id if int(i) in found} for name, labels in splits.items()}
+    if not any(out.values()):
+        raise DataError(
+            f"{path}: none of the image ids of its {len(found)} images is one of the dataset. Predict its images, or name "
+            "the dataset that the file belongs to."
+        )
+    return out
+
+
 def as_json(report: Report) -> dict[str, Any]:
     """Findings with the names of their images, ids and keypoints; the rules that were applied; and the counts."""
     return {
