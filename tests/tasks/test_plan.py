@@ -216,6 +216,17 @@ def test_every_family_composes_and_is_built(workspace: list[str], family: str) -
     check_flip_test(build_model(config), config.flip_test)
 
 
+def test_both_stages_of_a_cascade_start_from_published_weights(workspace: list[str], tmp_path: Path) -> None:
+    """By the experiment that is written, as by the overrides that are measured."""
+    made = plan.make_plan("dots", "1h", "topdown", workspace, "planned_dots", fake)
+    plan.write_plan(made)
+    for overrides in (plan.overrides_of(made.choices, "dots"), ["dataset=dots", "experiment=planned_dots"]):
+        config = compose("train", [*workspace, *overrides])
+        for part in (config, config.detector):
+            assert (part.backbone.name, part.backbone.pretrained) == ("tf_efficientnet_lite0", True)
+            assert part.backbone.frozen_norm
+
+
 def test_files_that_no_plan_has_written_stay(workspace: list[str], tmp_path: Path) -> None:
     made = plan.make_plan("dots", "60s", "auto", workspace, "mine", fake)
     path = tmp_path / "conf" / "experiment" / "mine.yaml"

@@ -203,11 +203,15 @@ def network(draft: Draft, dataset: str, budget: float, given: list[str], timed: 
 
 
 def choose(backbone: str, pretrained: bool, draft: Draft) -> Choice:
-    """The groups and values of a backbone."""
+    """The groups and values of a backbone; with published weights it is the detector's as well."""
     values: dict[str, Any] = {"backbone.pretrained": True, **FROZEN} if pretrained else {}
+    groups = {"backbone": backbone}
+    if draft.cascade and pretrained:
+        values |= {f"detector.{key}": value for key, value in values.items()}
+        groups["backbone@detector.backbone"] = backbone
     if draft.groups["neck"] == "fpn":
         values |= {"neck.channels": 64, "neck.levels": [4]}
-    return Choice("network", "", "", values, {"backbone": backbone})
+    return Choice("network", "", "", values, groups)
 
 
 def length(draft: Draft, budget: float) -> Choice:
