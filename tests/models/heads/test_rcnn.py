@@ -120,10 +120,11 @@ def compare_detections(model: PoseModel, theirs: KeypointRCNN, views: torch.Tens
         wanted = theirs(list(views / 255))
     for mine, their in zip(found, wanted, strict=True):
         assert len(mine) == len(their["boxes"])
-        # both in float32, by other orders of the same sums
-        np.testing.assert_allclose(mine.box, their["boxes"].numpy(), atol=2e-3)
+        # both in float32, by other orders of the same sums: the frozen norms are computed within the convolutions here, and 50
+        # layers of random weights amplify the difference (test_frozen_norms compares them in float64)
+        np.testing.assert_allclose(mine.box, their["boxes"].numpy(), atol=2e-2)
         np.testing.assert_allclose(mine.score, their["scores"].numpy(), atol=1e-4)
-        np.testing.assert_allclose(mine.xy, their["keypoints"][..., :2].numpy(), atol=2e-3)
+        np.testing.assert_allclose(mine.xy, their["keypoints"][..., :2].numpy(), atol=2e-2)
     return sum(map(len, found))
 
 
