@@ -27,7 +27,7 @@ SIDE = 384
 
 
 def pose_in(image: np.ndarray, box: list[float], model: Any) -> dict[str, np.ndarray] | None:
-    """Name to (x, y, visibility), pixels of the image; None if nobody is found in the box (x, y, width, height)."""
+    """Name to (x, y, visibility), pixels of the image; None if no pose is found in the box (x, y, width, height)."""
     x, y, w, h = box
     half = 0.5 * 1.25 * max(w, h)
     scale = SIDE / (2 * half)
