@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
+from tests.apps.lab import run_first_cell
 
 pytestmark = pytest.mark.slow
 TIMEOUT = 90_000
@@ -36,8 +37,7 @@ def test_labelling_in_jupyterlab(lab: str, chromium: str, files, tmp_path: Path)
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.set_default_timeout(TIMEOUT)
         page.goto(lab)
-        page.locator(".jp-Notebook .jp-CodeCell").click()
-        page.keyboard.press("Shift+Enter")
+        run_first_cell(page)
         expect(page.locator(".kplab-annotator .title")).to_have_text("frame0.png", timeout=TIMEOUT)
         stage = page.locator(".kplab-annotator .stage")
         cells = page.locator(".jp-Notebook .jp-Cell").count()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
+from tests.apps.lab import run_first_cell
 
 pytestmark = pytest.mark.slow
 TIMEOUT = 90_000
@@ -24,8 +25,7 @@ def test_the_view_in_jupyterlab(lab: str, chromium: str, tmp_path: Path) -> None
         page = browser.new_page(viewport={"width": 1280, "height": 1100})
         page.set_default_timeout(TIMEOUT)
         page.goto(lab)
-        page.locator(".jp-Notebook .jp-CodeCell").click()
-        page.keyboard.press("Shift+Enter")
+        run_first_cell(page)
         stage = page.locator(".pose-view .stage")
         expect(stage).to_be_visible(timeout=TIMEOUT)
         expect(page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
