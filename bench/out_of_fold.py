@@ -75,10 +75,10 @@ def main(folder: Path, names: list[str]) -> None:
             if any((folder / "runs").glob(f"*_{name}_{fold}_*/scores/*.json")):
                 continue
             command = [
-                "kplab", "train", f"dataset={name}", f"dataset.split.fold={fold}", f"budget={BUDGETS[name]}",
+                sys.executable, "-m", "kplab.cli", "train", f"dataset={name}", f"dataset.split.fold={fold}", f"budget={BUDGETS[name]}",
                 f"name={name}_{fold}", "logger=csv",
             ]  # fmt: skip
-            print(" ".join(command), flush=True)
+            print(" ".join(command[1:]), flush=True)
             subprocess.run(command, env=os.environ | {"KPLAB_WORKSPACE": str(folder)}, check=True)
 
 

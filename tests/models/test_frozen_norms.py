@@ -21,6 +21,7 @@ from kplab.models.frozen_norms import FoldedConv2d, freeze_norms
         ("regnetx_002", True),
         ("hrnet_w18_small", True),
         ("dla34", True),
+        ("ghostnet_050", False),  # the first feature is the output of a convolution
         ("densenet121", False),  # norms in front of convolutions, of concatenated maps
     ],
 )
@@ -61,3 +62,17 @@ def test_folded_norms_equal_those_of_timm(name: str, all_folded: bool) -> None:
         for b in copied.buffers():
             b.mul_(2)
     assert all(torch.equal(a, b) for a, b in zip(ours(images), maps, strict=True))
+
+
+def test_a_norm_behind_an_activation_in_place_stays() -> None:
+    """The activation's output is the convolution's own tensor, but no longer its values."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.ReLU(inplace=True), torch.nn.BatchNorm2d(4)
+    )
+    with torch.no_grad():
+        net[2].running_mean.normal_()
+        net[2].bias.normal_()
+    images = torch.randn(1, 3, 8, 8)
+    wanted = copy.deepcopy(net).eval()(images)
+    torch.testing.assert_close(freeze_norms(net, (8, 8))(images), wanted)

@@ -12,7 +12,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from kplab.config import conf_dir
 from kplab.data.traits import Traits
 from kplab.errors import KplabError
 from kplab.tasks import compose
@@ -104,7 +103,6 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         values = {k: v for c in made.choices for k, v in c.values.items()}
         return made.traits, values, {k: v for c in made.choices for k, v in c.groups.items()}
 
-    assert conf_dir().is_dir()
     return make
 
 

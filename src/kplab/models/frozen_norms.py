@@ -75,7 +75,7 @@ def freeze_norms(net: nn.Module, size: tuple[int, int]) -> nn.Module:
     Names and values of the state stay, except that frozen norms don't count batches.
 
     Args:
-        net: a network for (B, 3, H, W) images; it may be changed.
+        net: a network for (B, 3, H, W) images that gives a list of features; it may be changed.
         size: (width, height) of images that it accepts.
     """
     net = freeze_batch_norm_2d(net)
@@ -83,23 +83,28 @@ def freeze_norms(net: nn.Module, size: tuple[int, int]) -> nn.Module:
     norms = [module for module in names if isinstance(module, FROZEN)]
     if not norms:
         return net
-    made_by: list[tuple[Tensor, nn.Conv2d]] = []  # outputs are kept, so that no other one has the same identity
+    # outputs are kept, so that no other one has the same identity; an activation in place changes their version
+    made_by: list[tuple[Tensor, int, nn.Conv2d]] = []
     pairs: list[tuple[nn.Conv2d, nn.Module]] = []
 
     def made(module: nn.Module, _: Any, output: Tensor) -> None:
-        made_by.append((output, module))  # type: ignore[arg-type]
+        made_by.append((output, output._version, module))  # type: ignore[arg-type]
 
     def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        pairs.extend((conv, module) for output, conv in made_by if output is inputs[0])
+        x = inputs[0]
+        pairs.extend((conv, module) for output, version, conv in made_by if output is x and version == x._version)
 
     hooks = [m.register_forward_hook(made) for m in names if type(m) in CONVOLUTIONS and m.bias is None]
     hooks += [m.register_forward_pre_hook(read) for m in norms]
     training = net.training
     with torch.no_grad():
-        net.eval()(torch.zeros(1, 3, size[1], size[0]))
+        features = net.eval()(torch.zeros(1, 3, size[1], size[0]))
     net.train(training)
     for hook in hooks:
         hook.remove()
+    # the output of a convolution may be a feature itself, e.g. of GhostNet's stem
+    given = [conv for output, _, conv in made_by if any(output is feature for feature in features)]
+    pairs = [(conv, norm) for conv, norm in pairs if conv not in given]
     convs, followers = [c for c, _ in pairs], [n for _, n in pairs]
     for conv, norm in pairs:
         if convs.count(conv) == 1 and followers.count(norm) == 1:

@@ -22,6 +22,7 @@ from kplab.data.check.chirality import (
     whole_features,
 )
 from kplab.data.check.finding import Finding
+from kplab.data.check.matching import Matched, matched, sided_odds
 from kplab.data.check.order import best_order
 from kplab.data.check.shape import Shape, angle_deviations, closest, energy, misplacement
 from kplab.data.check.tails import upper_limit
@@ -308,3 +309,13 @@ class Checked:
     def predictions(self) -> Mapping[int, Poses]:
         """Image id to predicted poses of this split; empty without any."""
         return self.dataset.predictions.get(self.name, {})
+
+    @cached_property
+    def matched(self) -> Matched:
+        """Predictions beside the instances of this split."""
+        return matched(self)
+
+    @cached_property
+    def predicted_odds(self) -> np.ndarray:
+        """(N,) log odds that left and right of each instance are correct, by its prediction; NaN where unknown."""
+        return sided_odds(self, self.matched)

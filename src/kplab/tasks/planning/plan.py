@@ -31,8 +31,8 @@ USED = 0.97
 PASSES, VIEWS = 12, 4000
 #: Share of these views below which a small network is better than one with published weights.
 FEWEST = 0.1
-#: Share of the budget for which the chosen composition is measured.
-LONGER = 0.04
+#: Shares of the budget for which a composition that comes into question is measured, and the chosen one.
+BRIEFLY, LONGER = 0.01, 0.04
 PRECISIONS = ("32-true", "bf16-mixed")
 #: What EfficientNet-Lite0 keeps of its weights: all norms, and the layers up to stride 4. A step takes half the time.
 FROZEN = {"backbone.frozen_norm": True, "backbone.frozen": ["conv_stem", "bn1", "blocks.0", "blocks.1"]}
@@ -145,7 +145,7 @@ def make_plan(
     measured: dict[str, Timing] = {}
     stopwatch = measure or (lambda _, config, duration: time_training(config, duration))
 
-    def timed(composition: str, config: DictConfig, share: float = 0.01) -> Timing:
+    def timed(composition: str, config: DictConfig, share: float) -> Timing:
         measured[composition] = stopwatch(composition, config, min(60.0, max(4.0, share * seconds)))
         return measured[composition]
 
@@ -157,7 +157,9 @@ def make_plan(
     return Plan(name, dataset, seconds, draft.traits, draft.choices, measured)
 
 
-def network(draft: Draft, dataset: str, budget: float, given: list[str], timed: Callable[..., Timing]) -> Choice:
+def network(
+    draft: Draft, dataset: str, budget: float, given: list[str], timed: Callable[[str, DictConfig, float], Timing]
+) -> Choice:
     """Backbone, precision and resolution, by their speed on this machine.
 
     Weights of ImageNet come first. Where the time allows too few views to learn from, subjects are shown smaller; where that
@@ -167,14 +169,14 @@ def network(draft: Draft, dataset: str, budget: float, given: list[str], timed: 
     pretrained = fixed is None and installed(PACKAGED["tf_efficientnet_lite0"]) is not None
     backbone = fixed or ("efficientnet_lite0" if pretrained else "resnet10_half")
 
-    def measure(backbone: str, pretrained: bool, precision: str, **options: float) -> Timing:
+    def measure(backbone: str, pretrained: bool, precision: str, share: float) -> Timing:
         chosen = choose(backbone, pretrained, draft)
         overrides = [*overrides_of([*draft.choices, chosen], dataset), f"trainer.precision={precision}", *given]
         size = "x".join(map(str, draft.value("window") or draft.value("size")))
-        return timed(f"{backbone} {size} {precision}", compose("train", overrides), **options)
+        return timed(f"{backbone} {size} {precision}", compose("train", overrides), share)
 
     def fastest(backbone: str, pretrained: bool, precisions: tuple[str, ...]) -> tuple[str, Timing]:
-        found = {precision: measure(backbone, pretrained, precision) for precision in precisions}
+        found = {precision: measure(backbone, pretrained, precision, BRIEFLY) for precision in precisions}
         best = min(found, key=lambda p: found[p].view)
         return best, found[best]
 
@@ -191,7 +193,7 @@ def network(draft: Draft, dataset: str, budget: float, given: list[str], timed: 
         precision, found = fastest(backbone, pretrained, PRECISIONS)
         figures.append(f"{backbone} in {precision}: {1 / found.view:.1f}")
     # the speed of a machine that others share varies within seconds: the composition that is trained is measured for longer
-    found = measure(backbone, pretrained, precision, share=LONGER)
+    found = measure(backbone, pretrained, precision, LONGER)
     figures.append(f"measured for longer {1 / found.view:.1f}")
     chosen = choose(backbone, pretrained, draft)
     reason = f"the faster precision; {USED * budget / found.view:.0f} views fit, {needed:.0f} are wanted"
