@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from kplab.tasks import compose
 from kplab.tasks.planning import command, plan, rules
 from kplab.tasks.planning.rules import Draft
 from kplab.tasks.planning.stopwatch import Timing, measure
+from kplab.tasks.training import duration
 from kplab.tasks.training.train import train
 from kplab.tasks.wiring.models import build_model, check_flip_test
 
@@ -137,10 +140,13 @@ def test_epochs_and_validations_fill_the_budget(validated: bool) -> None:
     made.timing = TIMING
     for budget in (30.0, 600.0, 7200.0):
         choice = plan.length(made, budget)
+        assert choice.values["duration"] == budget
         epochs, every = choice.values["trainer.max_epochs"], choice.values["validate_every"]
-        took = epochs * (5.0 + 0.1) + (0.4 * epochs / every if validated else 0)
-        assert 0.8 * budget <= took <= budget or budget == 30.0
-        assert took <= budget
+        part = choice.values.get("trainer.limit_train_batches", 1.0)
+        assert (part < 1) == (budget == 30.0)
+        took = epochs * (part * 5.0 + 0.1) + (0.4 * epochs / every if validated else 0)
+        assert 0.85 * budget <= took <= budget
+        assert epochs >= 0.8 * plan.EPOCHS
         assert epochs % every == 0
         assert 0.9 <= choice.values["ema"] <= 0.9995
         if validated:
@@ -248,16 +254,19 @@ def test_files_that_no_plan_has_written_stay(workspace: list[str], tmp_path: Pat
 @pytest.mark.slow
 def test_train_with_a_budget(workspace: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It plans, and trains the plan: the run's config is complete, and needs no stopwatch to be trained again."""
-    monkeypatch.setattr(plan, "time_training", lambda config, seconds: replace(TIMING, views=8, view=0.4, validated=4))
+    monkeypatch.setattr(plan, "time_training", lambda config, seconds: replace(TIMING, views=8, validated=4))
+    times = itertools.count(0.0, 2.0)  # of an epoch
+    monkeypatch.setattr(duration, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     more = ["trainer=cpu", "logger=csv", "workers=0", f"runs_dir={tmp_path}/runs", "backbone=resnet10_half"]
     config = compose("train", [*workspace, "dataset=dots", "budget=20s", *more])
-    assert (config.budget, config.trainer.max_epochs, config.regions) == ("20s", 5, "image")
+    assert (config.budget, config.duration, config.regions) == ("20s", 20.0, "image")
     run = train(config)
     assert run is not None
-    assert run.record["epochs"] == 5
+    assert run.record["epochs"] == 10
     stored = OmegaConf.load(run.folder / "config.yaml")
-    assert stored.trainer.max_epochs == 5
-    assert stored.optimizer.lr == 1.5e-3
+    assert (stored.duration, stored.optimizer.lr) == (20.0, 1.5e-3)
+    chosen = compose("train", [*workspace, "dataset=dots", "budget=20s", "trainer.max_epochs=3", *more])
+    assert (chosen.duration, chosen.trainer.max_epochs) == (None, 3)
     with pytest.raises(ConfigError, match=r"Leave experiment=… out"):
         command.planned(["dataset=dots", "budget=20s", "experiment=heatmap_mouse"])
     with pytest.raises(ConfigError, match=r"Add dataset=NAME"):
@@ -271,4 +280,4 @@ def test_the_stopwatch_counts_the_views_of_a_training(overrides: list[str]) -> N
     assert 0 < timing.view < 5
     assert timing.validation > 0
     assert timing.memory > 50
-    assert timing.seconds(2) == pytest.approx(8 * timing.view + timing.epoch + 4 * timing.validation / 2)
+    assert timing.seconds(0.5, 2) == pytest.approx(4 * timing.view + timing.epoch + 4 * timing.validation / 2)

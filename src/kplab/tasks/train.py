@@ -48,6 +48,7 @@ class Options:
     weights: str | None
     resume: str | None
     parent: str | None
+    duration: float | None
     budget: str | None
     family: str
     runs_dir: str
@@ -84,6 +85,13 @@ def check(config: DictConfig) -> list[str]:
     # 0 epochs are a model with the weights that are given
     if epochs is not None and (not isinstance(epochs, int) or (epochs == 0 and config.weights is None)):
         faults.append(f"trainer.max_epochs is {epochs}, but must be a whole number, 1 or more; -1 for any number.")
+    if config.duration is not None:
+        if not isinstance(config.duration, int | float) or config.duration <= 0:
+            faults.append(f"duration is {config.duration}, but must be a number of seconds, or null.")
+        if not isinstance(epochs, int) or epochs < 1:
+            faults.append("duration needs trainer.max_epochs, a first estimate of the number of epochs: 1 or more.")
+        if config.augment.get("mosaic") and config.augment.get("mosaic_off"):
+            faults.append("with duration the last epochs are not known beforehand. Use augment.mosaic_off=0.")
     faults += check_monitor(str(config.monitor))
     if not 0 <= config.window_anywhere <= 1:
         faults.append(f"window_anywhere is {config.window_anywhere}, but must lie between 0 and 1.")

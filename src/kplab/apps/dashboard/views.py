@@ -167,7 +167,9 @@ def progress(run: Run) -> dict[str, Any] | None:
     if run.status != "running":
         return None
     config, _ = read_config(run.folder)
-    total = config.get("trainer.max_epochs")
+    # with a duration, the number of epochs follows from the speed
+    duration = config.get("duration")
+    total = None if duration else config.get("trainer.max_epochs")
     curves = curves_by_epoch(run)
     epochs = {e for by in curves.values() for e in by}
     done = max(epochs, default=0)
@@ -179,7 +181,9 @@ def progress(run: Run) -> dict[str, Any] | None:
     except (ValueError, OSError):
         started = written = time.time()
     left = None
-    if isinstance(total, int) and total > 0 and done:
+    if isinstance(duration, int | float) and duration:
+        left = max(0.0, started + duration - time.time())
+    elif isinstance(total, int) and total > 0 and done:
         complete = len(curves.get("train/loss_epoch", {}))
         share = max(complete, done - 0.5) / total
         left = max(0.0, (written - started) / share * (1 - share) - (time.time() - written))

@@ -25,14 +25,14 @@ from kplab.tasks.wiring.datasets import check_content, read_splits
 
 #: First line of the body of an experiment that a plan has written, and that a later plan may replace.
 MARK = "# Planned by kplab plan"
-#: Share of the budget that is planned for: the rest is for the start, and for steps that take longer than measured.
-USED = 0.97
 #: Passes over the data, and views, that a training should have.
 PASSES, VIEWS = 12, 4000
 #: Share of these views below which a small network is better than one with published weights.
 FEWEST = 0.1
-#: Shares of the budget for which a composition that comes into question is measured, and the chosen one.
-BRIEFLY, LONGER = 0.01, 0.04
+#: Share of the budget for which a composition that comes into question is measured.
+MEASURED = 0.01
+#: Fewest epochs of a training: of many images, an epoch is a part.
+EPOCHS = 15
 PRECISIONS = ("32-true", "bf16-mixed")
 #: What EfficientNet-Lite0 keeps of its weights: all norms, and the layers up to stride 4. A step takes half the time.
 FROZEN = {"backbone.frozen_norm": True, "backbone.frozen": ["conv_stem", "bn1", "blocks.0", "blocks.1"]}
@@ -145,8 +145,8 @@ def make_plan(
     measured: dict[str, Timing] = {}
     stopwatch = measure or (lambda _, config, duration: time_training(config, duration))
 
-    def timed(composition: str, config: DictConfig, share: float) -> Timing:
-        measured[composition] = stopwatch(composition, config, min(60.0, max(4.0, share * seconds)))
+    def timed(composition: str, config: DictConfig) -> Timing:
+        measured[composition] = stopwatch(composition, config, min(60.0, max(4.0, MEASURED * seconds)))
         return measured[composition]
 
     draft = Draft(traits(splits["train"]), family, "val" in splits)
@@ -154,11 +154,13 @@ def make_plan(
     chosen = network(draft, dataset, seconds, given, timed)  # may decide the others anew
     draft.choices.append(chosen)
     draft.choices.append(length(draft, seconds))
+    if any(o.startswith("trainer.max_epochs=") for o in given):
+        draft.choices[-1].values["duration"] = None
     return Plan(name, dataset, seconds, draft.traits, draft.choices, measured)
 
 
 def network(
-    draft: Draft, dataset: str, budget: float, given: list[str], timed: Callable[[str, DictConfig, float], Timing]
+    draft: Draft, dataset: str, budget: float, given: list[str], timed: Callable[[str, DictConfig], Timing]
 ) -> Choice:
     """Backbone, precision and resolution, by their speed on this machine.
 
@@ -169,34 +171,31 @@ def network(
     pretrained = fixed is None and installed(PACKAGED["tf_efficientnet_lite0"]) is not None
     backbone = fixed or ("efficientnet_lite0" if pretrained else "resnet10_half")
 
-    def measure(backbone: str, pretrained: bool, precision: str, share: float) -> Timing:
+    def measure(backbone: str, pretrained: bool, precision: str) -> Timing:
         chosen = choose(backbone, pretrained, draft)
         overrides = [*overrides_of([*draft.choices, chosen], dataset), f"trainer.precision={precision}", *given]
         size = "x".join(map(str, draft.value("window") or draft.value("size")))
-        return timed(f"{backbone} {size} {precision}", compose("train", overrides), share)
+        return timed(f"{backbone} {size} {precision}", compose("train", overrides))
 
     def fastest(backbone: str, pretrained: bool, precisions: tuple[str, ...]) -> tuple[str, Timing]:
-        found = {precision: measure(backbone, pretrained, precision, BRIEFLY) for precision in precisions}
+        found = {precision: measure(backbone, pretrained, precision) for precision in precisions}
         best = min(found, key=lambda p: found[p].view)
         return best, found[best]
 
     precision, found = fastest(backbone, pretrained, PRECISIONS)
     figures = [f"{backbone} in {precision}: {1 / found.view:.1f} views a second"]
     needed = max(VIEWS, PASSES * found.views)
-    if (share := USED * budget / found.view / needed) < 0.8:
+    if (share := budget / found.view / needed) < 0.8:
         draft.shrink = math.sqrt(share)
         draft.decide()
         precision, found = fastest(backbone, pretrained, (precision,))
         figures.append(f"with smaller subjects {1 / found.view:.1f}")
-    if pretrained and USED * budget / found.view < FEWEST * VIEWS:
+    if pretrained and budget / found.view < FEWEST * VIEWS:
         backbone, pretrained = "resnet10_half", False
         precision, found = fastest(backbone, pretrained, PRECISIONS)
         figures.append(f"{backbone} in {precision}: {1 / found.view:.1f}")
-    # the speed of a machine that others share varies within seconds: the composition that is trained is measured for longer
-    found = measure(backbone, pretrained, precision, LONGER)
-    figures.append(f"measured for longer {1 / found.view:.1f}")
     chosen = choose(backbone, pretrained, draft)
-    reason = f"the faster precision; {USED * budget / found.view:.0f} views fit, {needed:.0f} are wanted"
+    reason = f"the faster precision; {budget / found.view:.0f} views fit, {needed:.0f} are wanted"
     reason += "; weights of ImageNet" if pretrained else ""
     draft.timing = found
     return Choice(
@@ -223,44 +222,47 @@ def length(draft: Draft, budget: float) -> Choice:
         ConfigError: the budget is too small for one epoch.
     """
     timing = draft.timing
-    plain = timing.seconds(None)
-    if plain > budget:
+    whole = timing.seconds(1.0, None)
+    if whole > budget:
         raise ConfigError(
-            f"a budget of {budget:.0f} s is too small: one epoch of {timing.views} views takes {plain:.0f} s on this machine. "
-            f"Give {math.ceil(plain * 10 / 60)}m or more, or a smaller dataset."
+            f"a budget of {budget:.0f} s is too small: one epoch of {timing.views} views takes {whole:.0f} s on this machine. "
+            f"Give {math.ceil(whole * 10 / 60)}m or more, or a smaller dataset."
         )
-    every = None
+    # the number of epochs is set anew after each one, which needs some of them
+    part = round(min(1.0, budget / whole / EPOCHS), 4)
+    every = 1
     if draft.validated:
         once = timing.validation * timing.validated
-        epochs = max(1, int(USED * budget / plain))
+        epochs = max(1, int(budget / timing.seconds(part, None)))
         number = max(1, min(VALIDATIONS, int(VALIDATING * budget / max(once, 1e-6)), epochs))
         every = math.ceil(epochs / number)
-    epochs = max(1, int(USED * budget / timing.seconds(every)))
-    if every is not None:
-        # the last epoch is validated, too
-        every = min(every, epochs)
-        epochs = max(every, epochs // every * every)
-    steps = epochs * math.ceil(timing.views / draft.value("batch_size"))
+    took = timing.seconds(part, every if draft.validated else None)
+    epochs = max(every, int(budget / took) // every * every)
+    steps = epochs * math.ceil(part * timing.views / draft.value("batch_size"))
     ema = round(min(0.9995, max(0.9, 1 - 20 / steps)), 5)
     values: dict[str, Any] = {
+        "duration": budget,
         "trainer.max_epochs": epochs,
+        **({"trainer.limit_train_batches": part} if part < 1 else {}),
         "optimizer.lr": 1.0e-3 if draft.groups["backbone"] != "resnet10_half" else 1.5e-3,
+        "optimizer.warmup": max(1, steps // 20),
         "ema": ema,
-        "validate_every": every or epochs,
+        "validate_every": every,
         "monitor": "val/AP" if draft.traits.most > 1 else "val/mean_px",
     }
     if draft.cascade:
         values["rescore"] = 0.2
-    reason = (
-        "the schedule ends at zero with the budget; weights are averaged over about the last twentieth of the steps"
-    )
+    reason = "the learning rate falls in the last two fifths, up to the end of the budget; weights are averaged over "
+    reason += "about the last twentieth of the steps"
     reason += (
-        f"; validations take {timing.validation * timing.validated / every / timing.seconds(every):.0%} of the time"
-        if every
+        f"; validations take {timing.validation * timing.validated / every / took:.0%} of the time"
+        if draft.validated
         else "; there is no validation split: all labels are trained on, and the last weights are used"
     )
-    figure = f"an epoch takes {timing.seconds(every):.1f} s: {epochs} epochs, {steps} steps"
-    return Choice("length", figure, reason, values)
+    figure = f"about {epochs} epochs of {took:.1f} s, {steps} steps"
+    if part < 1:
+        figure += f"; an epoch is {part:.0%} of the images, drawn anew each time"
+    return Choice("length", figure, reason, values, {"optimizer": "adamw_trapezoid"})
 
 
 def overrides_of(choices: list[Choice], dataset: str) -> list[str]:

@@ -46,13 +46,14 @@ class Timing:
     views: int
     validated: int
 
-    def seconds(self, validate_every: int | None) -> float:
+    def seconds(self, part: float, validate_every: int | None) -> float:
         """Seconds of an epoch.
 
         Args:
+            part: share of the views that an epoch has.
             validate_every: epochs from one validation to the next; None: there is none.
         """
-        return self.view * self.views + self.epoch + self.validation * self.validated / (validate_every or 10**9)
+        return self.view * self.views * part + self.epoch + self.validation * self.validated / (validate_every or 10**9)
 
 
 def time_training(config: DictConfig, seconds: float) -> Timing:

@@ -24,6 +24,7 @@ from kplab.tasks.inference.assembly import Assembly
 from kplab.tasks.training import callbacks
 from kplab.tasks.training.checkpoints import LAST, AtomicIO, Checkpoints, copy_checkpoints, state_of
 from kplab.tasks.training.curves import curve_logger, draw_curves
+from kplab.tasks.training.duration import Duration
 from kplab.tasks.training.pose_module import PoseModule
 from kplab.tasks.wiring.datasets import TrainingData
 from kplab.tasks.wiring.training import build_trainer, optimizer_factory
@@ -53,7 +54,8 @@ def fit(
     """
     settings = scoring.settings_of(config.dataset)
     val = data.splits.get("val") if data.val is not None else None
-    module = PoseModule(model, optimizer_factory(config, model), val, settings, Assembly.of(config), config.seed)
+    factory = optimizer_factory(config, model)
+    module = PoseModule(model, factory, val, settings, Assembly.of(config), config.seed)
     checkpoints = folder / "checkpoints"
     if resumed is not None:
         data.datamodule.first_epoch = state_of(read_checkpoint(resumed, mapped=True))["epochs"]
@@ -61,6 +63,9 @@ def fit(
         copy_checkpoints(resumed.parent, checkpoints)
     writing: list[Any] = []
     watching = watchers(config, checkpoints, validated=val is not None)
+    if config.duration is not None:
+        every = int(config.validate_every) if val is not None else 1
+        watching.append(Duration(float(config.duration), lambda steps: factory(model, steps)[1].lr_lambdas, every))
     if stop_after is not None:
         watching.append(callbacks.StopAfter(stop_after))
     if run is not None:
@@ -92,7 +97,8 @@ def fit(
         speed = {"fit_seconds": round(seconds, 3), "images_per_s": round(views / seconds, 2)}
         epochs = next(c.epochs for c in watching if isinstance(c, Checkpoints))
         cut = cut_by_time(trainer, epochs) if stop_after is None else f"stopped after {epochs} epochs, as planned"
-        run.update(epochs=epochs, steps=trainer.global_step, cut=cut, **speed)
+        length = {"epochs": epochs, "schedule_epochs": trainer.max_epochs, "steps": trainer.global_step}
+        run.update(**length, cut=cut, **speed)
         writing[0].finalize("success")
         draw_curves(run)
 

@@ -143,6 +143,42 @@ def adamw_cosine(
     return adamw(groups, steps, factor, lr=lr, betas=(betas[0], betas[1]))
 
 
+def adamw_trapezoid(
+    model: nn.Module,
+    steps: int,
+    lr: float = 1e-3,
+    weight_decay: float = 0.05,
+    betas: tuple[float, float] = (0.9, 0.999),
+    warmup: int = 50,
+    falling: float = 0.4,
+    final: float = 0.01,
+    rates: Mapping[str, float] | None = None,
+    frozen_until: Mapping[str, float] | None = None,
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """AdamW with a linear warm-up, a constant learning rate, and a linear decay; stepped every batch.
+
+    Up to the decay the schedule does not depend on the number of steps, as ``duration`` needs.
+
+    Args:
+        steps: of the whole training.
+        lr: peak learning rate.
+        warmup: steps with a rising learning rate.
+        falling: fraction of the steps with a falling learning rate, at the end.
+        final: fraction of ``lr`` at the end.
+        rates, frozen_until: of parts of the model, see ``parameter_groups``.
+
+    Source: Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations", 2024.
+    """
+    decay = max(1.0, falling * steps)
+
+    def factor(step: int) -> float:
+        left = min(1.0, max(0.0, (steps - step) / decay))
+        return min(1.0, (step + 1) / max(1, warmup)) * (final + (1 - final) * left)
+
+    groups = parameter_groups(model, weight_decay, lr, rates, frozen_until)
+    return adamw(groups, steps, factor, lr=lr, betas=(betas[0], betas[1]))
+
+
 def adam_steps(
     model: nn.Module,
     steps: int,

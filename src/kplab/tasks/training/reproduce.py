@@ -31,6 +31,7 @@ from kplab.tasks.evaluation.reproduction import DIFFERENT, IDENTICAL, SKIPPED, W
 from kplab.tasks.inference.assembly import set_name
 from kplab.tasks.inference.loading import check_checkpoint, checkpoint_hashes
 from kplab.tasks.training.checkpoints import BEST, LAST
+from kplab.tasks.training.duration import repeated
 from kplab.tasks.training.resume import with_missing_keys
 from kplab.tasks.training.train import manifest_of, train
 from kplab.tasks.wiring.data_hashes import DataHashes, changed_since, read_hashes
@@ -148,8 +149,7 @@ def config_of(run: Run, overrides: Sequence[str] = ()) -> DictConfig:
     config.runs_dir = str(run.folder.parent)
     config.resume = config.parent = None
     config.logger = {}  # its curves are in curves.csv
-    # when to stop depends on the machine's speed; a run that was cut is repeated up to its last complete epoch
-    config.trainer.max_time = None
+    repeated(config, run.record)  # a run that was cut is repeated up to its last complete epoch
     detector = config.detector_run and Path(str(config.detector_run))
     if detector and not detector.exists() and (run.folder.parent / detector.name).is_dir():
         config.detector_run = str(run.folder.parent / detector.name)  # both were moved

@@ -29,6 +29,7 @@ from kplab.tasks.inference.predict import predict_split
 from kplab.tasks.training import callbacks, loggers
 from kplab.tasks.training.checkpoints import LAST, check_disk, hashes_of, state_of
 from kplab.tasks.training.curves import COUNTED_FROM
+from kplab.tasks.training.duration import check_schedule
 from kplab.tasks.training.fit import fit
 from kplab.tasks.training.one_pass import fit_one_pass
 from kplab.tasks.training.resume import resume_from
@@ -77,7 +78,9 @@ def train(
     model = build_model(config)
     learn: Callable[..., None] = fit_one_pass if model.one_pass else fit
     if not model.one_pass:
-        optimizer_factory(config, model)
+        factory = optimizer_factory(config, model)
+        if config.duration is not None:
+            check_schedule(lambda steps: factory(model, steps)[1].lr_lambdas)
     check_flip_test(model, config.flip_test)
     data = training_data(config, model.max_poses)
     if not is_rank_zero:

@@ -1,0 +1,147 @@
+"""Trainings of a given duration, with a clock of the test: their length, and that they equal a training of that length."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from kplab.cli import main
+from kplab.errors import ConfigError
+from kplab.models.weights import read_checkpoint
+from kplab.runs.run import Run
+from kplab.tasks.training import callbacks, duration
+from kplab.tasks.training.optimize import adamw_trapezoid
+from kplab.tasks.training.train import train
+
+Config = Callable[..., DictConfig]
+OPTIONS = ["optimizer=adamw_trapezoid", "optimizer.warmup=2", "trainer.max_epochs=4", "duration=10", "validate_every=1"]
+
+
+def test_trapezoid_rises_stays_and_falls() -> None:
+    optimizer, schedule = adamw_trapezoid(nn.Linear(2, 2), 100, lr=0.1, warmup=4, falling=0.4, final=0.01)
+    seen = []
+    for _ in range(101):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert seen[:5] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1], abs=1e-12)
+    assert seen[4:61] == pytest.approx([0.1] * 57, abs=1e-12)
+    assert [seen[61], seen[80], seen[100]] == pytest.approx([0.1 * 0.97525, 0.1 * 0.505, 0.001], abs=1e-12)
+
+
+def clock(monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> None:
+    """Let the epochs take these seconds, the last value again and again."""
+    times = itertools.accumulate(itertools.chain([0.0], seconds, itertools.repeat(seconds[-1])))
+    monkeypatch.setattr(duration, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return read_checkpoint(run.folder / "checkpoints" / "last.ckpt")["state_dict"]
+
+
+def equal(one: Run, other: Run) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+class Stop(pl.Callback):
+    """Ends a training after some epochs, as Ctrl-C does."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: Any) -> None:
+        """Stop."""
+        if trainer.current_epoch == self.epochs:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("seconds", "epochs"),
+    [
+        ([1.0], 10),  # faster than estimated
+        ([5.0], 2),  # slower
+        ([1.0, 1.0, 2.0], 6),  # 10, 10, and then 6
+        ([1.0] * 6 + [0.1], 10),  # what happens while it falls does not change it
+        ([100.0], 2),  # the first epoch has the full learning rate
+    ],
+)
+def test_a_training_takes_its_duration_and_equals_one_of_that_length(
+    seconds: list[float], epochs: int, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock(monkeypatch, seconds)
+    run = train(config(*OPTIONS))
+    assert run is not None
+    assert (run.record["epochs"], run.record["schedule_epochs"], run.cut) == (epochs, epochs, None)
+    fixed = train(config(*OPTIONS, "duration=null", f"trainer.max_epochs={epochs}"))
+    assert fixed is not None
+    assert equal(run, fixed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [2, 5])
+def test_it_is_resumed_and_reproduced_to_the_bit(
+    stop: int, config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped while the number of epochs is open, and while the learning rate falls; time of the first part counts."""
+    clock(monkeypatch, [1.0, 1.0, 2.0])
+    whole = train(config(*OPTIONS))
+    assert whole is not None
+    # the stop comes after the clock has been read `stop + 1` times
+    clock(monkeypatch, [1.0, 1.0, 2.0])
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "progress", lambda: Stop(stop))
+        with pytest.raises(KeyboardInterrupt):
+            train(config(*OPTIONS))
+    (stopped,) = {path.name for path in whole.folder.parent.glob("*_*")} - {whole.name}
+    clock(monkeypatch, [1.0, 1.0, 2.0][stop:] or [2.0])
+    resumed = train(config(*OPTIONS, f"resume={stopped}"))
+    assert resumed is not None
+    assert resumed.record["epochs"] == whole.record["epochs"] == 6
+    assert equal(whole, resumed)
+    # at any speed
+    clock(monkeypatch, [0.01])
+    assert main(["reproduce", f"run={resumed.folder}"]) == 0
+    (path,) = whole.folder.parent.glob("*/reproduction.json")
+    assert json.loads(path.read_text())["verdict"] == "identical"
+    assert "verdict: identical, to the bit" in capsys.readouterr().out
+
+
+def test_the_last_epoch_is_validated(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, [1.0])
+    run = train(config(*OPTIONS, "validate_every=3"))
+    assert run is not None
+    assert run.record["epochs"] == 9
+
+
+@pytest.mark.parametrize("options", [["optimizer=adamw_cosine"], ["optimizer.frozen_until={backbone: 0.3}"]])
+def test_a_schedule_that_depends_on_the_length_is_refused(options: list[str], config: Config) -> None:
+    """Before there is a run."""
+    made = config(*OPTIONS, *options)
+    with pytest.raises(ConfigError, match=r"optimizer=adamw_trapezoid"):
+        train(made)
+    assert not Path(made.runs_dir).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["duration=0"], "duration is 0"),
+        (["duration=soon"], "duration.*soon"),
+        (["duration=10", "trainer.max_epochs=-1"], "a first estimate"),
+        (["duration=10", "augment.mosaic=0.5"], "augment.mosaic_off=0"),
+    ],
+)
+def test_faults_of_the_config_are_named(options: list[str], fault: str, config: Config) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        config(*options)
