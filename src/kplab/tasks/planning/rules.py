@@ -241,7 +241,7 @@ def mirroring(draft: Draft) -> Choice:
     else:
         mirror, reason = False, "the skeleton has no sides, and mirrored poses do not occur"
     # the flip test doubles the time of a prediction and needs a head that can reverse it
-    test = mirror and draft.groups["head"] in ("heatmap", "simcc", "rle", "centernet") and not draft.cascade
+    test = mirror and draft.groups["head"] in ("heatmap", "simcc", "rle", "centernet")
     return Choice("mirroring", figure, reason, {"augment.flip": 0.5 if mirror else 0.0, "flip_test": test})
 
 
