@@ -82,7 +82,7 @@ def main(work: Path, images: Path, seconds: float) -> None:
     deeplabcut.train_network(config)
     found = work / "predictions"
     deeplabcut.analyze_images(
-        config, str(images), frame_type=".png", output_dir=str(found), snapshot_index=-1, save_as_csv=True
+        config, str(images), frame_type=".png", destfolder=str(found), snapshot_index=-1, save_as_csv=True
     )
     made["model"] = deeplabcut.auxiliaryfunctions.read_config(config)["default_net_type"]
     (work / "made.json").write_text(json.dumps(made, indent=1))

@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
 import sleap_io as sio
+from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 from sleap_nn.config_generator import ConfigGenerator
 from sleap_nn.inference import predict
@@ -31,12 +31,11 @@ def fit(config: DictConfig, folder: Path, seconds: float) -> tuple[float, int]:
     # SLEAP-NN has no key for it; Lightning reads defaults of its Trainer from the environment
     os.environ["PL_TRAINER_MAX_TIME"] = repr({"milliseconds": round(1000 * seconds)})
     made = ModelTrainer.get_model_trainer_from_config(config)
-    begun = time.perf_counter()
     made.train()
-    took = time.perf_counter() - begun
+    (timer,) = (callback for callback in made.trainer.callbacks if isinstance(callback, Timer))
     if not (folder / "best.ckpt").is_file():
         made.trainer.save_checkpoint(folder / "best.ckpt")
-    return took, made.trainer.current_epoch
+    return timer.time_elapsed(), made.trainer.current_epoch
 
 
 def main(work: Path, images: Path, seconds: float) -> None:
