@@ -160,7 +160,7 @@ def test_a_system_that_fails_has_a_row_and_the_others_go_on(
     bare.mkdir(parents=True)
     (bare / "python").write_text("#!/bin/sh\necho 'first line'\necho 'out of memory'\nexit 3\n")
     (bare / "python").chmod(0o755)
-    (bare.parent / ".ready").write_text("")
+    (bare.parent / ".ready").write_text("\n".join(systems.TORCH))
     done = systems.Trained(
         Predictions(SKELETON, split.test.by_image(), {}, {}), "net", "random", 60.0, 3, {"thing": "1.2"}
     )
@@ -173,7 +173,7 @@ def test_a_system_that_fails_has_a_row_and_the_others_go_on(
         {
             "absent": systems.Peer("absent", ("x==1",), **nothing),
             "crash": systems.Peer("crash", (), **nothing),
-            "works": SimpleNamespace(rows={"works": lambda *_: done}),
+            "works": SimpleNamespace(prepare=lambda _: None, rows={"works": lambda *_: done}),
         },
     )
     out = tmp_path / "out"

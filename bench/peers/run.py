@@ -72,16 +72,18 @@ def measure(name: str, split: Split, budget: str, out: Path, tools: Tools) -> li
     rows = []
     for row, train in SYSTEMS[name].rows.items():
         print(f"{split.name}: {row}, {budget}", flush=True)
-        begun = time.perf_counter()
+        work = out / row.replace(", ", "_").replace(" ", "_")
         try:
-            made = train(split, out / row.replace(", ", "_").replace(" ", "_"), budget, seconds_of(budget), tools)
+            SYSTEMS[name].prepare(tools)
+            begun = time.perf_counter()
+            made = train(split, work, budget, seconds_of(budget), tools)
             scores = score(made.predictions, split)
         except (PeerError, KplabError, OSError, ValueError, KeyError) as error:
             rows.append({"system": row, "error": " ".join(str(error).split())})
             print(f"  failed: {rows[-1]['error']}", flush=True)
             continue
-        draw(made, scores, split, out / f"{row.replace(', ', '_').replace(' ', '_')}.png")
-        entries = {key: value for key, value in vars(made).items() if key != "predictions"}
+        draw(made, scores, split, work.with_suffix(".png"))
+        entries: dict[str, Any] = {key: value for key, value in vars(made).items() if key != "predictions"}
         took = round(time.perf_counter() - begun, 1)
         rows.append({"system": row, **entries, "command_seconds": took, **figures_of(scores)})
     return rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -73,7 +72,7 @@ def read_split(name: str, folder: Path) -> Split:
     Raises:
         DataError: there is no such dataset, or it has no test split.
     """
-    parts, made_by = parts_of(*(splits_of(name), name))
+    parts, made_by = parts_of(splits_of(name), name)
     train, test = (as_files(parts[part], folder / part) for part in ("train", "test"))
     return Split(name, train, test, made_by, folder)
 
@@ -155,7 +154,3 @@ def write_config(split: Split, conf: Path) -> None:
 def edges_of(skeleton: Skeleton) -> list[list[str]]:
     """Edges of a skeleton by name."""
     return [[skeleton.keypoints[a], skeleton.keypoints[b]] for a, b in skeleton.edges]
-
-
-if "KPLAB_DATA" not in os.environ:
-    READERS.clear()

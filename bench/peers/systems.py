@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import results
 import yaml
@@ -25,10 +24,27 @@ from kplab.structures.predictions import Predictions
 
 HERE = Path(__file__).resolve().parent
 TORCH = ("torch==2.15.0", "torchvision==0.29.2")
+#: Seconds after which an installation is given up.
+INSTALLATION = 1800
 
 
 class PeerError(KplabError):
     """A system could not be installed, trained or read."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What environments are made with.
+
+    Args:
+        uv: the command uv.
+        environments: the folder of all environments.
+        torch: further arguments of its ``pip install``, such as ``--torch-backend=cpu``.
+    """
+
+    uv: str
+    environments: Path
+    torch: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,10 @@ class Trained:
     train_seconds: float
     epochs: int
     versions: dict[str, str]
+
+
+#: Trains on a split in a folder for a budget, which is also given in seconds, and predicts the test images.
+Train = Callable[[Split, Path, str, float, Tools], Trained]
 
 
 def run(command: list[str], log: Path, cwd: Path, timeout: float, **variables: str) -> None:
@@ -74,6 +94,11 @@ def run(command: list[str], log: Path, cwd: Path, timeout: float, **variables: s
         raise PeerError(f"{lines[-1] if lines else f'exit status {status}'} (log: {log})")
 
 
+def longest(seconds: float) -> float:
+    """Seconds after which a command is given up, which trains for so many and also prepares and predicts."""
+    return 3 * seconds + 900
+
+
 @dataclass(frozen=True)
 class Peer:
     """A system that runs in an environment of its own.
@@ -93,54 +118,39 @@ class Peer:
     variables: dict[str, str] = field(default_factory=dict)
 
     @property
-    def rows(self) -> dict[str, Callable[[Split, Path, str, float, Tools], Trained]]:
+    def rows(self) -> dict[str, Train]:
         """Name of a row of the table to the function that makes it."""
         return {self.name: self.train}
 
-    def environment(self, tools: Tools) -> Path:
-        """The Python of the system's environment, which is made where it is missing or has other requirements.
+    def prepare(self, tools: Tools) -> None:
+        """Make the system's environment where it is missing or has other requirements.
 
         Raises:
             PeerError: the installation failed.
         """
         folder = tools.environments / self.name
-        python, ready = folder / "bin" / "python", folder / ".ready"
-        wanted = "\n".join([*self.requirements, *tools.torch])
-        if not ready.is_file() or ready.read_text() != wanted:
-            print(f"{self.name}: installing {' '.join(self.requirements)} into {folder}", flush=True)
-            log = tools.environments / f"{self.name}.log"
-            run(
-                [tools.uv, "venv", "--clear", "--python", sys.executable, str(folder)],
-                log,
-                HERE,
-                tools.install_seconds,
-            )
-            packages = [*self.requirements, *TORCH, *tools.torch]
-            run(
-                [tools.uv, "pip", "install", "--python", str(python), *packages],
-                log,
-                HERE,
-                tools.install_seconds,
-                UV_LINK_MODE="hardlink",
-            )
-            ready.write_text(wanted)
-        return python
+        python, ready, log = folder / "bin" / "python", folder / ".ready", tools.environments / f"{self.name}.log"
+        packages = [*self.requirements, *TORCH, *tools.torch]
+        if ready.is_file() and ready.read_text() == "\n".join(packages):
+            return
+        print(f"{self.name}: installing {' '.join(self.requirements)} into {folder}", flush=True)
+        for command in (
+            ["venv", "--clear", "--python", sys.executable, str(folder)],
+            ["pip", "install", "--python", str(python), *packages],
+        ):
+            # environments share the files of PyTorch, which are some gigabytes
+            run([tools.uv, *command], log, HERE, INSTALLATION, UV_LINK_MODE="hardlink")
+        ready.write_text("\n".join(packages))
 
     def train(self, split: Split, work: Path, budget: str, seconds: float, tools: Tools) -> Trained:
         """Export the training split, train for some seconds, and read the predictions of the test images."""
-        python = self.environment(tools)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         self.export(split, work)
-        command = [
-            str(python),
-            str(HERE / f"train_{self.name}.py"),
-            str(work),
-            str(split.folder / "test"),
-            str(seconds),
-        ]
+        python, script = tools.environments / self.name / "bin" / "python", HERE / f"train_{self.name}.py"
+        command = [str(python), str(script), str(work), str(split.folder / "test"), str(seconds)]
         variables = {name: value.format(work=work) for name, value in self.variables.items()}
-        run(command, work / "log.txt", work, timeout=3 * seconds + 900, PYTHONPATH="", MPLBACKEND="Agg", **variables)
+        run(command, work / "log.txt", work, timeout=longest(seconds), PYTHONPATH="", MPLBACKEND="Agg", **variables)
         made = json.loads((work / "made.json").read_text())
         place, read = self.read
         poses = read(work / place, split.test)
@@ -148,23 +158,6 @@ class Peer:
         found = Predictions(split.skeleton, poses, {"system": self.name}, files)
         found.write(work / "results.json")
         return Trained(Predictions.read(work / "results.json", split.skeleton), **made)
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What environments are made with.
-
-    Args:
-        uv: the command uv.
-        environments: the folder of all environments.
-        torch: further arguments of its ``pip install``, such as ``--torch-backend=cpu``.
-        install_seconds: after which an installation is given up.
-    """
-
-    uv: str
-    environments: Path
-    torch: tuple[str, ...] = ()
-    install_seconds: float = 1800
 
 
 def for_ultralytics(split: Split, work: Path) -> None:
@@ -197,10 +190,11 @@ def for_dlc(split: Split, work: Path) -> None:
 class Kplab:
     """``kplab train dataset=… budget=…``, once as it is and once from random weights."""
 
-    name = "kplab"
+    def prepare(self, tools: Tools) -> None:
+        """Nothing: this process runs in its environment."""
 
     @property
-    def rows(self) -> dict[str, Callable[[Split, Path, str, float, Tools], Trained]]:
+    def rows(self) -> dict[str, Train]:
         """Name of a row of the table to the function that makes it."""
         return {"kplab": self.train, "kplab, random weights": self.train_random}
 
@@ -217,14 +211,14 @@ class Kplab:
         write_config(split, work / "conf")
         command = [sys.executable, "-m", "kplab.cli", "train", f"dataset={split.name}", f"budget={budget}", *chosen]
         command += ["logger=csv"]
-        run(command, work / "log.txt", work, timeout=3 * seconds + 900, KPLAB_WORKSPACE=str(work))
+        run(command, work / "log.txt", work, timeout=longest(seconds), KPLAB_WORKSPACE=str(work))
         (folder,) = [path.parent for path in (work / "runs").glob("*/run.json")]
         record = json.loads((folder / "run.json").read_text())
         found = Predictions.read(folder / "predictions" / f"{split.name}-test.json", split.skeleton)
         started_from = record.get("backbone_weights") or {}
         return Trained(
             found,
-            model=model_of(folder),
+            model=planned_model(work / "conf" / "experiment" / f"planned_{split.name}.yaml"),
             weights="ImageNet" if started_from else "random",
             train_seconds=record["fit_seconds"],
             epochs=record["epochs"],
@@ -232,11 +226,13 @@ class Kplab:
         )
 
 
-def model_of(run_folder: Path) -> str:
-    """Head and backbone of a run, and its regions where these are crops."""
-    config: dict[str, Any] = yaml.safe_load((run_folder / "config.yaml").read_text())
-    head = config["head"]["_target_"].rsplit(".", 1)[-1]
-    return f"{head}, {config['backbone']['name']}" + (", cascade" if config.get("detector") else "")
+def planned_model(experiment: Path) -> str:
+    """Head and backbone of a planned experiment, and whether they are a cascade."""
+    groups: dict[str, str] = {}
+    for entry in yaml.safe_load(experiment.read_text())["defaults"]:
+        if isinstance(entry, dict):
+            groups |= {key.removeprefix("override /"): str(value) for key, value in entry.items()}
+    return f"{groups['model']}: {groups['head']}, {groups['backbone']}"
 
 
 SYSTEMS: dict[str, Kplab | Peer] = {
