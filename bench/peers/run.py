@@ -69,7 +69,7 @@ def measure(name: str, split: Split, budget: str, out: Path, tools: Tools) -> li
     """The rows of a system on a dataset; one with ``error`` for each that failed."""
     if name not in SYSTEMS:
         return [{"system": name, "error": f"unknown system; use one of {', '.join(SYSTEMS)}"}]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row, train in SYSTEMS[name].rows.items():
         print(f"{split.name}: {row}, {budget}", flush=True)
         work = out / row.replace(", ", "_").replace(" ", "_")
@@ -83,7 +83,7 @@ def measure(name: str, split: Split, budget: str, out: Path, tools: Tools) -> li
             print(f"  failed: {rows[-1]['error']}", flush=True)
             continue
         draw(made, scores, split, work.with_suffix(".png"))
-        entries: dict[str, Any] = {key: value for key, value in vars(made).items() if key != "predictions"}
+        entries = {key: value for key, value in vars(made).items() if key != "predictions"}
         took = round(time.perf_counter() - begun, 1)
         rows.append({"system": row, **entries, "command_seconds": took, **figures_of(scores)})
     return rows

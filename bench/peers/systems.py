@@ -232,7 +232,7 @@ def planned_model(experiment: Path) -> str:
     for entry in yaml.safe_load(experiment.read_text())["defaults"]:
         if isinstance(entry, dict):
             groups |= {key.removeprefix("override /"): str(value) for key, value in entry.items()}
-    return f"{groups['model']}: {groups['head']}, {groups['backbone']}"
+    return f"{groups['head']}, {groups['backbone']}" + (", cascade" if groups["model"] == "cascade" else "")
 
 
 SYSTEMS: dict[str, Kplab | Peer] = {
