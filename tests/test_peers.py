@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import kplab
 from kplab.data.sources.files import FileSource
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
@@ -129,7 +130,7 @@ def test_predictions_are_scored_at_their_exact_place(
     place = WRITERS[name](split.test, tmp_path / "found", shift)
     poses = getattr(peers("results"), name)(place, split.test)
     path = Predictions(SKELETON, poses, {}, {}).write(tmp_path / "results.json")
-    figures = peers("run").figures_of(peers("run").score(Predictions.read(path, SKELETON), split))
+    figures = peers("run").figures_of(kplab.evaluate(Predictions.read(path, SKELETON), split.test))
     assert figures["mean_px"] == pytest.approx(np.hypot(shift, shift), abs=1e-5)
     assert figures["median_px"] == pytest.approx(np.hypot(shift, shift), abs=1e-5)
     assert figures["missed_keypoints"] == figures["missed_subjects"] == 0
@@ -146,7 +147,7 @@ def test_an_image_without_predictions_is_missed(
         split.test.select([0, 1]) if name != "from_sleap_nn" else split.test.select([1, 2]), tmp_path / "found", 0
     )
     poses = getattr(peers("results"), name)(place, split.test)
-    figures = peers("run").figures_of(peers("run").score(Predictions(SKELETON, poses, {}, {}), split))
+    figures = peers("run").figures_of(kplab.evaluate(Predictions(SKELETON, poses, {}, {}), split.test))
     assert figures["missed_subjects"] == (1 if name != "from_sleap_nn" else 2)
     assert figures["mean_px"] == pytest.approx(0, abs=1e-5)
 
@@ -191,12 +192,24 @@ def test_a_system_that_fails_has_a_row_and_the_others_go_on(
     assert run.main(["forks", "--peers", "works", *arguments]) == 0
 
 
+def test_a_lucky_guess_of_low_score_does_not_count(split: object, peers: Callable[[str], ModuleType]) -> None:
+    """Beside a pose that is 3 px off, the truth with a lower score is left out."""
+    one = split.test.select([1, 2])
+    guesses = {
+        image_id: Poses.make(np.concatenate([poses.xy, poses.xy + 3]), score=[0.1, 0.9])
+        for image_id, poses in one.by_image().items()
+    }
+    found = Predictions(SKELETON, guesses, {}, {})
+    error = {count: kplab.evaluate(peers("run").best_of(found, count), one).summary["mean_px"] for count in (1, 2)}
+    assert error == pytest.approx({1: np.hypot(3, 3), 2: 0})
+
+
 def test_a_system_that_finds_nothing_has_no_error_in_pixels(
     split: object, peers: Callable[[str], ModuleType], tmp_path: Path
 ) -> None:
     run = peers("run")
     poses = peers("results").from_ultralytics(tmp_path / "no folder", split.test)
-    figures = run.figures_of(run.score(Predictions(SKELETON, poses, {}, {}), split))
+    figures = run.figures_of(kplab.evaluate(Predictions(SKELETON, poses, {}, {}), split.test))
     assert (figures["mean_px"], figures["AP"], figures["missed_keypoints"]) == (None, 0, 15)
     made = {"system": "s", "model": "m", "weights": "random", "train_seconds": 1, "epochs": 1}
     content = {"forks": {"rows": [made | figures], "train": 3, "test": 3, "split": "as they are"}}

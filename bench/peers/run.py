@@ -21,11 +21,13 @@ import platform
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from splits import Split, read_split
-from systems import SYSTEMS, PeerError, Tools, Trained
+from systems import SYSTEMS, PeerError, Tools
 
 import kplab
 from kplab.config import workspace
@@ -47,9 +49,10 @@ FIGURES = {
 }
 
 
-def score(predictions: Predictions, split: Split) -> Scores:
-    """Scores of the test images; the best predictions of an image count, as many as training images have subjects."""
-    return kplab.evaluate(predictions, split.test, max_dets=split.subjects)
+def best_of(predictions: Predictions, count: int) -> Predictions:
+    """The predictions of the highest scores, so many of each image at most."""
+    best = {i: poses[np.argsort(-poses.score, kind="stable")[:count]] for i, poses in predictions.poses.items()}
+    return replace(predictions, poses=best)
 
 
 def figures_of(scores: Scores) -> dict[str, Any]:
@@ -77,24 +80,25 @@ def measure(name: str, split: Split, budget: str, out: Path, tools: Tools) -> li
             SYSTEMS[name].prepare(tools)
             begun = time.perf_counter()
             made = train(split, work, budget, seconds_of(budget), tools)
-            scores = score(made.predictions, split)
+            best = best_of(made.predictions, split.subjects)
+            scores = kplab.evaluate(best, split.test)
         except (PeerError, KplabError, OSError, ValueError, KeyError) as error:
             rows.append({"system": row, "error": " ".join(str(error).split())})
             print(f"  failed: {rows[-1]['error']}", flush=True)
             continue
-        draw(made, scores, split, work.with_suffix(".png"))
+        draw(best, scores, split, work.with_suffix(".png"))
         entries = {key: value for key, value in vars(made).items() if key != "predictions"}
         took = round(time.perf_counter() - begun, 1)
         rows.append({"system": row, **entries, "command_seconds": took, **figures_of(scores)})
     return rows
 
 
-def draw(made: Trained, scores: Scores, split: Split, path: Path) -> None:
+def draw(found: Predictions, scores: Scores, split: Split, path: Path) -> None:
     """Write truth and predictions of typical images, from the middle of the ranking."""
     order = ranked(scores)
     middle = max(0, (len(order) - PICTURES) // 2)
     ids = order[middle : middle + PICTURES].tolist()
-    sheet = drawing.contact_sheet(overlays(split.test, made.predictions, ids), columns=4, labels=[str(i) for i in ids])
+    sheet = drawing.contact_sheet(overlays(split.test, found, ids), columns=4, labels=[str(i) for i in ids])
     note = "rings: truth; dots: prediction; lines between them: errors"
     drawing.write_png(path, drawing.with_legend(sheet, split.skeleton, note))
 
