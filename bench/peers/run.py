@@ -105,7 +105,15 @@ def draw(found: Predictions, scores: Scores, split: Split, path: Path) -> None:
 
 def table_of(found: dict[str, dict[str, Any]], budget: str) -> str:
     """All rows as Markdown, and what they hold under."""
-    heads = ["dataset", "system", "model", "starts from", "training, s", "epochs", *(c for c, _ in FIGURES.values())]
+    heads = [
+        "dataset",
+        "system",
+        "model",
+        "starts from",
+        "training, s",
+        "epochs begun",
+        *(c for c, _ in FIGURES.values()),
+    ]
     lines = [f"Budget: {budget} for each system.", "", f"| {' | '.join([*heads, 'missed keypoints'])} |"]
     lines.append("|" + "---|" * (len(heads) + 1))
     for dataset, content in found.items():

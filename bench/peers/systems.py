@@ -56,7 +56,7 @@ class Trained:
         model: what was trained.
         weights: what it started from.
         train_seconds: from the first step to the end of the training.
-        epochs: of the training.
+        epochs: that were begun.
         versions: package to version.
     """
 
