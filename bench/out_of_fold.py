@@ -63,14 +63,20 @@ def prepare(folder: Path, name: str) -> None:
     (folder / "conf" / "dataset" / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
-def main(folder: Path, names: list[str]) -> None:
-    """Train what is not trained yet."""
+def workspace(folder: Path, names: list[str]) -> None:
+    """Make a folder a workspace with halves of datasets."""
     if not (folder / "conf").is_dir():
         shutil.copytree(conf_dir(), folder / "conf")
         (folder / "data").mkdir()
     for name in names:
         if not (folder / "data" / f"{name}.json").is_file():
             prepare(folder, name)
+
+
+def main(folder: Path, names: list[str]) -> None:
+    """Train what is not trained yet."""
+    workspace(folder, names)
+    for name in names:
         for fold in range(FOLDS):
             if any((folder / "runs").glob(f"*_{name}_{fold}_*/scores/*.json")):
                 continue

@@ -148,6 +148,33 @@ def test_on_jittered_boxes_the_stages_learn_apart() -> None:
     assert gradients(net.subject) > 0
 
 
+def test_a_share_of_the_views_is_read_by_the_detector() -> None:
+    """Its losses are those of the first views, rounded up; those of the crops are of all."""
+    net, batch = cascade(boxes="annotated"), scene()
+    net.eval()
+    whole, first = net.losses(batch), net.losses(batch.first(1))
+    for share in (0.1, 0.5):
+        net.detector_share = share
+        found = net.losses(batch)
+        assert found.keys() == whole.keys()
+        for name, value in found.items():
+            wanted = first if name.startswith("detector") else whole
+            torch.testing.assert_close(value, wanted[name])
+    assert any(not torch.equal(first[name], whole[name]) for name in first if name.startswith("detector"))
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"detector_share": 0.0}, "above 0"),
+        ({"detector_share": 0.5, "boxes": "detected"}, "Use model.detector_share=1"),
+    ],
+)
+def test_shares_that_are_none(options: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ModelError, match=fault):
+        cascade(subject=RLEHead, **options)
+
+
 def sure_of(net: Cascade, batch: Batch, offset: torch.Tensor) -> None:
     """Let the detector say the true boxes, moved by an offset (4,) in view pixels, and nothing else."""
     smaller = SEEN[0] / VIEW[0]

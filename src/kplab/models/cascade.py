@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -39,6 +40,8 @@ class Cascade(Model):
         shift: largest shift of jittered boxes, fraction of their sides.
         scale: largest change of their sides; 0.2 is a factor from 1 / 1.2 to 1.2.
         detector_weight: factor on the detector's losses.
+        detector_share: share of the views of a training step that the detector reads; crops are taken from all. Boxes are
+            easier to learn than keypoints, so that a share saves time.
         min_score: smallest score of a detected box that is cropped.
         max_crops: largest number of crops of a training step; of more, a random choice is taken.
 
@@ -57,6 +60,7 @@ class Cascade(Model):
         shift: float = 0.1,
         scale: float = 0.2,
         detector_weight: float = 1.0,
+        detector_share: float = 1.0,
         min_score: float = 0.05,
         max_crops: int = 64,
     ) -> None:
@@ -83,11 +87,20 @@ class Cascade(Model):
                 f"head '{type(subject.head).__name__}' can't move its targets along with a box, so that the gradient of "
                 "the detector would be wrong. Use model.boxes=jittered."
             )
+        if not 0 < detector_share <= 1:
+            raise ModelError(
+                f"model.detector_share is {detector_share}, but must be a share of the views, above 0 and up to 1."
+            )
+        if boxes == "detected" and detector_share < 1:
+            raise ModelError(
+                "with model.boxes=detected, all views need detected boxes. Use model.detector_share=1, or model.boxes=jittered."
+            )
         boxes_of(Poses.empty(len(subject.head.skeleton)), hull)  # checks the option
         self.detector, self.subject, self.size, self.padding = detector, subject, size, padding
         self.skeleton = subject.skeleton
         self.boxes, self.hull, self.shift, self.scale = boxes, hull, shift, scale
-        self.detector_weight, self.min_score, self.max_crops = detector_weight, min_score, max_crops
+        self.detector_weight, self.detector_share = detector_weight, detector_share
+        self.min_score, self.max_crops = min_score, max_crops
 
     @property
     def without_flip(self) -> list[str]:
@@ -117,7 +130,7 @@ class Cascade(Model):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The detector's losses, times their weight, and those of the pose model on the crops."""
-        seen = self.seen(batch)
+        seen = self.seen(batch.first(math.ceil(self.detector_share * len(batch))))
         targets = self.detector.head.encode(seen.poses, seen.size)
         outputs = self.detector(seen.images, targets)
         found = self.detector.head.loss(outputs, targets)

@@ -62,6 +62,13 @@ class Batch:
         """(width, height) of the views."""
         return int(self.images.shape[-1]), int(self.images.shape[-2])
 
+    def first(self, number: int) -> Batch:
+        """The first views."""
+        rows = slice(number)
+        return Batch(
+            self.images[rows], self.poses[rows], self.view[rows], self.image_id[rows], self.box[rows], self.score[rows]
+        )
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its images on a device."""
         return replace(self, images=self.images.to(device, non_blocking=True))
