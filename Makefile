@@ -94,7 +94,7 @@ fmt: $(READY) ## format the code, strip the notebooks
 # further arguments of a target's command
 ARGS ?=
 
-.PHONY: demo data dashboard annotate serve report bench benchmark runs reproduce notebooks clean
+.PHONY: demo data dashboard annotate serve report bench benchmark peers runs reproduce notebooks clean
 demo: $(READY) ## generate data, train two models, evaluate and compare them, in a few minutes
 	$(BIN)/kplab demo
 
@@ -125,6 +125,12 @@ bench: $(READY) ## measure speed: all of bench/bench_*.py
 DATASET ?= synthetic_person
 benchmark: $(READY) ## compare families on one dataset: DATASET=flies FAMILIES=openpose,yolo (default: all); resumes
 	$(BIN)/kplab benchmark data=$(DATASET) $(if $(FAMILIES),families=[$(FAMILIES)])
+
+DATASETS ?= lp_mirror_mouse
+BUDGET ?= 5m
+PEERS ?= kplab ultralytics sleap_nn dlc
+peers: $(READY) | $(filter .tools/bin/uv,$(UV)) ## train kplab and other systems for the same time: DATASETS="mouse" BUDGET=5m PEERS="kplab dlc"
+	$(BIN)/python bench/peers/run.py $(DATASETS) --budget $(BUDGET) --peers $(PEERS) --uv $(abspath $(UV)) --torch $(TORCH) $(ARGS)
 
 RUN ?= latest
 reproduce: $(READY) ## train a run again from its folder and compare both: RUN=NAME (default: the newest finished run)

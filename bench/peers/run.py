@@ -1,0 +1,169 @@
+"""The same minutes for kplab, Ultralytics, SLEAP-NN and DeepLabCut on the same images (docs/peers.md).
+
+    make peers DATASETS="lp_mirror_mouse tiger_pose_val" BUDGET=5m PEERS="kplab ultralytics sleap_nn dlc"
+    python bench/peers/run.py lp_mirror_mouse --budget 5m --peers kplab ultralytics
+
+Each system is trained on the training split by its own defaults for the same time, in an environment of its own (``.peers/``), and
+predicts the test split; kplab's evaluator scores all predictions. ``table.md``, ``results.json`` and pictures of the predictions are
+written to ``benchmarks/peers``. A system that fails has a row that says why, and the exit status is 1.
+
+The systems are programs of others, with licences of their own (Ultralytics: AGPL-3.0). They are run as separate processes: kplab
+neither imports nor ships them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from splits import Split, read_split
+from systems import SYSTEMS, PeerError, Tools, Trained
+
+import kplab
+from kplab.config import workspace
+from kplab.errors import KplabError
+from kplab.metrics.score import Scores
+from kplab.structures.predictions import Predictions
+from kplab.tasks.evaluation.pictures import overlays, ranked
+from kplab.tasks.planning.plan import seconds_of
+from kplab.viz import poses as drawing
+
+PICTURES = 8
+#: Metric of ``Scores.summary`` to its column and digits.
+FIGURES = {
+    "AP": ("AP", 3),
+    "mean_px": ("mean px", 2),
+    "median_px": ("median px", 2),
+    "pck@0.05": ("PCK@0.05", 3),
+    "pck@0.1": ("PCK@0.1", 3),
+}
+
+
+def score(predictions: Predictions, split: Split) -> Scores:
+    """Scores of the test images; the best predictions of an image count, as many as training images have subjects."""
+    return kplab.evaluate(predictions, split.test, max_dets=split.subjects)
+
+
+def figures_of(scores: Scores) -> dict[str, Any]:
+    """The figures of a row of the table."""
+    points = scores.per_keypoint
+    return {
+        # None: there is no such figure, as where nothing is found
+        **{key: None if math.isnan(scores.summary[key]) else float(scores.summary[key]) for key in FIGURES},
+        "missed_subjects": int(scores.summary["n_missed"]),
+        "subjects": int(scores.summary["n_instances"]),
+        "missed_keypoints": int(points["n_keypoints_missed"].sum()),
+        "keypoints": int(points["n_keypoints"].sum()),
+    }
+
+
+def measure(name: str, split: Split, budget: str, out: Path, tools: Tools) -> list[dict[str, Any]]:
+    """The rows of a system on a dataset; one with ``error`` for each that failed."""
+    if name not in SYSTEMS:
+        return [{"system": name, "error": f"unknown system; use one of {', '.join(SYSTEMS)}"}]
+    rows: list[dict[str, Any]] = []
+    for row, train in SYSTEMS[name].rows.items():
+        print(f"{split.name}: {row}, {budget}", flush=True)
+        work = out / row.replace(", ", "_").replace(" ", "_")
+        try:
+            SYSTEMS[name].prepare(tools)
+            begun = time.perf_counter()
+            made = train(split, work, budget, seconds_of(budget), tools)
+            scores = score(made.predictions, split)
+        except (PeerError, KplabError, OSError, ValueError, KeyError) as error:
+            rows.append({"system": row, "error": " ".join(str(error).split())})
+            print(f"  failed: {rows[-1]['error']}", flush=True)
+            continue
+        draw(made, scores, split, work.with_suffix(".png"))
+        entries = {key: value for key, value in vars(made).items() if key != "predictions"}
+        took = round(time.perf_counter() - begun, 1)
+        rows.append({"system": row, **entries, "command_seconds": took, **figures_of(scores)})
+    return rows
+
+
+def draw(made: Trained, scores: Scores, split: Split, path: Path) -> None:
+    """Write truth and predictions of typical images, from the middle of the ranking."""
+    order = ranked(scores)
+    middle = max(0, (len(order) - PICTURES) // 2)
+    ids = order[middle : middle + PICTURES].tolist()
+    sheet = drawing.contact_sheet(overlays(split.test, made.predictions, ids), columns=4, labels=[str(i) for i in ids])
+    note = "rings: truth; dots: prediction; lines between them: errors"
+    drawing.write_png(path, drawing.with_legend(sheet, split.skeleton, note))
+
+
+def table_of(found: dict[str, dict[str, Any]], budget: str) -> str:
+    """All rows as Markdown, and what they hold under."""
+    heads = ["dataset", "system", "model", "starts from", "training, s", "epochs", *(c for c, _ in FIGURES.values())]
+    lines = [f"Budget: {budget} for each system.", "", f"| {' | '.join([*heads, 'missed keypoints'])} |"]
+    lines.append("|" + "---|" * (len(heads) + 1))
+    for dataset, content in found.items():
+        for row in content["rows"]:
+            if "error" in row:
+                cells = [dataset, row["system"], f"failed: {row['error']}".replace("|", "/"), *[""] * (len(heads) - 2)]
+            else:
+                cells = [dataset, row["system"], row["model"], f"{row['weights']} weights"]
+                cells += [f"{row['train_seconds']:.0f}", str(row["epochs"])]
+                cells += ["-" if row[key] is None else f"{row[key]:.{n}f}" for key, (_, n) in FIGURES.items()]
+                cells.append(f"{row['missed_keypoints']} of {row['keypoints']}")
+            lines.append(f"| {' | '.join(cells)} |")
+    lines.append("")
+    for dataset, content in found.items():
+        lines.append(f"{dataset}: {content['train']} training and {content['test']} test images, {content['split']}.")
+    versions = {n: v for c in found.values() for row in c["rows"] for n, v in row.get("versions", {}).items()}
+    lines += ["Versions: " + ", ".join(f"{n} {v}" for n, v in sorted(versions.items())) + ".", ""]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Measure every system on every dataset; returns 1 if one failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datasets", nargs="+", help="names of splits.READERS or of conf/dataset")
+    parser.add_argument("--budget", default="5m", help="time of each training: a number with s, m or h")
+    parser.add_argument("--peers", nargs="+", default=list(SYSTEMS), metavar="NAME", help=", ".join(SYSTEMS))
+    parser.add_argument("--out", type=Path, default=workspace() / "benchmarks" / "peers")
+    parser.add_argument("--environments", type=Path, default=workspace() / ".peers")
+    parser.add_argument("--uv", default=shutil.which("uv") or "uv")
+    parser.add_argument("--torch", default="auto", help="build of PyTorch in the environments: auto, cpu, cu128, …")
+    given = parser.parse_args(arguments)
+    torch = () if given.torch == "auto" else (f"--torch-backend={given.torch}",)
+    tools = Tools(given.uv, given.environments.resolve(), torch)
+    out = given.out.resolve()
+    try:
+        seconds_of(given.budget)
+        splits = [read_split(name, out / name / "images") for name in given.datasets]
+    except KplabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, dict[str, Any]] = {}
+    machine: dict[str, Any] = {
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+    for split in splits:
+        rows: list[dict[str, Any]] = []
+        found[split.name] = {
+            "train": len(split.train), "test": len(split.test), "split": split.made_by,
+            "truth": split.test.digest(), "rows": rows,
+        }  # fmt: skip
+        for name in given.peers:
+            rows += measure(name, split, given.budget, out / split.name, tools)
+            # after each system, so that nothing is lost when a later one is interrupted
+            content = {"budget": given.budget, **machine, "datasets": found}
+            (out / "results.json").write_text(json.dumps(content, indent=1))
+            (out / "table.md").write_text(table_of(found, given.budget))
+    print(f"\n{table_of(found, given.budget)}\n{out / 'table.md'}, {out / 'results.json'}")
+    return int(any("error" in row for content in found.values() for row in content["rows"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,228 @@
+"""``make peers``: what other systems write is scored at its exact place, and a system that fails does not end the others."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from kplab.data.sources.files import FileSource
+from kplab.structures.labels import Labels, make_labels
+from kplab.structures.poses import Poses
+from kplab.structures.predictions import Predictions
+from kplab.structures.skeleton import Skeleton
+
+SKELETON = Skeleton.from_config(
+    {
+        "name": "fork",
+        "keypoints": ["tip", "left", "right", "end"],
+        "edges": [["tip", "end"]],
+        "flip_pairs": "by_name",
+        "sigmas": "uniform",
+    }
+)
+#: ids that are neither in order nor contiguous, and images that are not square
+IDS, SIZES = np.array([12, 3, 7]), np.array([[96, 64], [64, 96], [80, 80]])
+
+
+@pytest.fixture(scope="module")
+def peers(root: Path) -> Callable[[str], ModuleType]:
+    """Modules of bench/peers by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(root / "bench" / "peers")
+        modules = {name: importlib.import_module(name) for name in ("splits", "results", "systems", "run")}
+    return modules.__getitem__
+
+
+@pytest.fixture
+def split(peers: Callable[[str], ModuleType], tmp_path: Path) -> object:
+    """Two subjects in the first image, one in each other; one keypoint is not labelled."""
+    rng = np.random.default_rng(0)
+    image_of = np.array([0, 0, 1, 2])
+    xy = rng.uniform(8, 56, (4, 4, 2))
+    xy[2, 1] = np.nan
+    box = np.concatenate([np.nanmin(xy, 1) - 2, np.nanmax(xy, 1) + 2], axis=1)
+    poses = Poses.make(xy, box=box, area=0.53 * (box[:, 2:] - box[:, :2]).prod(1))
+    (tmp_path / "test").mkdir()
+    names = [f"{i:06d}.png" for i in IDS.tolist()]
+    for name, (width, height) in zip(names, SIZES.tolist(), strict=True):
+        cv2.imwrite(str(tmp_path / "test" / name), rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+    source = FileSource(tmp_path / "test", names)
+    labels = make_labels(
+        SKELETON, source, IDS, SIZES, None, poses, image_of, np.arange(1, 5), box_source="annotation", area_source="box"
+    )
+    return peers("splits").Split("forks", labels, labels, "as they are", tmp_path)
+
+
+def write_ultralytics(labels: Labels, folder: Path, shift: float) -> Path:
+    for i, image_id in enumerate(labels.image_id):
+        rows, (width, height) = [], labels.size[i]
+        for xy in labels.poses_of(i).xy + shift:
+            words = [0, 0.5, 0.5, 0.4, 0.4]
+            for x, y in xy:
+                words += [0, 0, 0.1] if np.isnan(x) else [x / width, y / height, 0.9]
+            rows.append(" ".join(f"{word:.9g}" for word in [*words, 0.8]))
+        (folder / f"{image_id:06d}.txt").write_text("\n".join(rows))
+    return folder
+
+
+def write_sleap(labels: Labels, folder: Path, shift: float) -> Path:
+    sio = pytest.importorskip("sleap_io")
+    skeleton = sio.Skeleton([sio.Node(name) for name in SKELETON.keypoints])
+    order = np.argsort(labels.image_id)
+    video = sio.Video.from_filename([str(labels.path(i)) for i in order])
+    frames = [
+        sio.LabeledFrame(
+            video=video,
+            frame_idx=number,
+            instances=[
+                sio.PredictedInstance.from_numpy(
+                    xy - 0.5 + shift, skeleton=skeleton, score=0.8, point_scores=np.full(4, 0.9)
+                )
+                for xy in labels.poses_of(i).xy
+            ],
+        )
+        for number, i in enumerate(order.tolist())
+    ]
+    sio.Labels(labeled_frames=frames, videos=[video], skeletons=[skeleton]).save(str(folder / "predictions.slp"))
+    return folder / "predictions.slp"
+
+
+def write_dlc(labels: Labels, folder: Path, shift: float) -> Path:
+    individuals = ["individual1", "individual2"]
+    # another order of the keypoints than the skeleton's
+    names = ["right", "end", "tip", "left"]
+    levels = ["scorer", "individuals", "bodyparts", "coords"]
+    columns = pd.MultiIndex.from_product([["net"], individuals, names, ["x", "y", "likelihood"]], names=levels)
+    values = np.full((len(labels), 2, 4, 3), np.nan)
+    for i in range(len(labels)):
+        xy = labels.poses_of(i).xy[:, [SKELETON.keypoints.index(name) for name in names]]
+        values[i, : len(xy), :, :2] = xy - 0.5 + shift
+        values[i, : len(xy), :, 2] = 0.9
+    index = [f"/elsewhere/{i:06d}.png" for i in labels.image_id.tolist()]
+    table = pd.DataFrame(values.reshape(len(labels), -1), index=index, columns=columns)
+    table.to_csv(folder / "image_predictions_net.csv")
+    return folder
+
+
+WRITERS = {
+    "from_ultralytics": write_ultralytics,
+    "from_sleap_nn": write_sleap,
+    "from_dlc": write_dlc,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_predictions_are_scored_at_their_exact_place(
+    name: str, shift: float, split: object, peers: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    """The truth has AP 1 and 0 px in each format; half a pixel is seen as half a pixel in x and y."""
+    (tmp_path / "found").mkdir()
+    place = WRITERS[name](split.test, tmp_path / "found", shift)
+    poses = getattr(peers("results"), name)(place, split.test)
+    path = Predictions(SKELETON, poses, {}, {}).write(tmp_path / "results.json")
+    figures = peers("run").figures_of(peers("run").score(Predictions.read(path, SKELETON), split))
+    assert figures["mean_px"] == pytest.approx(np.hypot(shift, shift), abs=1e-5)
+    assert figures["median_px"] == pytest.approx(np.hypot(shift, shift), abs=1e-5)
+    assert figures["missed_keypoints"] == figures["missed_subjects"] == 0
+    assert (figures["keypoints"], figures["subjects"]) == (15, 4)
+    assert shift or figures["AP"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_image_without_predictions_is_missed(
+    name: str, split: object, peers: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    (tmp_path / "found").mkdir()
+    place = WRITERS[name](
+        split.test.select([0, 1]) if name != "from_sleap_nn" else split.test.select([1, 2]), tmp_path / "found", 0
+    )
+    poses = getattr(peers("results"), name)(place, split.test)
+    figures = peers("run").figures_of(peers("run").score(Predictions(SKELETON, poses, {}, {}), split))
+    assert figures["missed_subjects"] == (1 if name != "from_sleap_nn" else 2)
+    assert figures["mean_px"] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_system_that_fails_has_a_row_and_the_others_go_on(
+    split: object, peers: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unknown name, an installation without its tool, a program that crashes; then one that works."""
+    systems, run = peers("systems"), peers("run")
+    bare = tmp_path / "environments" / "crash" / "bin"
+    bare.mkdir(parents=True)
+    (bare / "python").write_text("#!/bin/sh\necho 'first line'\necho 'out of memory'\nexit 3\n")
+    (bare / "python").chmod(0o755)
+    (bare.parent / ".ready").write_text("\n".join(systems.TORCH))
+    done = systems.Trained(
+        Predictions(SKELETON, split.test.by_image(), {}, {}), "net", "random", 60.0, 3, {"thing": "1.2"}
+    )
+
+    nothing = {"export": lambda *_: None, "read": ("", lambda *_: {})}
+    monkeypatch.setattr(run, "read_split", lambda *_: split)
+    monkeypatch.setattr(
+        run,
+        "SYSTEMS",
+        {
+            "absent": systems.Peer("absent", ("x==1",), **nothing),
+            "crash": systems.Peer("crash", (), **nothing),
+            "works": SimpleNamespace(prepare=lambda _: None, rows={"works": lambda *_: done}),
+        },
+    )
+    out = tmp_path / "out"
+    arguments = ["--out", str(out), "--environments", str(tmp_path / "environments"), "--uv", str(tmp_path / "no-uv")]
+    assert run.main(["forks", "--peers", "alphapose", "absent", "crash", "works", *arguments]) == 1
+    rows = json.loads((out / "results.json").read_text())["datasets"]["forks"]["rows"]
+    assert [row["system"] for row in rows] == ["alphapose", "absent", "crash", "works"]
+    assert "use one of absent, crash, works" in rows[0]["error"]
+    assert "no-uv" in rows[1]["error"]
+    assert rows[2]["error"].startswith("out of memory")
+    assert rows[3]["AP"] == pytest.approx(1)
+    table = (out / "table.md").read_text()
+    assert "| forks | crash | failed: out of memory" in table
+    assert "| forks | works | net | random weights | 60 | 3 | 1.000 | 0.00 |" in table
+    assert run.main(["forks", "--peers", "works", *arguments]) == 0
+
+
+def test_a_system_that_finds_nothing_has_no_error_in_pixels(
+    split: object, peers: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    run = peers("run")
+    poses = peers("results").from_ultralytics(tmp_path / "no folder", split.test)
+    figures = run.figures_of(run.score(Predictions(SKELETON, poses, {}, {}), split))
+    assert (figures["mean_px"], figures["AP"], figures["missed_keypoints"]) == (None, 0, 15)
+    made = {"system": "s", "model": "m", "weights": "random", "train_seconds": 1, "epochs": 1}
+    content = {"forks": {"rows": [made | figures], "train": 3, "test": 3, "split": "as they are"}}
+    assert "| 0.000 | - | - | 0.000 |" in run.table_of(content, "1s")
+
+
+def test_a_dataset_or_budget_that_does_not_exist_is_refused_before_any_training(
+    peers: Callable[[str], ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = peers("run")
+    assert run.main(["moon_base", "--out", str(tmp_path)]) == 1
+    assert "no dataset 'moon_base'" in capsys.readouterr().err
+    assert run.main(["mouse", "--budget", "soon", "--out", str(tmp_path)]) == 1
+    assert "budget is 'soon'" in capsys.readouterr().err
+
+
+def test_a_split_keeps_groups_together_and_every_image_once(
+    peers: Callable[[str], ModuleType], split: object, tmp_path: Path
+) -> None:
+    splits = peers("splits")
+    labels = split.test
+    many = labels.select([0, 1, 2])
+    many.group = np.array(["a", "a", "b"], dtype=object)
+    parts, made_by = splits.parts_of({"all": many}, "forks")
+    assert made_by == "80 : 20 by group, seed 0"
+    assert sorted(len(part) for part in parts.values()) == [1, 2]
+    assert sorted([*parts["train"].names, *parts["test"].names]) == sorted(labels.names)
+    own, made_by = splits.parts_of({"training": labels, "test": labels}, "forks")
+    assert (list(own), made_by) == (["train", "test"], "the dataset's own")
