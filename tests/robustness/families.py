@@ -26,6 +26,7 @@ FAMILIES = {
     "paf": ["head=paf", "head.layout=joint", "head.stages=[1,1]", "head.width=16", "neck.levels=[8]", PAF_EDGES],
     "centernet": ["head=centernet"],
     "yolo": ["head=yolo", "neck.levels=[8,16,32]"],
+    "auxiliary": ["head=yolo", "neck.levels=[8,16,32]", "model.auxiliary={weight:0.5,sigma:1.0,snap:8}"],
     "rcnn": RCNN,
     "topdown": ["head=heatmap", *CASCADE],
     "poseted": ["head=query", *TRANSFORMER, *CASCADE],

@@ -62,7 +62,7 @@ class ViewGraph(nn.Module):
             regions: (1, 4) float64 xyxy, pixels of the image, which becomes the view, with its aspect kept.
 
         Returns:
-            the tensors of ``Head.decode_tensors``, float32, their points and boxes in pixels of the image, and
+            the tensors of ``PoseModel.decode_tensors``, float32, their points and boxes in pixels of the image, and
             ``to_view`` (1, 3): s, tx and ty of x_view = s * x_image + tx, y_view = s * y_image + ty.
         """
         to_view = spatial.crop_views(regions, self.size)
@@ -82,7 +82,7 @@ class ViewGraph(nn.Module):
         outputs = self.model.outputs(views, self.flip_test)
         if self.stage == "network outputs":
             return {f"output_{i}": tensor for i, tensor in enumerate(leaves(outputs))}
-        return self.model.head.decode_tensors(outputs)
+        return self.model.decode_tensors(outputs)
 
 
 class CropGraph(ViewGraph):
@@ -184,8 +184,3 @@ def graphs_of(model: Any, flip_test: bool) -> dict[str, ViewGraph]:
         f"a model of the kind '{type(model).__name__}' can't be exported: it matches the descriptors of an image with those "
         "of its memory by OpenCV, and is no graph of tensors. Use kplab predict."
     )
-
-
-def heads_of(model: Any) -> dict[str, Any]:
-    """The head that makes poses from the outputs of each graph."""
-    return {name: network.head for name, network in model.networks.items()}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kplab.errors import ConfigError
 from kplab.export.formats import Session
-from kplab.export.graphs import heads_of, in_view
+from kplab.export.graphs import in_view
 from kplab.ops import affine
 from kplab.structures.poses import Poses
 from kplab.structures.sample import Batch
@@ -20,7 +20,7 @@ from kplab.structures.skeleton import Skeleton
 
 
 class ExportedModel:
-    """Predicts by the graphs of a model; its heads make the poses. See ``Predictor``.
+    """Predicts by the graphs of a model; its networks make the poses. See ``Predictor``.
 
     Args:
         model: which was exported; its weights are not used.
@@ -32,7 +32,7 @@ class ExportedModel:
 
     def __init__(self, model: Any, sessions: Mapping[str, Session], flip_test: bool) -> None:
         self.model, self.sessions, self.flip_test = model, sessions, flip_test
-        self.heads = heads_of(model)
+        self.networks: dict[str, Any] = model.networks
         self.skeleton: Skeleton = model.skeleton
         self.size, self.max_poses, self.flips = model.size, model.max_poses, flip_test
         self.device = torch.device("cpu")
@@ -44,7 +44,7 @@ class ExportedModel:
         Raises:
             ConfigError: a cascade is exported with its detector, and can't read given boxes.
         """
-        if kind != "image" and len(self.heads) > 1:
+        if kind != "image" and len(self.networks) > 1:
             raise ConfigError(
                 f"an exported cascade finds its boxes itself and can't read {kind} ones. Use regions=image, or backend=torch."
             )
@@ -102,6 +102,6 @@ class ExportedModel:
             name: torch.from_numpy(value) for name, value in self.sessions[graph].run(**inputs).items()
         }
         to_view = decoded.pop("to_view").double()
-        (poses,) = self.heads[graph].make_poses(in_view(decoded, to_view))
+        (poses,) = self.networks[graph].make_poses(in_view(decoded, to_view))
         scale, x, y = to_view[0].tolist()
         return poses.transform(np.linalg.inv(affine.translation(x, y) @ affine.scaling(scale, scale)))

@@ -162,12 +162,12 @@ class Cascade(Model):
         views = spatial.crop_views(boxes, self.subject.size, self.padding)
         crops = spatial.crop(batch.images.float(), index, views, self.subject.size)
         shown = [p.transform(_matrix(v)) for p, v in zip(poses, views.detach().double().cpu().numpy(), strict=True)]
-        targets = self.subject.head.encode(shown, self.subject.size)
+        targets = self.subject.encode(shown, self.subject.size)
         if boxes.requires_grad:
             xy = torch.from_numpy(np.concatenate([np.nan_to_num(p.xy) for p in poses])).to(views)
             moved = views[:, None, :1] * xy + views[:, None, 1:]
-            targets = self.subject.head.shift_targets(targets, moved - moved.detach())
-        return self.subject.head.loss(self.subject(crops, targets), targets)
+            targets = self.subject.shift_targets(targets, moved - moved.detach())
+        return self.subject.losses_of(crops, targets)
 
     def jittered(self, boxes: Tensor) -> Tensor:
         """Boxes (N, 4) shifted and scaled at random; unchanged where ``boxes`` is annotated, and outside training."""
@@ -211,7 +211,7 @@ class Cascade(Model):
             batch = batch.to(self.detector.mean.device)
             seen = self.seen(replace(batch, poses=[]))
             larger = affine.scaling(*(s / d for d, s in zip(self.detector.size, self.size, strict=True)))
-            found = self.detector.head.decode(self.detector.outputs(seen.images, flip_test))
+            found = self.detector.decode(self.detector.outputs(seen.images, flip_test))
             found = [p[p.score >= self.min_score].transform(larger) for p in found]
             box = np.concatenate([p.box for p in found])
             index = np.repeat(np.arange(len(found)), [len(p) for p in found])
@@ -235,7 +235,7 @@ class Cascade(Model):
         poses: list[Poses] = []
         for part in torch.arange(len(views), device=device).split(self.max_crops):
             crops = spatial.crop(pixels, where[part], views[part], self.subject.size)
-            poses += self.subject.head.decode(self.subject.outputs(crops, flip_test))
+            poses += self.subject.decode(self.subject.outputs(crops, flip_test))
         back = [np.linalg.inv(_matrix(v)) for v in views.double().cpu().numpy()]
         return [p.transform(m) for p, m in zip(poses, back, strict=True)]
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from kplab.errors import ModelError
+from kplab.models.auxiliary import AuxiliaryHeatmaps
 from kplab.models.backbone import Backbone
 from kplab.models.heads.base import Head
 from kplab.models.necks import Neck
 from kplab.structures.poses import Poses
 from kplab.structures.predictor import Model
 from kplab.structures.sample import Batch
+
+
+class Targets(NamedTuple):
+    """Training targets: those of the head, and those of the auxiliary heatmaps, if there are any."""
+
+    head: Any
+    auxiliary: dict[str, Tensor] | None = None
 
 
 class PoseModel(Model):
@@ -27,6 +35,7 @@ class PoseModel(Model):
         head: built for the neck's.
         size: (width, height) of the views, pixels.
         channels_last: memory layout of images and feature maps, which is faster for convolutions; results are the same.
+        auxiliary: heatmaps that are trained beside the head, built for the neck's maps as well; None: none.
 
     Raises:
         ModelError: the sides of the view are no multiples of the backbone's largest stride.
@@ -36,7 +45,13 @@ class PoseModel(Model):
     std: Tensor
 
     def __init__(
-        self, backbone: Backbone, neck: Neck, head: Head, size: tuple[int, int], channels_last: bool = True
+        self,
+        backbone: Backbone,
+        neck: Neck,
+        head: Head,
+        size: tuple[int, int],
+        channels_last: bool = True,
+        auxiliary: AuxiliaryHeatmaps | None = None,
     ) -> None:
         super().__init__()
         step = backbone.stride_multiple
@@ -49,7 +64,7 @@ class PoseModel(Model):
         self.size, self.skeleton = size, head.skeleton
         self.max_poses, self.fixed_size = head.max_poses, head.fixed_size
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.backbone, self.neck, self.head = backbone, neck, head
+        self.backbone, self.neck, self.head, self.auxiliary = backbone, neck, head, auxiliary
         self.to(memory_format=self.layout)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
@@ -88,16 +103,74 @@ class PoseModel(Model):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named losses of a batch; training minimises their sum."""
-        targets = self.head.encode(batch.poses, batch.size)
-        return self.head.loss(self(batch.images, targets), targets)
+        return self.losses_of(batch.images, self.encode(batch.poses, batch.size))
 
-    def outputs(self, images: Tensor, flip_test: bool = False) -> Any:
-        """The head's outputs, with ``flip_test`` the mean of those of views and mirrored views."""
-        outputs = self(images)
+    def encode(self, poses: list[Poses], size: tuple[int, int]) -> Targets:
+        """Encode the true poses of B views as training targets; see ``Head.encode``."""
+        targets = self.head.encode(poses, size)
+        return Targets(targets, None if self.auxiliary is None else self.auxiliary.encode(poses, size))
+
+    def shift_targets(self, targets: Targets, by: Tensor) -> Targets:
+        """Targets whose keypoints are moved by (B, K, 2) view pixels, differentiable; see ``Head.shift_targets``."""
+        moved = self.head.shift_targets(targets.head, by)
+        if self.auxiliary is None or targets.auxiliary is None:
+            return Targets(moved)
+        return Targets(moved, self.auxiliary.shift_targets(targets.auxiliary, by))
+
+    def losses_of(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
+        """Named losses of (B, 3, H, W) views with their targets."""
+        maps = self.maps(images)
+        losses = self.head.loss(map_tensors(_to_float32, self.head(maps, targets.head)), targets.head)
+        if self.auxiliary is not None and targets.auxiliary is not None:
+            losses["auxiliary_heatmap"] = self.auxiliary.loss(self.auxiliary(maps), targets.auxiliary)
+        return losses
+
+    @property
+    def snaps(self) -> bool:
+        """Whether predicted keypoints are moved to the peaks of auxiliary heatmaps."""
+        return self.auxiliary is not None and self.auxiliary.snap is not None
+
+    def outputs(self, images: Tensor, flip_test: bool = False) -> tuple[Any, Tensor | None]:
+        """The outputs of the head, and the auxiliary heatmaps where keypoints are moved to their peaks, else None.
+
+        Args:
+            images: (B, 3, H, W) RGB from 0 to 255, uint8 or float.
+            flip_test: return the means of those of views and mirrored views.
+        """
+        outputs = self._outputs(images)
         if flip_test:
-            mirrored = self.head.unflip(self(images.flip(-1)))
-            outputs = map_tensors(lambda a, b: (a + b) / 2, outputs, mirrored)
+            head, heatmaps = self._outputs(images.flip(-1))
+            back = None if self.auxiliary is None or heatmaps is None else self.auxiliary.unflip(heatmaps)
+            outputs = map_tensors(lambda a, b: (a + b) / 2, outputs, (self.head.unflip(head), back))
         return outputs
+
+    def _outputs(self, images: Tensor) -> tuple[Any, Tensor | None]:
+        maps = self.maps(images)
+        heatmaps = self.auxiliary(maps) if self.auxiliary is not None and self.snaps else None
+        return map_tensors(_to_float32, (self.head(maps), heatmaps))
+
+    def decode(self, outputs: tuple[Any, Tensor | None]) -> list[Poses]:
+        """One Poses a view, view pixels, from ``outputs``."""
+        return self._snapped(self.head.decode(outputs[0]), outputs[1])
+
+    def decode_tensors(self, outputs: tuple[Any, Tensor | None]) -> dict[str, Tensor]:
+        """The part of ``decode`` that is part of an exported graph; see ``Head.decode_tensors``."""
+        decoded = self.head.decode_tensors(outputs[0])
+        return decoded if outputs[1] is None else {**decoded, "auxiliary_heatmaps": outputs[1]}
+
+    def make_poses(self, decoded: dict[str, Tensor]) -> list[Poses]:
+        """The part of ``decode`` that follows an exported graph; see ``Head.make_poses``."""
+        tensors = {name: value for name, value in decoded.items() if name != "auxiliary_heatmaps"}
+        return self._snapped(self.head.make_poses(tensors), decoded.get("auxiliary_heatmaps"))
+
+    def _snapped(self, poses: list[Poses], heatmaps: Tensor | None) -> list[Poses]:
+        return poses if self.auxiliary is None or heatmaps is None else self.auxiliary.snapped(poses, heatmaps)
+
+    @property
+    def after_graph(self) -> str:
+        """What ``make_poses`` does with the outputs of an exported graph, besides leaving out low scores; "" is nothing."""
+        snapping = "keypoints snap to the peaks of auxiliary_heatmaps" if self.snaps else ""
+        return ", then ".join(step for step in (self.head.after_graph, snapping) if step)
 
     @property
     def heatmap_stride(self) -> int | None:
@@ -109,7 +182,7 @@ class PoseModel(Model):
         if self.heatmap_stride is None:
             return super().heatmaps(images)
         with predicting(self):
-            return self.outputs(images.to(self.device))
+            return self.outputs(images.to(self.device))[0]
 
     def predict(self, batch: Batch, flip_test: bool = False) -> list[Poses]:
         """Poses of each view, view pixels.
@@ -119,7 +192,7 @@ class PoseModel(Model):
             flip_test: average the outputs with those of the mirrored views.
         """
         with predicting(self):
-            return self.head.decode(self.outputs(batch.images.to(self.mean.device), flip_test))
+            return self.decode(self.outputs(batch.images.to(self.mean.device), flip_test))
 
 
 @contextmanager

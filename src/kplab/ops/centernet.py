@@ -144,6 +144,24 @@ def top_peaks(maps: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     return score, torch.stack([index % width, index // width], dim=-1), around
 
 
+def nearest_peaks(guess: Tensor, peak: Tensor, score: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The nearest peak of its heatmap for each regressed keypoint.
+
+    Args:
+        guess: (B, N, K, 2) regressed keypoints.
+        peak: (B, K, P, 2) peaks of the keypoints' heatmaps, same frame.
+        score: (B, K, P) of the peaks; those of at most ``threshold`` are left out.
+
+    Returns:
+        (B, N, K, 2) peaks, (B, N, K) their scores, and (B, N, K) their distances, infinite where there is no peak.
+    """
+    distance = (guess.transpose(1, 2)[:, :, :, None] - peak[:, :, None]).norm(dim=-1)  # (B, K, N, P)
+    distance = torch.where(score[:, :, None] > threshold, distance, torch.inf)
+    least, index = distance.min(-1)
+    nearest = peak.gather(2, index[..., None].expand(-1, -1, -1, 2)).transpose(1, 2)
+    return nearest, score.gather(2, index).transpose(1, 2), least.transpose(1, 2)
+
+
 def snap(
     guess: Tensor, box: Tensor, peak: Tensor, score: Tensor, threshold: float = 0.1, max_distance: float = 0.3
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,13 +179,9 @@ def snap(
     Returns:
         (B, N, K, 2) keypoints, (B, N, K) score of the nearest peak, and (B, N, K) bool whether the keypoint was moved.
     """
-    distance = (guess.transpose(1, 2)[:, :, :, None] - peak[:, :, None]).norm(dim=-1)  # (B, K, N, P)
-    distance = torch.where(score[:, :, None] > threshold, distance, torch.inf)
-    least, index = distance.min(-1)
-    nearest = peak.gather(2, index[..., None].expand(-1, -1, -1, 2)).transpose(1, 2)
-    value = score.gather(2, index).transpose(1, 2)
+    nearest, value, least = nearest_peaks(guess, peak, score, threshold)
     low, high = box[:, :, None, :2], box[:, :, None, 2:]
     inside = ((nearest >= low) & (nearest <= high)).all(-1)
     longest = (high - low).amax(-1)
-    moved = inside & (least.transpose(1, 2) <= max_distance * longest)
+    moved = inside & (least <= max_distance * longest)
     return torch.where(moved[..., None], nearest, guess), value, moved

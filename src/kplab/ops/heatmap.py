@@ -65,7 +65,21 @@ def peaks(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def refined_peaks(maps: Tensor, blur: int = 0) -> tuple[Tensor, Tensor]:
-    """The highest cell of each map, moved to the peak of the Gaussian fitted to the log of the map around it (DARK).
+    """The highest cell of each map, refined; see ``refined``.
+
+    Args:
+        maps: (..., H, W).
+        blur: width of the Gaussian kernel, cells, odd; 0 is no blur. DARK uses 11 for sigma 2 and 17 for sigma 3.
+
+    Returns:
+        (..., 2) (x, y) in cells, and (...) the value of the highest cell before the blur.
+    """
+    cell, value = peaks(maps)
+    return refined(maps, cell, value, blur), value
+
+
+def refined(maps: Tensor, cell: Tensor, value: Tensor, blur: int = 0) -> Tensor:
+    """Peaks of maps, moved to the peak of the Gaussian fitted to the log of the map around them (DARK).
 
     u = m - H^-1 g, with gradient g and Hessian H of log(blurred map) at cell m. Within two cells of the border the
     stencil of differences is shifted inwards, which is exact for a Gaussian as well. Where the blur's kernel would cross
@@ -74,18 +88,19 @@ def refined_peaks(maps: Tensor, blur: int = 0) -> tuple[Tensor, Tensor]:
 
     Args:
         maps: (..., H, W).
-        blur: width of the Gaussian kernel, cells, odd; 0 is no blur. DARK uses 11 for sigma 2 and 17 for sigma 3.
+        cell: (..., 2) int64 (column, row) of a peak of each map.
+        value: (...) of the maps in these cells.
+        blur: see ``refined_peaks``.
 
     Returns:
-        (..., 2) (x, y) in cells, and (...) the value of the highest cell before the blur.
+        (..., 2) (x, y) in cells.
 
     Source: Zhang et al., "Distribution-Aware Coordinate Representation for Human Pose Estimation", 2020.
     """
     height, width = maps.shape[-2:]
-    cell, value = peaks(maps)
     centre = cell.to(maps.dtype) + 0.5
     if min(height, width) < 5:
-        return centre, value
+        return centre
     last = torch.tensor([width - 1, height - 1], device=maps.device)
     centre_cell = torch.minimum(cell.clamp_min(2), last - 2)
     radius = blur // 2 + 2
@@ -109,7 +124,7 @@ def refined_peaks(maps: Tensor, blur: int = 0) -> tuple[Tensor, Tensor]:
     safe = torch.where(definite, determinant, torch.ones_like(determinant))
     step = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], dim=-1) / safe[..., None]
     offset = (centre_cell - cell).to(maps.dtype) + step
-    return centre + torch.where(definite[..., None], offset.clamp(-1, 1), torch.zeros_like(offset)), value
+    return centre + torch.where(definite[..., None], offset.clamp(-1, 1), torch.zeros_like(offset))
 
 
 def _windows(maps: Tensor, cell: Tensor, radius: int) -> Tensor:

@@ -35,11 +35,12 @@ class HeadInputs:
     size: tuple[int, int]
     skeleton: Skeleton
 
-    def level(self, head: str, index: int) -> int:
+    def level(self, head: str, index: int, key: str = "head.level") -> int:
         """The index of a feature map as a number from 0; negative ones count from the coarsest.
 
         Args:
             head: name of the head, for the message.
+            key: of the config that states the index, for the message.
 
         Raises:
             ModelError: there is no such map.
@@ -47,7 +48,7 @@ class HeadInputs:
         if not -len(self.strides) <= index < len(self.strides):
             raise ModelError(
                 f"head '{head}' reads map {index}, but the neck gives {len(self.strides)} (strides {self.strides}). "
-                "Change head.level."
+                f"Change {key}."
             )
         return index % len(self.strides)
 

@@ -120,9 +120,9 @@ class CenterNetHead(Head):
         )  # initial probability 0.1, since few cells are positive
         self.branches = nn.ModuleDict(
             {
-                "centre": _Branch(width, hidden, 1, start, None),
-                "heatmap": _Branch(width, hidden, k, start, None),
-                **{name: _Branch(width, hidden, 2 * n, 0.0, 0.001) for name, n in self.points.items()},
+                "centre": Branch(width, hidden, 1, start, None),
+                "heatmap": Branch(width, hidden, k, start, None),
+                **{name: Branch(width, hidden, 2 * n, 0.0, 0.001) for name, n in self.points.items()},
             }
         )
 
@@ -323,7 +323,7 @@ class CenterNetHead(Head):
         return torch.from_numpy(values).to(self.device, torch.float32 if values.dtype.kind == "f" else None)
 
 
-class _Branch(nn.Module):
+class Branch(nn.Module):
     """A 3x3 convolution in the network's precision and a 1x1 convolution in float32."""
 
     def __init__(self, channels: int, hidden: int, out: int, bias: float, std: float | None) -> None:

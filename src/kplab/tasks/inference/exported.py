@@ -6,7 +6,6 @@ from pathlib import Path
 
 from kplab.errors import ConfigError, RunError
 from kplab.export.formats import SUFFIXES, load
-from kplab.export.graphs import heads_of
 from kplab.export.predictor import ExportedModel
 from kplab.runs.provenance import file_sha256
 from kplab.runs.records import read_record
@@ -26,7 +25,7 @@ def export_folder(run: Run, format: str) -> Path:
 
 def graph_files(folder: Path, format: str, model: Model) -> dict[str, Path]:
     """The main file of each graph of a model; the first one names the record."""
-    return {name: folder / f"{name}{SUFFIXES[format]}" for name in heads_of(model)}
+    return {name: folder / f"{name}{SUFFIXES[format]}" for name in model.networks}
 
 
 def open_export(run: Run, backend: str, model: Model, checkpoint: Path) -> ExportedModel:

@@ -215,7 +215,7 @@ def described_graph(graph: ViewGraph, name: str) -> dict[str, Any]:
         "network_size": list(graph.model.size),
         "mean": list(backbone.mean),
         "std": list(backbone.std),
-        "decode": "in the graph" if not head.after_graph else f"after the graph: {head.after_graph}",
+        "decode": f"after the graph: {after}" if (after := graph.model.after_graph) else "in the graph",
         "min_score": head.min_score,
     }
 

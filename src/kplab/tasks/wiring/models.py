@@ -30,23 +30,27 @@ def build_model(config: DictConfig, pretrained: bool = True) -> Model:
     given = config.get("weights") if from_start else None
     unloaded: dict[str, Any] = {} if from_start and not given else {"pretrained": False, "checkpoint": None}
 
-    def parts(node: DictConfig, view: tuple[int, int]) -> dict[str, Any]:
-        """Backbone, neck and head for views of a size, in the order in which their weights are drawn."""
+    def parts(node: DictConfig, view: tuple[int, int], auxiliary: Any = None) -> dict[str, Any]:
+        """Backbone, neck, head and auxiliary heatmaps for views of a size, in the order in which their weights are drawn."""
         backbone = build_node(node.backbone, "backbone", size=view, **unloaded)
         neck = build_node(node.neck, "neck", in_channels=backbone.channels, strides=backbone.strides)
-        head = build_node(node.head, "head", inputs=HeadInputs(neck.channels, neck.strides, view, skeleton))
-        return {"backbone": backbone, "neck": neck, "head": head, "size": view}
+        inputs = HeadInputs(neck.channels, neck.strides, view, skeleton)
+        head = build_node(node.head, "head", inputs=inputs)
+        made = {"backbone": backbone, "neck": neck, "head": head, "size": view}
+        # a head of any number of poses may have the option max_poses=1, which does not mean that a view has one subject
+        return made | {"auxiliary": build_auxiliary(auxiliary, inputs, type(head).max_poses == 1)}
 
     options = configs.plain(config.model)
+    auxiliary = options.pop("auxiliary", None)
     if config.get("detector") is not None:
         from kplab.models.pose_model import PoseModel
 
         crop = sides(options.pop("crop"))
         detector = PoseModel(**parts(config.detector, sides(config.detector.size)))
-        subject = PoseModel(**parts(config, crop))
+        subject = PoseModel(**parts(config, crop, auxiliary))
         objects = {"detector": detector, "subject": subject, "size": size, "padding": config.padding}
     elif config.get("head") is not None:
-        objects = parts(config, size)
+        objects = parts(config, size, auxiliary)
     else:
         objects = {"size": size, "skeleton": skeleton}
     model: Model = build_node(DictConfig(options), "model", **objects)
@@ -56,6 +60,26 @@ def build_model(config: DictConfig, pretrained: bool = True) -> Model:
 
         load_model_weights(model, Path(str(given)))
     return model
+
+
+def build_auxiliary(options: Any, inputs: HeadInputs, one_pose: bool) -> Any:
+    """The heatmaps of ``model.auxiliary``, or None.
+
+    Args:
+        options: keywords of ``AuxiliaryHeatmaps``, or None.
+        inputs: the feature maps, the view and the skeleton.
+        one_pose: whether a view has one subject.
+
+    Raises:
+        ConfigError: the options are no group of keys, or one of them is unknown or of a wrong type.
+        ModelError: an option is out of range.
+    """
+    if options is None:
+        return None
+    if not isinstance(options, dict):
+        raise ConfigError(f"model.auxiliary is {options!r}. Use null, or a group of keys such as {{weight: 0.5}}.")
+    node = {**options, "_target_": "kplab.models.auxiliary.AuxiliaryHeatmaps"}
+    return build_node(DictConfig(node), "model.auxiliary", inputs=inputs, one_pose=one_pose)
 
 
 def backbone_weights(model: Model) -> dict[str, dict[str, Any]]:
