@@ -156,6 +156,11 @@ def test_epochs_and_validations_fill_the_budget(validated: bool) -> None:
         plan.length(made, 4.0)
 
 
+def test_the_learning_rate_falls_with_the_root_of_the_steps() -> None:
+    assert [plan.rate(steps, "efficientnet_lite0") for steps in (10, 400, 1600, 10**6)] == [3e-3, 3e-3, 1.5e-3, 1e-3]
+    assert [plan.rate(steps, plan.SMALL) for steps in (10, 1600)] == [4e-3, 2e-3]
+
+
 def test_little_time_shows_smaller_subjects(workspace: list[str]) -> None:
     """Then a small network; the choices that depend on the size of views follow."""
 
@@ -264,7 +269,7 @@ def test_train_with_a_budget(workspace: list[str], tmp_path: Path, monkeypatch: 
     assert run is not None
     assert run.record["epochs"] == 10
     stored = OmegaConf.load(run.folder / "config.yaml")
-    assert (stored.duration, stored.optimizer.lr) == (20.0, 1.5e-3)
+    assert (stored.duration, stored.optimizer.lr) == (20.0, 4.0e-3)
     chosen = compose("train", [*workspace, "dataset=dots", "budget=20s", "trainer.max_epochs=3", *more])
     assert (chosen.duration, chosen.trainer.max_epochs) == (None, 3)
     with pytest.raises(ConfigError, match=r"Leave experiment=… out"):

@@ -28,12 +28,16 @@ MARK = "# Planned by kplab plan"
 #: Passes over the data, and views, that a training should have.
 PASSES, VIEWS = 12, 4000
 #: Share of these views below which a small network is better than one with published weights.
-FEWEST = 0.1
+FEWEST = 0.2
+#: Learning rate of few steps, and of the small network with random weights; of more it falls with the root of their number.
+RATE, RATE_SMALL, FEW_STEPS = 3.0e-3, 4.0e-3, 400
 #: Share of the budget for which a composition that comes into question is measured.
 MEASURED = 0.01
 #: Fewest epochs of a training: of many images, an epoch is a part.
 EPOCHS = 15
 PRECISIONS = ("32-true", "bf16-mixed")
+#: The network with random weights for very little time.
+SMALL = "resnet10_half"
 #: What EfficientNet-Lite0 keeps of its weights: all norms, and the layers up to stride 4. A step takes half the time.
 FROZEN = {"backbone.frozen_norm": True, "backbone.frozen": ["conv_stem", "bn1", "blocks.0", "blocks.1"]}
 #: Share of the budget that validations may take, and their largest number.
@@ -169,7 +173,7 @@ def network(
     """
     fixed = next((o.partition("=")[2] for o in given if o.startswith("backbone=")), None)
     pretrained = fixed is None and installed(PACKAGED["tf_efficientnet_lite0"]) is not None
-    backbone = fixed or ("efficientnet_lite0" if pretrained else "resnet10_half")
+    backbone = fixed or ("efficientnet_lite0" if pretrained else SMALL)
 
     def measure(backbone: str, pretrained: bool, precision: str) -> Timing:
         chosen = choose(backbone, pretrained, draft)
@@ -191,7 +195,7 @@ def network(
         precision, found = fastest(backbone, pretrained, (precision,))
         figures.append(f"with smaller subjects {1 / found.view:.1f}")
     if pretrained and budget / found.view < FEWEST * VIEWS:
-        backbone, pretrained = "resnet10_half", False
+        backbone, pretrained = SMALL, False
         precision, found = fastest(backbone, pretrained, PRECISIONS)
         figures.append(f"{backbone} in {precision}: {1 / found.view:.1f}")
     chosen = choose(backbone, pretrained, draft)
@@ -244,7 +248,7 @@ def length(draft: Draft, budget: float) -> Choice:
         "duration": budget,
         "trainer.max_epochs": epochs,
         **({"trainer.limit_train_batches": part} if part < 1 else {}),
-        "optimizer.lr": 1.0e-3 if draft.groups["backbone"] != "resnet10_half" else 1.5e-3,
+        "optimizer.lr": rate(steps, draft.groups["backbone"]),
         "optimizer.warmup": max(1, steps // 20),
         "ema": ema,
         "validate_every": every,
@@ -263,6 +267,12 @@ def length(draft: Draft, budget: float) -> Choice:
     if part < 1:
         figure += f"; an epoch is {part:.0%} of the images, drawn anew each time"
     return Choice("length", figure, reason, values, {"optimizer": "adamw_trapezoid"})
+
+
+def rate(steps: int, backbone: str) -> float:
+    """The peak learning rate of a number of steps: that of few steps, falling to a third of it."""
+    most = RATE_SMALL if backbone == SMALL else RATE
+    return round(max(most / 3, most * min(1.0, math.sqrt(FEW_STEPS / steps))), 5)
 
 
 def overrides_of(choices: list[Choice], dataset: str) -> list[str]:
