@@ -34,19 +34,11 @@ def prepare(folder: Path, name: str) -> None:
     labels = max(MEASURED[name]().values(), key=len)
     path = labels.path(0)
     assert path is not None
-    points = labels.skeleton
     annotations = coco.write(labels, folder / "data" / f"{name}.json")
     images = path.parents[len(Path(str(labels.names[0])).parts) - 1]
     config = {
         "name": name,
-        "skeleton": {
-            "name": points.name,
-            "keypoints": list(points.keypoints),
-            "edges": [[points.keypoints[i] for i in edge] for edge in points.edges],
-            "flip_pairs": [[points.keypoints[i], points.keypoints[j]] for i, j in enumerate(points.flip) if i < j],
-            "sigmas": list(points.sigmas),
-            "sigma_source": points.sigma_source,
-        },
+        "skeleton": labels.skeleton.as_config(),
         "sources": {
             "all": {
                 "_target_": "kplab.data.formats.coco.read",

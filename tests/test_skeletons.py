@@ -41,6 +41,12 @@ def test_flip_is_an_involution_that_swaps_left_and_right_in_the_names(path: Path
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_the_config_of_a_skeleton_makes_it_again(path: Path) -> None:
+    skeleton = load(path.stem)
+    assert Skeleton.from_config(yaml.safe_load(yaml.safe_dump(skeleton.as_config()))) == skeleton
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_a_mirrored_edge_is_an_edge(path: Path) -> None:
     skeleton = load(path.stem)
     edges = {frozenset(e) for e in skeleton.edges}

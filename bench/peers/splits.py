@@ -129,7 +129,6 @@ def write_config(split: Split, conf: Path) -> None:
     Args:
         conf: the folder of configs of the workspace.
     """
-    points = split.skeleton
     sources = {}
     for part, labels in (("train", split.train), ("test", split.test)):
         annotations = coco.write(labels, split.folder / f"{part}.json")
@@ -137,20 +136,8 @@ def write_config(split: Split, conf: Path) -> None:
         sources[part] = {"_target_": "kplab.data.formats.coco.read", **where}
     content = {
         "name": split.name,
-        "skeleton": {
-            "name": points.name,
-            "keypoints": list(points.keypoints),
-            "edges": edges_of(points),
-            "flip_pairs": [[points.keypoints[i], points.keypoints[j]] for i, j in enumerate(points.flip) if i < j],
-            "sigmas": list(points.sigmas),
-            "sigma_source": points.sigma_source,
-        },
+        "skeleton": split.skeleton.as_config(),
         "sources": sources,
         "split": None,
     }
     (conf / "dataset" / f"{split.name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-
-
-def edges_of(skeleton: Skeleton) -> list[list[str]]:
-    """Edges of a skeleton by name."""
-    return [[skeleton.keypoints[a], skeleton.keypoints[b]] for a, b in skeleton.edges]

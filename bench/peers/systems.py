@@ -13,7 +13,7 @@ from pathlib import Path
 
 import results
 import yaml
-from splits import Split, edges_of, write_config
+from splits import Split, write_config
 
 from kplab.config import conf_dir
 from kplab.data.formats import dlc, sleap, yolo
@@ -181,7 +181,7 @@ def for_dlc(split: Split, work: Path) -> None:
     dlc.write(split.train, work, copy=True)
     content = {
         "keypoints": list(split.skeleton.keypoints),
-        "edges": edges_of(split.skeleton),
+        "edges": split.skeleton.as_config()["edges"],
         "subjects": split.subjects,
     }
     (work / "project.json").write_text(json.dumps(content))

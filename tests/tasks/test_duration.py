@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from kplab.cli import main
-from kplab.errors import ConfigError
+from kplab.errors import ConfigError, RunError
 from kplab.models.weights import read_checkpoint
 from kplab.runs.run import Run
 from kplab.tasks.training import callbacks, duration
@@ -115,6 +115,32 @@ def test_it_is_resumed_and_reproduced_to_the_bit(
     (path,) = whole.folder.parent.glob("*/reproduction.json")
     assert json.loads(path.read_text())["verdict"] == "identical"
     assert "verdict: identical, to the bit" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_training_of_a_duration_can_be_extended_by_epochs_only(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An extension that would have no effect is refused, and an extended run has another schedule than its config states."""
+    clock(monkeypatch, [5.0])
+    run = train(config(*OPTIONS))
+    assert run is not None
+    for change in ("trainer.max_epochs=6", "duration=60"):
+        with pytest.raises(RunError, match=r"give duration=null trainer\.max_epochs=NUMBER"):
+            train(config(*OPTIONS, f"resume={run.name}", change))
+    longer = train(config(*OPTIONS, f"resume={run.name}", "duration=null", "trainer.max_epochs=4"))
+    assert longer is not None
+    assert longer.record["epochs"] == 4
+    assert set(longer.record["changed_on_resume"]) == {"duration"}
+
+
+def test_a_record_without_the_number_of_epochs_can_not_be_repeated(config: Config) -> None:
+    made = config(*OPTIONS)
+    duration.repeated(made, {"schedule_epochs": 7})
+    assert (made.duration, made.trainer.max_epochs) == (None, 7)
+    for record in ({}, {"schedule_epochs": "7"}, {"schedule_epochs": 0}):
+        with pytest.raises(RunError, match="schedule_epochs"):
+            duration.repeated(config(*OPTIONS), record)
 
 
 def test_the_last_epoch_is_validated(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -142,8 +143,11 @@ def test_epochs_and_validations_fill_the_budget(validated: bool) -> None:
         choice = plan.length(made, budget)
         assert choice.values["duration"] == budget
         epochs, every = choice.values["trainer.max_epochs"], choice.values["validate_every"]
-        part = choice.values.get("trainer.limit_train_batches", 1.0)
-        assert (part < 1) == (budget == 30.0)
+        batches = math.ceil(TIMING.views / made.value("batch_size"))
+        used = choice.values.get("trainer.limit_train_batches", batches)
+        assert isinstance(used, int)  # Lightning takes a float as a share, of which few batches leave none
+        assert (used < batches) == (budget == 30.0)
+        part = used / batches
         took = epochs * (part * 5.0 + 0.1) + (0.4 * epochs / every if validated else 0)
         assert 0.85 * budget <= took <= budget
         assert epochs >= 0.8 * plan.EPOCHS
@@ -154,6 +158,11 @@ def test_epochs_and_validations_fill_the_budget(validated: bool) -> None:
             assert epochs / every <= plan.VALIDATIONS
     with pytest.raises(ConfigError, match=r"a budget of 4 s is too small: one epoch of 100 views takes 5 s"):
         plan.length(made, 4.0)
+    made.timing = replace(TIMING, views=2 * made.value("batch_size"))
+    assert plan.length(made, 2.0).values["trainer.limit_train_batches"] == 1
+    fixed = plan.length(made, 2.0, by_clock=False).values
+    assert fixed["duration"] is None
+    assert "trainer.limit_train_batches" not in fixed
 
 
 def test_the_learning_rate_falls_with_the_root_of_the_steps() -> None:

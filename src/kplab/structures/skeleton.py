@@ -136,6 +136,18 @@ class Skeleton:
             raise fail("'sigma_source' is empty", "State where the sigmas come from; scores depend on them.")
         return cls(name, names, tuple(pairs("edges")), tuple(flip), tuple(float(s) for s in sigmas), source)
 
+    def as_config(self) -> dict[str, Any]:
+        """The content of ``conf/skeleton/*.yaml`` of which ``from_config`` makes this skeleton."""
+        swapped = [(i, j) for i, j in enumerate(self.flip) if i < j]
+        return {
+            "name": self.name,
+            "keypoints": list(self.keypoints),
+            "edges": [[self.keypoints[i], self.keypoints[j]] for i, j in self.edges],
+            "flip_pairs": [[self.keypoints[i], self.keypoints[j]] for i, j in swapped],
+            "sigmas": list(self.sigmas),
+            "sigma_source": self.sigma_source,
+        }
+
     def index(self, keypoint: str) -> int:
         """Index of a keypoint by name."""
         try:

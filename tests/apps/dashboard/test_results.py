@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-from kplab.apps.dashboard import jobs
+from kplab.apps.dashboard import jobs, views
 from kplab.apps.dashboard.results import Results
 from kplab.apps.dashboard.server import Service
 from kplab.apps.dashboard.worker import JobError, Worker
@@ -29,6 +31,21 @@ SET = "dots-test"
 
 def scores_of(made, *names: str) -> dict[str, Scores]:
     return {n.split("_")[2]: Scores.read(made.runs_dir / n / "scores" / f"{SET}.json") for n in names}
+
+
+def test_a_running_training_of_a_duration_says_the_time_left(made, tmp_path: Path) -> None:
+    """Its config has a first number of epochs only, which is not shown."""
+    folder = tmp_path / made.running
+    shutil.copytree(made.runs_dir / made.running, folder)
+    plain = views.progress(Run.open(folder))
+    assert plain is not None
+    assert (plain["epoch"], plain["epochs"]) == (6, 12)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"duration": 10**6}))
+    found = views.progress(Run.open(folder))
+    assert found is not None
+    assert (found["epoch"], found["epochs"]) == (6, None)
+    assert 0.99e6 < found["left"] <= 1e6
 
 
 def test_the_verdicts_are_those_of_compare(made) -> None:

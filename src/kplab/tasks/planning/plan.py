@@ -157,9 +157,7 @@ def make_plan(
     draft.decide()
     chosen = network(draft, dataset, seconds, given, timed)  # may decide the others anew
     draft.choices.append(chosen)
-    draft.choices.append(length(draft, seconds))
-    if any(o.startswith("trainer.max_epochs=") for o in given):
-        draft.choices[-1].values["duration"] = None
+    draft.choices.append(length(draft, seconds, by_clock=not any(o.startswith("trainer.max_epochs=") for o in given)))
     return Plan(name, dataset, seconds, draft.traits, draft.choices, measured)
 
 
@@ -219,8 +217,11 @@ def choose(backbone: str, pretrained: bool, draft: Draft) -> Choice:
     return Choice("network", "", "", values, groups)
 
 
-def length(draft: Draft, budget: float) -> Choice:
+def length(draft: Draft, budget: float, by_clock: bool = True) -> Choice:
     """Epochs, and what depends on their number: validations, learning rate, averaging of weights.
+
+    Args:
+        by_clock: whether the number of epochs follows from the budget; else the user has given it.
 
     Raises:
         ConfigError: the budget is too small for one epoch.
@@ -233,7 +234,9 @@ def length(draft: Draft, budget: float) -> Choice:
             f"Give {math.ceil(whole * 10 / 60)}m or more, or a smaller dataset."
         )
     # the number of epochs is set anew after each one, which needs some of them
-    part = round(min(1.0, budget / whole / EPOCHS), 4)
+    batches = math.ceil(timing.views / draft.value("batch_size"))
+    used = min(batches, max(1, int(batches * budget / whole / EPOCHS))) if by_clock else batches
+    part = used / batches
     every = 1
     if draft.validated:
         once = timing.validation * timing.validated
@@ -242,12 +245,12 @@ def length(draft: Draft, budget: float) -> Choice:
         every = math.ceil(epochs / number)
     took = timing.seconds(part, every if draft.validated else None)
     epochs = max(every, int(budget / took) // every * every)
-    steps = epochs * math.ceil(part * timing.views / draft.value("batch_size"))
+    steps = epochs * used
     ema = round(min(0.9995, max(0.9, 1 - 20 / steps)), 5)
     values: dict[str, Any] = {
-        "duration": budget,
+        "duration": budget if by_clock else None,
         "trainer.max_epochs": epochs,
-        **({"trainer.limit_train_batches": part} if part < 1 else {}),
+        **({"trainer.limit_train_batches": used} if used < batches else {}),
         "optimizer.lr": rate(steps, draft.groups["backbone"]),
         "optimizer.warmup": max(1, steps // 20),
         "ema": ema,

@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from omegaconf import DictConfig
 
-from kplab.errors import ConfigError
+from kplab.errors import ConfigError, RunError
 
 #: A schedule: the factor of each parameter group on its learning rate, at a step.
 Factors = list[Callable[[int], float]]
@@ -107,8 +107,17 @@ def repeated(config: DictConfig, record: Mapping[str, Any]) -> None:
     Args:
         config: of the run; changed in place.
         record: of the run.
+
+    Raises:
+        RunError: the record does not have that number.
     """
     config.trainer.max_time = None
-    if config.duration is not None:
-        config.duration = None
-        config.trainer.max_epochs = int(record["schedule_epochs"])
+    if config.duration is None:
+        return
+    epochs = record.get("schedule_epochs")
+    if not isinstance(epochs, int) or epochs < 1:
+        raise RunError(
+            "run.json has no number 'schedule_epochs', which a training with duration=… records. Restore it."
+        )
+    config.duration = None
+    config.trainer.max_epochs = epochs

@@ -93,7 +93,8 @@ def fit(
         trainer.save_checkpoint(checkpoints / LAST)
     if run is not None:
         seconds = time.perf_counter() - begun
-        views = (trainer.current_epoch - module.first_epoch) * len(data.train)
+        in_epoch = min(len(data.train), int(trainer.num_training_batches) * config.batch_size * trainer.world_size)
+        views = (trainer.current_epoch - module.first_epoch) * in_epoch
         speed = {"fit_seconds": round(seconds, 3), "images_per_s": round(views / seconds, 2)}
         epochs = next(c.epochs for c in watching if isinstance(c, Checkpoints))
         cut = cut_by_time(trainer, epochs) if stop_after is None else f"stopped after {epochs} epochs, as planned"

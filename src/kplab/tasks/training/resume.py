@@ -92,7 +92,14 @@ def resume_from(config: DictConfig) -> tuple[Run, Path | None] | None:
         raise RunError(f"{fault} Train anew without resume.{other}")
     if best.is_file() and (fault := fault_of(best)) is not None:
         raise RunError(f"{fault} Delete it to resume without it: the next validation is then the best so far.")
-    found = differences(load_config(run), config, resumed=True)
+    stored = with_missing_keys(load_config(run))
+    length = [(c.duration, c.trainer.get("max_epochs")) for c in (stored, config)]
+    if config.duration is not None and length[0] != length[1]:
+        raise RunError(
+            f"resume={run.name}: the length of that training follows from its duration ({stored.duration}), which stays. To train "
+            "it for longer, give duration=null trainer.max_epochs=NUMBER."
+        )
+    found = differences(stored, config, resumed=True)
     if found:
         lines = [f"  {d.key} is {d.one} in that run and {d.other} in this command" for d in found[:NAMED]]
         lines += [f"  and {len(found) - NAMED} more"] if len(found) > NAMED else []

@@ -53,6 +53,7 @@ CHANGED_ON_RESUME = (
     "trainer.min_epochs",
     "trainer.max_steps",
     "trainer.min_steps",
+    "duration",
     # number of processes: each takes batch_size views a step
     "trainer.devices",
     "trainer.num_nodes",
