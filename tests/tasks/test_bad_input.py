@@ -177,6 +177,8 @@ def test_pretrained_weights_that_are_not_available(config: Config) -> None:
     ("override", "message"),
     [
         (["augment=mosaic", "augment.mosaic=1.5"], "a probability lies between 0 and 1"),
+        (["augment.paste=-1"], "a probability lies between 0 and 1"),
+        (["augment.paste_shape=star"], "a shape is hull or box"),
         (["+head.colour=red"], "head: .*unexpected keyword argument 'colour'"),
         (["+neck.colour=red"], "neck: .*unexpected keyword argument 'colour'"),
         (["optimizer.lr=fast"], r"optimizer.lr is 'fast': Expected `float`"),
@@ -236,8 +238,10 @@ def test_a_flip_test_that_the_head_does_not_support(
     ("override", "message"),
     [
         (["regions=annotated"], "combines whole images, but regions are 'annotated'. Use regions=image"),
-        ([], "holds 1 pose per view, but augment.mosaic=0.5 shows four images in one"),
+        ([], "holds 1 pose per view, but augment.mosaic=0.5 shows subjects of several images in one"),
         (["augment.mosaic=1.5"], "a probability lies between 0 and 1"),
+        (["augment.mosaic=0", "augment.paste=0.5"], "augment.paste=0.5 shows subjects of several images in one"),
+        (["augment.mosaic=0", "augment.paste=0.5", "regions=annotated"], "augment.paste=0.5 combines whole images"),
     ],
 )
 def test_mosaics_that_are_not_possible(config: Config, override: list[str], message: str) -> None:

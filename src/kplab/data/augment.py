@@ -1,4 +1,4 @@
-"""Augmentation: one random affine map folded into the view, then albumentations on the pixels; and mosaics of four images.
+"""Augmentation: one random affine map folded into the view, then albumentations on the pixels; mosaics, and pasted subjects.
 
 Rotation, scale, shift and mirroring are composed with the view's own map, so that an image is resampled once and a
 rotation loses no part of the image that lies outside the crop. Everything else is a list of albumentations transforms;
@@ -18,6 +18,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # read at import: no loo
 import albumentations as A
 import numpy as np
 
+from kplab.data.copy_paste import SHAPES
 from kplab.errors import ConfigError
 from kplab.ops import affine
 from kplab.structures.poses import Poses
@@ -37,6 +38,8 @@ class Augment:
         flip: probability of mirroring; left and right keypoints swap names.
         mosaic: probability that a view is combined from four images (``data.mosaic``); for whole images only.
         mosaic_off: number of last epochs without mosaics, which differ from the images that are predicted.
+        paste: probability that a subject of another image is pasted into a view (``data.copy_paste``); for whole images only.
+        paste_shape: what of it: ``hull`` of its keypoints, with a soft edge, or ``box``.
         transforms: albumentations transforms on the uint8 view, e.g. colour, blur, noise, ``CoarseDropout``.
 
     Raises:
@@ -52,6 +55,8 @@ class Augment:
         flip: float = 0.0,
         mosaic: float = 0.0,
         mosaic_off: int = 10,
+        paste: float = 0.0,
+        paste_shape: str = "hull",
         transforms: Sequence[Any] = (),
     ) -> None:
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
@@ -60,6 +65,11 @@ class Augment:
             raise ConfigError(
                 f"augment.mosaic is {mosaic} and augment.mosaic_off is {mosaic_off}, but a probability lies between 0 "
                 "and 1, and a number of epochs is 0 or more."
+            )
+        if not 0 <= paste <= 1 or paste_shape not in SHAPES:
+            raise ConfigError(
+                f"augment.paste is {paste} and augment.paste_shape is '{paste_shape}', but a probability lies between 0 and 1, "
+                f"and a shape is {' or '.join(SHAPES)}."
             )
         mirroring = [type(t).__name__ for t in transforms if type(t).__name__ in MIRRORING]
         if mirroring:
@@ -70,6 +80,7 @@ class Augment:
         self.rotate, self.rotate_prob, self.scale = rotate, rotate_prob, (float(scale[0]), float(scale[1]))
         self.shift, self.flip = shift, flip
         self.mosaic, self.mosaic_off = mosaic, mosaic_off
+        self.paste, self.paste_shape = paste, paste_shape
         parameters = A.KeypointParams(format="xy", remove_invisible=False)
         with warnings.catch_warnings():
             # albumentations warns of transforms that do not use keypoints

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kplab.data.augment import Augment
+from kplab.data.copy_paste import paste
 from kplab.data.mosaic import TILES, Tile, mosaic
 from kplab.data.regions import Regions
 from kplab.errors import DataError, RunError
@@ -45,7 +46,7 @@ class PoseDataset(Dataset[Sample]):
         epochs: number of epochs, of which the last ``augment.mosaic_off`` have no mosaics; None: all have them.
 
     Raises:
-        DataError: mosaics are enabled, but the regions are not whole images.
+        DataError: mosaics or pasted subjects are enabled, but the regions are not whole images.
     """
 
     def __init__(
@@ -63,11 +64,17 @@ class PoseDataset(Dataset[Sample]):
         self.window, self.window_anywhere = window, window_anywhere
         self.mosaic = augment.mosaic if augment is not None else 0.0
         self.mosaic_until = np.inf if augment is None or epochs is None else epochs - augment.mosaic_off
-        if self.mosaic and regions.kind != "image":
-            raise DataError(
-                f"augment.mosaic={self.mosaic:g} combines whole images, but regions are '{regions.kind}'. "
-                "Use regions=image or augment.mosaic=0."
-            )
+        for key in ("mosaic", "paste"):
+            if augment is not None and getattr(augment, key) and regions.kind != "image":
+                raise DataError(
+                    f"augment.{key}={getattr(augment, key):g} combines whole images, but regions are '{regions.kind}'. "
+                    f"Use regions=image or augment.{key}=0."
+                )
+        if augment is not None and augment.paste:
+            # subjects that can be pasted into other images, and their regions
+            self.donors = np.flatnonzero(labels.poses.labelled.any(1) & ~labels.poses.ignore)
+            order = np.argsort(regions.image, kind="stable")
+            self.donor_regions = order[np.searchsorted(regions.image, labels.image_of()[self.donors], sorter=order)]
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -102,6 +109,8 @@ class PoseDataset(Dataset[Sample]):
         else:
             view = change @ tiles[0].view
             pixels, poses = affine.warp(tiles[0].image, view, size), tiles[0].poses.transform(view)
+        if self.augment is not None and self.augment.paste and len(self.donors) and rng.random() < self.augment.paste:
+            pixels, poses = self.pasted(pixels, poses, self.augment, rng)
         if self.augment is not None:
             pixels, poses = self.augment.change_pixels(pixels, poses, rng)
         if self.regions.kind == "image":
@@ -110,6 +119,24 @@ class PoseDataset(Dataset[Sample]):
         region = self.regions
         image_id = int(self.labels.image_id[region.image[index]])
         return Sample(pixels, poses, view, image_id, region.box[index], float(region.score[index]))
+
+    def pasted(
+        self, pixels: np.ndarray, poses: Poses, augment: Augment, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Poses]:
+        """The view with a random subject of the images; unchanged if there is no place for it."""
+        pick = int(rng.integers(len(self.donors)))
+        index = int(self.donor_regions[pick])
+        truth = self.poses_of(index)
+        subject = int(self.donors[pick] - self.labels.start[self.regions.image[index]])
+        change, flipped = augment.draw(rng, self.size)
+        if flipped:
+            truth = truth.permute_keypoints(self.labels.skeleton.flip_array)
+        donor = Tile(
+            self.labels.read(int(self.regions.image[index])),
+            truth,
+            affine.fit_box(self.regions.box[index], self.size, self.regions.padding),
+        )
+        return paste(pixels, poses, donor, subject, change[:2, :2], augment.paste_shape, rng)
 
     def tile(self, index: int, rng: np.random.Generator) -> Tile:
         """Region ``index`` before augmentation: its image, and the map to the plain view or a window of it."""

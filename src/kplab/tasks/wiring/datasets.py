@@ -29,6 +29,7 @@ from kplab.tasks.wiring.nodes import build_node, load_config
 
 # torch and lightning take ten seconds to import: verbs without a model don't import them
 if TYPE_CHECKING:
+    from kplab.data.augment import Augment
     from kplab.data.datamodule import PoseDataModule, PoseDataset
 
 
@@ -218,7 +219,7 @@ def training_data(config: DictConfig, max_poses: int | None) -> TrainingData:
         # models for detected boxes are trained on annotated ones, and need detected ones for evaluation only
         given = config.regions == "detected" and (learning or name not in ("val", *config.test_on))
         regions = regions_for(config, labels, name, "annotated" if given else None)
-        check_regions(regions, labels, name, config, max_poses, mosaic=learning and augment.mosaic > 0)
+        check_regions(regions, labels, name, config, max_poses, augment if learning else None)
         check_content(labels, name, config.dataset.name)
         left_out = len(labels.poses) - int(labels.poses.ignore.sum()) - len(regions)
         if regions.kind == "annotated" and left_out:
@@ -242,16 +243,22 @@ def max_epochs(config: DictConfig) -> int | None:
 
 
 def check_regions(
-    regions: Regions, labels: Labels, split: str, config: DictConfig, max_poses: int | None, mosaic: bool = False
+    regions: Regions,
+    labels: Labels,
+    split: str,
+    config: DictConfig,
+    max_poses: int | None,
+    augment: Augment | None = None,
 ) -> None:
     """Refuse regions with more poses than the head can predict."""
     where = f"dataset {config.dataset.name}, split {split}"
     most = regions.most_poses(labels)
-    if max_poses == 1 and mosaic and regions.kind == "image":
-        raise DataError(
-            f"the head holds {max_poses} pose per view, but augment.mosaic={config.augment.mosaic} shows four images in "
-            f"one ({where}). Use augment.mosaic=0, or a head that holds any number of poses."
-        )
+    for key in ("mosaic", "paste"):
+        if max_poses == 1 and augment is not None and getattr(augment, key) and regions.kind == "image":
+            raise DataError(
+                f"the head holds {max_poses} pose per view, but augment.{key}={getattr(augment, key)} shows subjects of several "
+                f"images in one ({where}). Use augment.{key}=0, or a head that holds any number of poses."
+            )
     if max_poses is not None and most > max_poses:
         part = "model" if config.get("head") is None else "head"
         kind = config[part].get("_target_", part).rsplit(".", 1)[-1]
