@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kplab.data.sources.files import FileSource
-from kplab.data.split import Manifest, make_split, read_manifest, split, write_manifest
+from kplab.data.split import Manifest, hold_out, make_split, read_manifest, split, write_manifest
 from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
@@ -244,3 +244,17 @@ def test_a_split_by_group_needs_groups(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=words):
         split(labels, tmp_path / "old.json", {"train": 0.5, "test": 0.5})
     assert set(split(labels, tmp_path / "m.json", {"train": 0.5, "test": 0.5}, by="image")) == {"train", "test"}
+
+
+def test_held_out_folds_are_parts_of_whole_groups(tmp_path: Path) -> None:
+    """Each image is held out once; groups stay together where there are as many as folds, else images are drawn."""
+    several = dataset(tmp_path / "a", [f"g{i % 5}" for i in range(20)])
+    held = [hold_out(several, 4, fold)["held_out"] for fold in range(4)]
+    assert sorted(name for part in held for name in part.names) == sorted(several.names)
+    groups = [set(map(str, part.group)) for part in held]
+    assert all(not a & b for a, b in pairwise(groups))
+    one = dataset(tmp_path / "b", ["g"] * 20)
+    parts = hold_out(one, 4, 1)
+    assert (len(parts["train"]), len(parts["held_out"])) == (15, 5)
+    assert hold_out(one, 4, 1)["held_out"].names.tolist() == parts["held_out"].names.tolist()
+    assert hold_out(one, 4, 1, seed=1)["held_out"].names.tolist() != parts["held_out"].names.tolist()

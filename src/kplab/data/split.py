@@ -22,7 +22,7 @@ from kplab.errors import DataError
 from kplab.runs.files import check_may_write
 from kplab.structures.labels import Labels
 
-__all__ = ["BY", "Manifest", "frames_in_order", "make_split", "read_manifest", "split", "write_manifest"]
+__all__ = ["BY", "Manifest", "frames_in_order", "hold_out", "make_split", "read_manifest", "split", "write_manifest"]
 
 BY = (*GROUPED, "image", "time", "lists")
 
@@ -90,6 +90,31 @@ def split(
         test = f"fold{fold}"
         parts = {"train": [f for name, files in parts.items() if name != test for f in files], "test": parts[test]}
     return {name: labels.select(sorted(index[f] for f in files)) for name, files in parts.items()}
+
+
+def hold_out(labels: Labels, folds: int, fold: int, by: str | None = None, seed: int = 0) -> dict[str, Labels]:
+    """A training split in two parts for cross-validation; no manifest, as the parts follow from the images alone.
+
+    Args:
+        labels: the training split.
+        folds: number of folds.
+        fold: that is held out, from 0.
+        by: as of ``split``; None: by group where there are that many groups or more, else by image.
+        seed: another seed is another order.
+
+    Returns:
+        ``train``: all other folds, and ``held_out``: the fold; images are in the order of ``labels``.
+
+    Raises:
+        DataError: there is no such fold, or there are fewer images or groups than folds.
+    """
+    if not 0 <= fold < folds:
+        raise DataError(f"holdout.fold is {fold}, but holdout.folds is {folds}. Choose fold from 0 to folds - 1.")
+    groups = len(set(map(str, labels.group)))
+    parts = make_split(labels, None, by or ("group" if folds <= groups < len(labels) else "image"), seed, folds)
+    held = set(parts[f"fold{fold}"])
+    inside = np.array([str(name) in held for name in labels.names])
+    return {"train": labels.select(np.flatnonzero(~inside)), "held_out": labels.select(np.flatnonzero(inside))}
 
 
 def make_split(

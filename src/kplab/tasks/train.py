@@ -51,6 +51,7 @@ class Options:
     duration: float | None
     budget: str | None
     family: str
+    folds: int | None
     runs_dir: str
 
 
@@ -92,6 +93,14 @@ def check(config: DictConfig) -> list[str]:
             faults.append("duration needs trainer.max_epochs, a first estimate of the number of epochs: 1 or more.")
         if config.augment.get("mosaic") and config.augment.get("mosaic_off"):
             faults.append("with duration the last epochs are not known beforehand. Use augment.mosaic_off=0.")
+    if (
+        config.folds is not None
+        and config.resume is None
+        and (config.folds < 2 or config.duration is None or config.budget is None)
+    ):
+        faults.append(
+            f"folds is {config.folds}, but must be 2 or more, with a budget=TIME and without trainer.max_epochs, or null."
+        )
     faults += check_monitor(str(config.monitor))
     if not 0 <= config.window_anywhere <= 1:
         faults.append(f"window_anywhere is {config.window_anywhere}, but must lie between 0 and 1.")
@@ -146,4 +155,8 @@ def main(args: list[str]) -> None:
     config = compose("train", args)  # before torch is imported: a mistake in the command is reported at once
     from kplab.tasks.training.train import train
 
+    if config.folds is not None and config.resume is None:
+        from kplab.tasks.planning.folds import cross_validated
+
+        config = cross_validated(config)
     train(config)

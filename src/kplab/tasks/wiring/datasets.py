@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -51,11 +51,21 @@ def skeleton_of(dataset: DictConfig) -> Skeleton:
 
 
 def read_splits(dataset: DictConfig) -> dict[str, Labels]:
-    """Generate the data if the config describes it, read all sources, and split them.
+    """Generate the data if the config describes it, read all sources, split them, and hold out a fold of the training split.
 
     Returns:
         split name ("train", "val", "test", …) to Labels.
     """
+    splits = _splits(dataset)
+    if dataset.get("holdout") is None:
+        return splits
+    if "train" not in splits:
+        raise ConfigError(f"dataset '{dataset.name}' has a holdout and no split 'train', but: {', '.join(splits)}.")
+    asked = _bound(splitting.hold_out, splits["train"], dataset, "holdout", "folds and fold; by and seed")
+    return {**splits, **splitting.hold_out(*asked.args, **asked.kwargs)}
+
+
+def _splits(dataset: DictConfig) -> dict[str, Labels]:
     skeleton = skeleton_of(dataset)
     if not dataset.get("sources"):
         raise ConfigError(f"dataset '{dataset.get('name')}' has no sources. Name a reader and its files (README).")
@@ -74,13 +84,22 @@ def read_splits(dataset: DictConfig) -> dict[str, Labels]:
     if len(sources) != 1:
         raise ConfigError(f"dataset '{dataset.name}' has a split and {len(sources)} sources. A split wants one source.")
     (labels,) = sources.values()
-    try:
-        asked = inspect.signature(splitting.split).bind(labels, **configs.plain(plan))
-    except TypeError as error:
-        raise ConfigError(
-            f"dataset '{dataset.name}': split: {error}. It wants manifest, with fractions or folds, and by."
-        ) from None
+    asked = _bound(splitting.split, labels, dataset, "split", "manifest, with fractions or folds, and by")
     return splitting.split(*asked.args, **asked.kwargs)
+
+
+def _bound(
+    function: Callable[..., Any], labels: Labels, dataset: DictConfig, key: str, wants: str
+) -> inspect.BoundArguments:
+    """The arguments that a key of a dataset's config states for a function of labels.
+
+    Raises:
+        ConfigError: they are not those of the function.
+    """
+    try:
+        return inspect.signature(function).bind(labels, **configs.plain(dataset[key]))
+    except TypeError as error:
+        raise ConfigError(f"dataset '{dataset.name}': {key}: {error}. It wants {wants}.") from None
 
 
 def unset_variables(dataset: DictConfig) -> str:
