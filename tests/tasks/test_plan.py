@@ -110,6 +110,11 @@ def test_colour_changes_as_the_data_do() -> None:
     assert (grey["saturation"], grey["hue"]) == ([1.0, 1.0], [0.0, 0.0])
     assert draft(still=0.1).value("augment.transforms")[0]["hue"] != [0.0, 0.0]
     assert draft(light=60.0).value("augment.transforms")[0]["brightness"] == [0.65, 1.35]
+    made = draft()
+    assert len(made.value("augment.transforms")) == 4
+    made.shrink = 0.9
+    made.decide()
+    assert [t["_target_"] for t in made.value("augment.transforms")] == ["albumentations.ColorJitter"]
 
 
 def test_holes_hide_parts_of_a_subject() -> None:

@@ -106,6 +106,11 @@ class Draft:
         return {k: v for choice in self.choices for k, v in choice.groups.items()}
 
     @property
+    def enough(self) -> bool:
+        """Whether the time allows about as many views as a training should have."""
+        return self.shrink == 1.0
+
+    @property
     def cascade(self) -> bool:
         """Whether a detector comes first."""
         return self.groups["model"] == "cascade"
@@ -246,7 +251,7 @@ def mirroring(draft: Draft) -> Choice:
 
 
 def appearance(draft: Draft) -> Choice:
-    """Changes of colour, blur and noise, by how images differ."""
+    """Changes of colour, by how images differ; blur, noise and cutout, where the time suffices to learn from such images."""
     t = draft.traits
     light = round(min(max(0.15, 2 * t.light / 255), 0.35), 2)
     transforms: list[dict[str, Any]] = [
@@ -258,10 +263,13 @@ def appearance(draft: Draft) -> Choice:
             "hue": [-0.02, 0.02] if t.colour and t.still < STILL else [0.0, 0.0],
             "p": 0.7,
         },
-        {"_target_": "albumentations.GaussianBlur", "blur_limit": [3, 5], "p": 0.15},
-        {"_target_": "albumentations.GaussNoise", "std_range": [0.01, 0.05], "per_channel": False, "p": 0.2},
     ]
-    if t.distinct < 2000 and t.keypoints > 1:
+    if draft.enough:
+        transforms += [
+            {"_target_": "albumentations.GaussianBlur", "blur_limit": [3, 5], "p": 0.15},
+            {"_target_": "albumentations.GaussNoise", "std_range": [0.01, 0.05], "per_channel": False, "p": 0.2},
+        ]
+    if draft.enough and t.distinct < 2000 and t.keypoints > 1:
         # a tenth to a third of a subject is hidden, as parts of the view's sides
         shown = t.side * draft.value("size")[0] / t.width
         holes = [[round(part * shown / s, 4) for part in HIDDEN] for s in draft.value("window") or draft.value("size")]
@@ -279,7 +287,8 @@ def appearance(draft: Draft) -> Choice:
     return Choice(
         "appearance",
         f"images are {kind}, their mean brightness differs by {t.light:.0f} of 255 (standard deviation)",
-        f"brightness and contrast by {light:.0%}; hue only where cameras differ; cutout with few distinct poses",
+        f"brightness and contrast by {light:.0%}; hue only where cameras differ; "
+        + ("blur, noise, and cutout with few distinct poses" if draft.enough else "no more, as the time is short"),
         {"augment.transforms": transforms},
         {"augment": "none"},
     )
