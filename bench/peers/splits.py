@@ -80,7 +80,10 @@ def read_split(name: str, folder: Path) -> Split:
 def splits_of(name: str) -> dict[str, Labels]:
     """The splits of a dataset as its reader or its config makes them."""
     if name in READERS:
-        return READERS[name]()
+        try:
+            return READERS[name]()
+        except FileNotFoundError as error:
+            raise DataError(f"{error.filename}: is missing. Set KPLAB_DATA to the folder that holds {name}.") from None
     known = sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml"))
     if name not in known:
         raise DataError(f"there is no dataset '{name}'. Use one of: {', '.join([*READERS, *known])}.")
