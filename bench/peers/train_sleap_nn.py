@@ -51,8 +51,12 @@ def main(work: Path, images: Path, seconds: float) -> None:
         took += spent
         epochs.append(count)
     video = sio.Video.from_filename([str(path) for path in sorted(images.glob("*.png"))])
+    # images of different sizes can't be stacked
     predict(
-        video, model_paths=[str(work / "models" / name) for name in stages], output_path=str(work / "predictions.slp")
+        video,
+        model_paths=[str(work / "models" / name) for name in stages],
+        output_path=str(work / "predictions.slp"),
+        batch_size=1,
     )
     made = {
         "model": f"{chosen._pipeline}, {chosen._backbone}",

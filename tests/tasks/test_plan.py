@@ -49,6 +49,9 @@ def test_family_follows_the_number_of_subjects() -> None:
     alone = draft(**varied)
     assert (alone.groups["model"], alone.value("detector.head.max_poses")) == ("cascade", 1)
     assert all(draft(**(varied | c)).groups["model"] == "pose" for c in ({"subjects": 40}, {"share": 0.8}))
+    alone.shrink = 0.9  # the time is short
+    alone.decide()
+    assert alone.groups["model"] == "pose"
     assert draft("yolo", most=2).groups["neck"] == "pan"
     with pytest.raises(ConfigError, match=r"predicts one subject of an image, and images have up to 3\. Use topdown"):
         draft("heatmap", most=3)

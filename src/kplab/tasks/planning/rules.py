@@ -29,7 +29,7 @@ MULTIPLE = 32
 #: More subjects in an image than a cascade crops one by one.
 CROWD = 12
 #: Ratio of the largest to the smallest subjects, their share of the image's side, and their number, from which on a single
-#: subject is cropped, too.
+#: subject is cropped, too, if the time suffices.
 VARIED, CROPPED, ENOUGH = 1.8, 0.6, 200
 #: Range of the sides of the holes of cutout, as parts of a subject's longer side.
 HIDDEN = (0.1, 0.3)
@@ -134,7 +134,13 @@ def family(draft: Draft) -> Choice:
         )
     if asked != "auto":
         chosen, reason = asked, "as asked for"
-    elif t.most == 1 and t.side_high > VARIED * t.side_low and t.share < CROPPED and t.subjects >= ENOUGH:
+    elif (
+        t.most == 1
+        and draft.enough  # a detector takes time of its own
+        and t.side_high > VARIED * t.side_low
+        and t.share < CROPPED
+        and t.subjects >= ENOUGH
+    ):
         chosen, reason = "topdown", "subjects of different sizes: a detector finds them, and crops show them alike"
         figure += f", of {t.side_low:.0f} to {t.side_high:.0f} px; {t.share:.0%} of the image's side"
     elif t.most == 1:
