@@ -222,7 +222,10 @@ class Kplab:
             weights="ImageNet" if started_from else "random",
             train_seconds=record["fit_seconds"],
             epochs=record["epochs"],
-            versions={"kplab": record["code"]["commit"][:9], "torch": record["packages"]["torch"]},
+            versions={
+                "kplab": ((record["code"] or {}).get("commit") or "unknown")[:9],
+                "torch": record["packages"]["torch"],
+            },
         )
 
 
