@@ -282,6 +282,8 @@ def test_train_with_a_budget(workspace: list[str], tmp_path: Path, monkeypatch: 
     more = ["trainer=cpu", "logger=csv", "workers=0", f"runs_dir={tmp_path}/runs", "backbone=resnet10_half"]
     config = compose("train", [*workspace, "dataset=dots", "budget=20s", *more])
     assert (config.budget, config.duration, config.regions) == ("20s", 20.0, "image")
+    folded = compose("train", [*workspace, "dataset=dots", "budget=20s", "folds=2", *more])
+    assert (folded.folds, folded.duration) == (2, 20.0)
     run = train(config)
     assert run is not None
     assert run.record["epochs"] == 10

@@ -8,7 +8,7 @@ from kplab.errors import ConfigError
 from kplab.tasks.planning.plan import Plan, make_plan, read_timings, write_plan
 
 #: Keys of ``kplab train`` that the plan reads.
-OWN = ("budget", "family")
+OWN = ("budget", "family", "folds")
 
 
 def plan_from(
