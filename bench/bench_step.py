@@ -1,6 +1,6 @@
 """What a training step of each family consists of, and what loading its data costs.
 
-    python bench/bench_step.py [composition…]
+    python bench/bench_step.py [family…]
 
 Steps on a batch in memory and steps on batches of the loader are measured alternately in one process, so that other processes
 on the machine affect both alike. Printed are milliseconds of a step in memory, the share of it that encoding of targets takes,
@@ -27,6 +27,7 @@ from kplab.tasks.wiring.training import optimizer_factory
 ONE = ["experiment=heatmap_small", "size=[192,192]"]
 #: Family to its composition; the data are synthetic.
 FAMILIES = {
+    "heatmaps, resnet18": ["dataset=synthetic_hand", "dataset.max_subjects=1", "batch_size=8"],
     "heatmaps": ONE,
     "SimCC": [*ONE, "head=simcc", "~neck.channels", "~neck.levels", "neck=last"],
     "RLE": [*ONE, "head=rle"],
@@ -108,10 +109,10 @@ def measure(overrides: list[str]) -> tuple[float, float, float, float]:
 
 def main(names: list[str]) -> None:
     """Print a line for each family."""
-    print("family            step, ms  encoding  optimizer  from files")
+    print("family              step, ms  encoding  optimizer  from files")
     for name in names or FAMILIES:
         milliseconds, encoding, updating, speed = measure(FAMILIES[name])
-        print(f"{name:17} {milliseconds:8.0f} {encoding:9.1%} {updating:10.1%} {speed:11.2f}", flush=True)
+        print(f"{name:19} {milliseconds:8.0f} {encoding:9.1%} {updating:10.1%} {speed:11.2f}", flush=True)
 
 
 if __name__ == "__main__":

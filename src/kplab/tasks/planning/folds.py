@@ -7,7 +7,6 @@ decide what concerns prediction alone: flip test, rescoring and non-maximum supp
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
@@ -28,10 +27,11 @@ from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 from kplab.tasks.evaluation.scoring import score_labels, settings_of
-from kplab.tasks.inference.assembly import Assembly
+from kplab.tasks.inference.assembly import Assembly, set_name
 from kplab.tasks.inference.loading import LoadedRun
 from kplab.tasks.training.train import train
 from kplab.tasks.wiring.datasets import read_splits, regions_for
+from kplab.tasks.wiring.nodes import load_config
 
 #: Share of the budget for the trainings of the folds.
 SHARE = 0.5
@@ -105,6 +105,7 @@ def trained_fold(config: DictConfig, fold: int, seconds: float) -> Run:
     made.name = f"{config.name}_fold{fold}"
     made.folds = None
     made.test_on = ["held_out"]
+    made.rescore, made.oks_nms = None, None  # chosen from the predictions afterwards
     OmegaConf.update(made, "dataset.holdout", {"folds": int(config.folds), "fold": fold}, force_add=True)
     run = train(made)
     if run is None:
@@ -160,17 +161,18 @@ def with_scores(poses: Poses, rescore: float | None) -> Poses:
 
 def out_of_fold(runs: list[Run], flip_test: bool) -> dict[int, Poses]:
     """Image id to the poses that the run without the image predicts, without rescoring and suppression."""
-    return {image: poses for run in runs for image, poses in predicted(run, flip_test)}
+    return {image: poses for run in runs for image, poses in predicted(run, flip_test).items()}
 
 
-def predicted(run: Run, flip_test: bool) -> Iterator[tuple[int, Poses]]:
-    """The held-out images of a run."""
-    loaded = LoadedRun.load(run, flip_test=flip_test)
-    plain = loaded.config.copy()
-    plain.rescore, plain.oks_nms = None, None
-    held = read_splits(plain.dataset)["held_out"]
-    for i, poses in replace(loaded, config=plain).stream(held.source, regions_for(plain, held, "held_out")):
-        yield int(held.image_id[i]), poses
+def predicted(run: Run, flip_test: bool) -> dict[int, Poses]:
+    """Image id to the poses of a held-out image; the run has written those of its own choice of the flip test."""
+    config = load_config(run)
+    held = read_splits(config.dataset)["held_out"]
+    if flip_test == config.flip_test:
+        name = set_name(config, config.dataset, "held_out")
+        return Predictions.read(run.folder / "predictions" / f"{name}.json", held.skeleton).poses
+    found = LoadedRun.load(run, flip_test=flip_test).stream(held.source, regions_for(config, held, "held_out"))
+    return {int(held.image_id[i]): poses for i, poses in found}
 
 
 def threshold(matches: Matches) -> tuple[float, float]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,7 +29,6 @@ from kplab.tasks.wiring.nodes import build_node, load_config
 
 # torch and lightning take ten seconds to import: verbs without a model don't import them
 if TYPE_CHECKING:
-    from kplab.data.augment import Augment
     from kplab.data.datamodule import PoseDataModule, PoseDataset
 
 
@@ -61,8 +60,7 @@ def read_splits(dataset: DictConfig) -> dict[str, Labels]:
         return splits
     if "train" not in splits:
         raise ConfigError(f"dataset '{dataset.name}' has a holdout and no split 'train', but: {', '.join(splits)}.")
-    asked = _bound(splitting.hold_out, splits["train"], dataset, "holdout", "folds and fold; by and seed")
-    return {**splits, **splitting.hold_out(*asked.args, **asked.kwargs)}
+    return {**splits, **_parts(splitting.hold_out, splits["train"], dataset, "holdout", "folds and fold; by and seed")}
 
 
 def _splits(dataset: DictConfig) -> dict[str, Labels]:
@@ -84,22 +82,22 @@ def _splits(dataset: DictConfig) -> dict[str, Labels]:
     if len(sources) != 1:
         raise ConfigError(f"dataset '{dataset.name}' has a split and {len(sources)} sources. A split wants one source.")
     (labels,) = sources.values()
-    asked = _bound(splitting.split, labels, dataset, "split", "manifest, with fractions or folds, and by")
-    return splitting.split(*asked.args, **asked.kwargs)
+    return _parts(splitting.split, labels, dataset, "split", "manifest, with fractions or folds, and by")
 
 
-def _bound(
-    function: Callable[..., Any], labels: Labels, dataset: DictConfig, key: str, wants: str
-) -> inspect.BoundArguments:
-    """The arguments that a key of a dataset's config states for a function of labels.
+def _parts(
+    function: Callable[..., dict[str, Labels]], labels: Labels, dataset: DictConfig, key: str, wants: str
+) -> dict[str, Labels]:
+    """The parts that a function makes of labels, with the arguments that a key of the dataset's config states.
 
     Raises:
         ConfigError: they are not those of the function.
     """
     try:
-        return inspect.signature(function).bind(labels, **configs.plain(dataset[key]))
+        asked = inspect.signature(function).bind(labels, **configs.plain(dataset[key]))
     except TypeError as error:
         raise ConfigError(f"dataset '{dataset.name}': {key}: {error}. It wants {wants}.") from None
+    return function(*asked.args, **asked.kwargs)
 
 
 def unset_variables(dataset: DictConfig) -> str:
@@ -238,7 +236,7 @@ def training_data(config: DictConfig, max_poses: int | None) -> TrainingData:
         # models for detected boxes are trained on annotated ones, and need detected ones for evaluation only
         given = config.regions == "detected" and (learning or name not in ("val", *config.test_on))
         regions = regions_for(config, labels, name, "annotated" if given else None)
-        check_regions(regions, labels, name, config, max_poses, augment if learning else None)
+        check_regions(regions, labels, name, config, max_poses, learning)
         check_content(labels, name, config.dataset.name)
         left_out = len(labels.poses) - int(labels.poses.ignore.sum()) - len(regions)
         if regions.kind == "annotated" and left_out:
@@ -262,20 +260,15 @@ def max_epochs(config: DictConfig) -> int | None:
 
 
 def check_regions(
-    regions: Regions,
-    labels: Labels,
-    split: str,
-    config: DictConfig,
-    max_poses: int | None,
-    augment: Augment | None = None,
+    regions: Regions, labels: Labels, split: str, config: DictConfig, max_poses: int | None, learning: bool = False
 ) -> None:
-    """Refuse regions with more poses than the head can predict."""
+    """Refuse regions with more poses than the head can predict; with ``learning`` as the augmentation changes them."""
     where = f"dataset {config.dataset.name}, split {split}"
     most = regions.most_poses(labels)
     for key in ("mosaic", "paste"):
-        if max_poses == 1 and augment is not None and getattr(augment, key) and regions.kind == "image":
+        if learning and max_poses == 1 and config.augment.get(key) and regions.kind == "image":
             raise DataError(
-                f"the head holds {max_poses} pose per view, but augment.{key}={getattr(augment, key)} shows subjects of several "
+                f"the head holds {max_poses} pose per view, but augment.{key}={config.augment[key]} shows subjects of several "
                 f"images in one ({where}). Use augment.{key}=0, or a head that holds any number of poses."
             )
     if max_poses is not None and most > max_poses:
