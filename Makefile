@@ -13,7 +13,6 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(TORCH)
 
 export UV_PYTHON_DOWNLOADS := never
-export UV_LINK_MODE ?= copy
 # use the certificates of the system: many networks have their own certificate authority
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),)
 export UV_SYSTEM_CERTS ?= 1
