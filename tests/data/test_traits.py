@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kplab.data.sources.arrays import ArraySource
-from kplab.data.traits import Traits, align, angular_spread, distinct, mirrored, nearest, stillness, traits
+from kplab.data.traits import Traits, align, angular_spread, covered, distinct, mirrored, nearest, stillness, traits
 from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
@@ -73,6 +73,18 @@ def test_repeated_poses_count_once() -> None:
 def test_distances_between_keypoints() -> None:
     assert nearest(turned(np.zeros(3))) == pytest.approx(30)
     assert np.isnan(nearest(np.array([[[1.0, 1.0], [np.nan, np.nan]]])))
+
+
+def test_boxes_that_hulls_cover() -> None:
+    """Of 10 boxes the one that shows most beside the keypoints counts; what has no box does not."""
+    extent = np.tile([10.0, 10.0, 30.0, 30.0], (11, 1))
+    tight = np.tile([8.0, 8.0, 32.0, 32.0], (11, 1))  # the padded hull
+    assert covered(tight, extent) == 1
+    loose = tight.copy()
+    loose[:2] = [-16.0, 8.0, 56.0, 32.0]  # three times as wide
+    assert covered(loose, extent) == pytest.approx(1 / 3)
+    assert covered(np.full((11, 4), np.nan), extent) == 1
+    assert covered(extent, tight) == 1  # a hull that is larger than the box
 
 
 def test_stillness_of_images() -> None:

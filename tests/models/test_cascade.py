@@ -14,7 +14,7 @@ from torch import nn
 
 from kplab.errors import ModelError
 from kplab.models.backbone import Backbone
-from kplab.models.cascade import Cascade
+from kplab.models.cascade import Cascade, around
 from kplab.models.heads.base import HeadInputs
 from kplab.models.heads.centernet import CenterNetHead
 from kplab.models.heads.heatmap import HeatmapHead
@@ -101,6 +101,38 @@ def test_perfect_stages_give_the_truth_back(detector: Any, subject: Any, monkeyp
             assert np.abs(poses.xy - one).max((1, 2)).min() < 0.2
         assert (poses.score > 0.9).all()
     assert len(every) == sum(map(len, predicted))
+
+
+def test_boxes_around_found_poses() -> None:
+    """Padded by a tenth of the longer side, of the keypoints with at least half the mean score; else as they were."""
+    xy = np.array([[[10.0, 20.0], [50.0, 100.0], [400.0, 0.0]], [[7.0, 7.0]] * 3])
+    poses = replace(Poses.make(xy), keypoint_score=np.array([[0.8, 0.9, 0.1], [0.5, 0.5, 0.5]]))
+    before = np.array([[0.0, 0.0, 1.0, 1.0], [5.0, 5.0, 9.0, 9.0]])
+    assert around(poses, before).tolist() == [[2.0, 12.0, 58.0, 108.0], [5.0, 5.0, 9.0, 9.0]]
+    assert around(Poses.empty(3), np.zeros((0, 4))).shape == (0, 4)
+
+
+def test_a_second_pass_reads_the_crop_of_the_pose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a detector that is off by a third of a subject, the second crops are those of the subjects."""
+    net, batch = cascade(hull="keypoints", passes=2), scene()
+    seen = net.seen(batch)
+    off = [replace(p, xy=p.xy + 14, box=p.box + 14) for p in seen.poses]
+    said = net.detector.head.ideal(net.detector.head.encode(off, SEEN))
+    monkeypatch.setattr(net.detector, "outputs", lambda images, flip_test: (said, None))
+    read: list[np.ndarray] = []
+
+    def perfect(images: torch.Tensor, index: np.ndarray, box: np.ndarray, flip_test: bool) -> list[Poses]:
+        read.append(box)
+        near = [np.abs(batch.poses[i].box - b).sum(1).argmin() for i, b in zip(index, box, strict=True)]
+        return [batch.poses[i][[int(n)]] for i, n in zip(index, near, strict=True)]
+
+    monkeypatch.setattr(net, "read", perfect)
+    found = Poses.concat(net.predict(replace(batch, poses=[])))
+    assert len(read) == 2
+    hulls = around(found, found.box)
+    assert np.allclose(read[1], hulls)
+    assert np.abs(read[0] - hulls).max(1).min() > 14
+    assert np.allclose(found.box, read[0])  # what is stated is the detected box
 
 
 def test_crops_show_what_the_data_pipeline_would_show() -> None:
@@ -263,5 +295,7 @@ def test_contradictions_are_refused() -> None:
         Cascade(model(HeatmapHead, SEEN, [4]), model(HeatmapHead, CROP, [4]), VIEW)
     with pytest.raises(ModelError, match="can be annotated, jittered or detected"):
         cascade(boxes="true")
+    with pytest.raises(ModelError, match=r"model\.passes is 2 with model\.hull=annotated"):
+        cascade(passes=2)
     with pytest.raises(ModelError, match="detector would be wrong"):
         cascade(boxes="detected")

@@ -27,7 +27,7 @@ NAN = float("nan")
 #: One subject of 120 px in images of 640x480 from a fixed camera.
 TRAITS = Traits(
     images=100, subjects=100, keypoints=8, most=1, usual=1.0, width=640.0, height=480.0, one_size=True, side=120.0,
-    side_low=100.0, side_high=140.0, share=120 / 640, aspect=1.0, nearest=12.0, labelled=1.0, distinct=90, turned=20.0,
+    side_low=100.0, side_high=140.0, share=120 / 640, aspect=1.0, nearest=12.0, covered=1.0, labelled=1.0, distinct=90, turned=20.0,
     mirrored=1.0, sides=True, colour=True, light=5.0, still=0.95, groups=1,
 )  # fmt: skip
 #: 20 views a second.
@@ -97,6 +97,19 @@ def test_rotation_follows_the_orientations() -> None:
     # a small subject before a fixed camera, of which few poses are known
     assert draft(turned=5.0, distinct=4, share=0.1).value("augment.rotate") == 180
     assert draft(turned=5.0, distinct=90, share=0.1).value("augment.rotate") == 10
+
+
+def test_boxes_are_hulls_where_these_cover_them() -> None:
+    """Annotated boxes of rotated views are loose."""
+    cascade, alone = draft(most=2), draft()
+    assert (cascade.value("detector.head.boxes"), cascade.value("model.hull")) == ("keypoints", "keypoints")
+    assert cascade.value("model.passes") == 2
+    loose = draft(most=2, covered=0.5)
+    assert loose.value("model.hull") == loose.value("detector.head.boxes") == "annotated"
+    with pytest.raises(KeyError):
+        loose.value("model.passes")
+    assert draft("yolo", most=2).value("head.boxes") == draft("centernet").value("head.boxes") == "keypoints"
+    assert not any("box" in key or "hull" in key for c in alone.choices for key in c.values)
 
 
 @pytest.mark.parametrize(

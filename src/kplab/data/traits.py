@@ -40,6 +40,7 @@ class Traits:
         share: median of that side over the longer side of the image.
         aspect: median of width over height of the extents.
         nearest: median over subjects of the smallest distance between two keypoints.
+        covered: share of a subject's box that the padded hull of its labelled keypoints covers, 10th percentile; 1 without boxes.
         labelled: share of the keypoints that are labelled.
         distinct: number of poses that differ from one another by more than a tenth of a subject, place and rotation included;
             the frames of a subject that keeps still count once. Of up to 2,000 subjects.
@@ -67,6 +68,7 @@ class Traits:
     share: float
     aspect: float
     nearest: float
+    covered: float
     labelled: float
     distinct: int
     turned: float
@@ -124,6 +126,7 @@ def traits(labels: Labels) -> Traits:
         share=float(np.median(side / labels.size[image].max(1))),
         aspect=float(np.median(np.maximum(size[:, 0], 1.0) / np.maximum(size[:, 1], 1.0))),
         nearest=nearest(xy[chosen]),
+        covered=covered(poses.box, extent),
         labelled=float(poses.labelled[:, poses.labelled.any(0)].mean()),
         distinct=distinct(xy[chosen], side[chosen]),
         turned=angular_spread(angles),
@@ -153,6 +156,25 @@ def nearest(xy: np.ndarray) -> float:
     smallest = np.where(np.isfinite(distance), distance, np.inf).min((1, 2))
     finite = smallest[np.isfinite(smallest)]
     return float(np.median(finite)) if len(finite) else float("nan")
+
+
+def covered(box: np.ndarray, extent: np.ndarray, margin: float = 0.1) -> float:
+    """Share of the boxes that extents cover, 10th percentile; 1 without boxes.
+
+    Args:
+        box: (N, 4) xyxy, NaN where there is none.
+        extent: (N, 4) xyxy, of the labelled keypoints.
+        margin: by which an extent is padded on every side, fraction of its longer side.
+    """
+    sides = box[:, 2:] - box[:, :2]
+    known = np.isfinite(box).all(1) & (sides > 0).all(1)
+    if not known.any():
+        return 1.0
+    padding = margin * (extent[:, 2:] - extent[:, :2]).max(1, keepdims=True)
+    low = np.maximum(box[:, :2], extent[:, :2] - padding)
+    high = np.minimum(box[:, 2:], extent[:, 2:] + padding)
+    common = np.clip(high - low, 0, None)
+    return float(np.quantile((common[known] / sides[known]).prod(1), 0.1))
 
 
 def distinct(xy: np.ndarray, side: np.ndarray, limit: float = 0.1) -> int:

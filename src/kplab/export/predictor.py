@@ -13,6 +13,7 @@ from torch import Tensor
 from kplab.errors import ConfigError
 from kplab.export.formats import Session
 from kplab.export.graphs import in_view
+from kplab.models.cascade import around
 from kplab.ops import affine
 from kplab.structures.poses import Poses
 from kplab.structures.sample import Batch
@@ -93,8 +94,14 @@ class ExportedModel:
         found = found[found.score >= self.model.min_score]
         if not len(found):
             return Poses.empty(len(self.skeleton))
-        poses = [self._run(others[0], {**inputs, "crops": box[None]}) for box in found.box]
-        return replace(Poses.concat(poses), box=found.box, score=found.score)
+
+        def crops(boxes: np.ndarray) -> Poses:
+            return Poses.concat([self._run(others[0], {**inputs, "crops": box[None]}) for box in boxes])
+
+        poses = crops(found.box)
+        for _ in range(self.model.passes - 1):
+            poses = crops(around(poses, found.box))
+        return replace(poses, box=found.box, score=found.score)
 
     def _run(self, graph: str, inputs: dict[str, Any]) -> Poses:
         """The poses of one graph, pixels of the image."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kplab.errors import ModelError
-from kplab.models.heads.multi import boxes_of
+from kplab.models.heads.multi import MARGIN, boxes_of
 from kplab.models.pose_model import PoseModel, predicting
 from kplab.ops import affine, spatial
 from kplab.structures.poses import Poses
@@ -44,6 +44,8 @@ class Cascade(Model):
             easier to learn than keypoints, so that a share saves time.
         min_score: smallest score of a detected box that is cropped.
         max_crops: largest number of crops of a training step; of more, a random choice is taken.
+        passes: how often a subject is read: first the crop of its detected box, then that of the pose that was found. A pose
+            shows where the subject is better than the detector does. It needs ``hull: keypoints``.
 
     Source: the order of the parts is PoseTED's (2021) and PRTR's (Li et al., 2021); the crop is a spatial transformer
     (Jaderberg et al., 2015) whose transform is given by the box.
@@ -63,6 +65,7 @@ class Cascade(Model):
         detector_share: float = 1.0,
         min_score: float = 0.05,
         max_crops: int = 64,
+        passes: int = 1,
     ) -> None:
         super().__init__()
         if boxes not in ("annotated", "jittered", "detected"):
@@ -96,11 +99,16 @@ class Cascade(Model):
                 "with model.boxes=detected, all views need detected boxes. Use model.detector_share=1, or model.boxes=jittered."
             )
         boxes_of(Poses.empty(len(subject.head.skeleton)), hull)  # checks the option
+        if passes < 1 or (passes > 1 and hull != "keypoints"):
+            raise ModelError(
+                f"model.passes is {passes} with model.hull={hull}. Use passes=1; or more with hull=keypoints, since the crop of a "
+                "pose that was found is that of its keypoints."
+            )
         self.detector, self.subject, self.size, self.padding = detector, subject, size, padding
         self.skeleton = subject.skeleton
         self.boxes, self.hull, self.shift, self.scale = boxes, hull, shift, scale
         self.detector_weight, self.detector_share = detector_weight, detector_share
-        self.min_score, self.max_crops = min_score, max_crops
+        self.min_score, self.max_crops, self.passes = min_score, max_crops, passes
 
     @property
     def without_flip(self) -> list[str]:
@@ -217,8 +225,10 @@ class Cascade(Model):
             index = np.repeat(np.arange(len(found)), [len(p) for p in found])
             if not len(box):
                 return [empty for _ in found]
-            poses = self.read(batch.images, index, box, flip_test)
-        every = replace(Poses.concat(poses), box=box, score=np.concatenate([p.score for p in found]))
+            poses = Poses.concat(self.read(batch.images, index, box, flip_test))
+            for _ in range(self.passes - 1):
+                poses = Poses.concat(self.read(batch.images, index, around(poses, box), flip_test))
+        every = replace(poses, box=box, score=np.concatenate([p.score for p in found]))
         return [every[index == i] for i in range(len(found))]
 
     def read(self, images: Tensor, index: np.ndarray, box: np.ndarray, flip_test: bool) -> list[Poses]:
@@ -238,6 +248,25 @@ class Cascade(Model):
             poses += self.subject.decode(self.subject.outputs(crops, flip_test))
         back = [np.linalg.inv(_matrix(v)) for v in views.double().cpu().numpy()]
         return [p.transform(m) for p, m in zip(poses, back, strict=True)]
+
+
+def around(poses: Poses, otherwise: np.ndarray) -> np.ndarray:
+    """The boxes of poses that a model has found, by their keypoints of at least half the mean score.
+
+    Args:
+        poses: N found poses.
+        otherwise: (N, 4) boxes of those without an extent.
+
+    Returns:
+        (N, 4) xyxy, padded as the true boxes of the training are.
+    """
+    score = poses.keypoint_score
+    certain = score >= 0.5 * score.mean(1, keepdims=True)
+    extent = Poses.make(poses.xy, visible=np.where(certain, poses.visible, 0)).extent()
+    sides = extent[:, 2:] - extent[:, :2]
+    padding = MARGIN * sides.max(1, keepdims=True)
+    boxes = np.concatenate([extent[:, :2] - padding, extent[:, 2:] + padding], axis=1)
+    return np.where(padding > 0, boxes, otherwise)  # false for NaN
 
 
 def _matrix(view: np.ndarray) -> np.ndarray:

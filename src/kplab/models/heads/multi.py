@@ -11,9 +11,11 @@ from kplab.structures.poses import Poses
 
 #: Smallest padding of a hull, view pixels: the box around a single keypoint needs an area.
 LEAST_PADDING = 4.0
+#: Padding of a hull on every side, fraction of its longer side.
+MARGIN = 0.1
 
 
-def boxes_of(poses: Poses, how: str = "annotated", margin: float = 0.1) -> np.ndarray:
+def boxes_of(poses: Poses, how: str = "annotated", margin: float = MARGIN) -> np.ndarray:
     """The box of each true instance that a head is trained on.
 
     A hull is padded on every side by max(margin * its longer side, 4 pixels).

@@ -33,6 +33,10 @@ CROWD = 12
 VARIED, CROPPED, ENOUGH = 1.8, 0.6, 200
 #: Range of the sides of the holes of cutout, as parts of a subject's longer side.
 HIDDEN = (0.1, 0.3)
+#: Share of the views of a step that a detector is trained on.
+DETECTED = 0.5
+#: Share of a subject's box that the hull of its keypoints must cover to take its place, and the heads that learn boxes.
+HULLS, BOXED = 0.8, ("yolo", "centernet")
 #: Correlation of thumbnails above which a camera is taken to be fixed.
 STILL = 0.9
 #: Families that ``family=`` can name: model group, and head of the pose model.
@@ -179,11 +183,13 @@ def view(draft: Draft) -> Choice:
         return Choice(
             "view",
             figure,
-            f"crops show a subject with {shown:.0f} px; the detector needs {FOUND} px of the smallest ones",
+            f"crops show a subject with {shown:.0f} px; the detector needs {FOUND} px of the smallest ones, and "
+            f"trains on {DETECTED:.0%} of the views, as boxes are easier to learn than keypoints",
             {
                 "size": same_aspect(t, found, scale),
                 "model.crop": [crop, crop],
                 "detector.size": found,
+                "model.detector_share": DETECTED,
                 "window": None,
                 **({"detector.head.max_poses": 1} if t.most == 1 else {}),
             },
@@ -213,6 +219,21 @@ def rotation(draft: Draft) -> Choice:
     return Choice(
         "rotation", figure, "three quarters of the data's own range, between 10 and 45 degrees", turns(degrees)
     )
+
+
+def boxes(draft: Draft) -> Choice:
+    """What the boxes of subjects are in training: annotated ones grow as views are rotated, hulls of keypoints do not."""
+    head = draft.groups["head"]
+    keys = ["detector.head.boxes", "model.hull"] if draft.cascade else ["head.boxes"] if head in BOXED else []
+    again = {"model.passes": 2} if draft.cascade else {}
+    covered = draft.traits.covered
+    figure = f"hulls of the keypoints cover {covered:.0%} of the boxes or more, in 90 % of the subjects"
+    if covered < HULLS:
+        return Choice("boxes", figure, "annotated boxes show more than the keypoints", dict.fromkeys(keys, "annotated"))
+    reason = "the hull of a rotated subject is as tight as that of an upright one, its annotated box is not"
+    if draft.cascade:
+        reason += "; the pose of the first crop shows where to read it once more"
+    return Choice("boxes", figure, reason, dict.fromkeys(keys, "keypoints") | again)
 
 
 def turns(degrees: int) -> dict[str, Any]:
@@ -334,4 +355,4 @@ def multiple(length: float) -> int:
 
 
 #: The rules that need the data alone, in order.
-RULES: tuple[Callable[[Draft], Choice], ...] = (family, view, rotation, scale, mirroring, appearance, batches)
+RULES: tuple[Callable[[Draft], Choice], ...] = (family, view, rotation, boxes, scale, mirroring, appearance, batches)
