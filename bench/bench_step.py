@@ -1,6 +1,7 @@
 """What a training step of each family consists of, and what loading its data costs.
 
     python bench/bench_step.py [family…]
+    python bench/bench_step.py --variants       # channels_last off, and torch.compile of backbones and necks
 
 Steps on a batch in memory and steps on batches of the loader are measured alternately in one process, so that other processes
 on the machine affect both alike. Printed are milliseconds of a step in memory, the share of it that encoding of targets takes,
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from kplab.models.heads.base import Head
+from kplab.models.pose_model import PoseModel
 from kplab.structures.sample import Batch
 from kplab.tasks import compose
 from kplab.tasks.wiring.datasets import training_data
@@ -29,6 +31,11 @@ ONE = ["experiment=heatmap_small", "size=[192,192]"]
 FAMILIES = {
     "heatmaps, resnet18": ["dataset=synthetic_hand", "dataset.max_subjects=1", "batch_size=8"],
     "heatmaps": ONE,
+    "heatmaps, EfficientNet-Lite0": [
+        *("dataset=synthetic_hand", "dataset.max_subjects=1", "batch_size=8", "size=[192,192]"),
+        *("backbone=efficientnet_lite0", "backbone.pretrained=true", "backbone.frozen_norm=true"),
+        "backbone.frozen=[conv_stem,bn1,blocks.0,blocks.1]",
+    ],
     "SimCC": [*ONE, "head=simcc", "~neck.channels", "~neck.levels", "neck=last"],
     "RLE": [*ONE, "head=rle"],
     "queries": [*ONE, "head=query"],
@@ -39,6 +46,8 @@ FAMILIES = {
     "PoseTED": ["experiment=poseted_synthetic"],
     "top-down cascade": ["experiment=topdown_synthetic"],
 }
+#: Those that are measured in variants.
+VARIANTS = ("heatmaps, resnet18", "heatmaps", "heatmaps, EfficientNet-Lite0", "YOLO-pose")
 STEPS, TURNS, IMAGES = 5, 4, 160
 
 
@@ -107,12 +116,58 @@ def measure(overrides: list[str]) -> tuple[float, float, float, float]:
     return 1000 * median(memory) / STEPS, median(encoded), median(updated), median(memory) / median(files)
 
 
+def variants(overrides: list[str]) -> tuple[float, float, float]:
+    """Speeds without channels_last and with compiled backbones and necks, relative to that as it is; seconds of compiling."""
+    config = compose("train", [*overrides, f"dataset.images={IMAGES}", "logger=csv"])
+    batch = next(endless(training_data(config, None).datamodule.train_dataloader()))
+    steps: list[Callable[[], None]] = []
+    begun = 0.0
+    for name in ("as it is", "without channels_last", "compiled"):
+        torch.manual_seed(0)
+        model = build_model(config)
+        optimizer, _ = optimizer_factory(config, model)(model, steps=1000)
+        model.train()
+        for part in model.modules():
+            if isinstance(part, PoseModel) and name == "without channels_last":
+                part.layout = torch.contiguous_format
+                part.to(memory_format=torch.contiguous_format)
+            if isinstance(part, PoseModel) and name == "compiled":
+                part.backbone.compile()
+                part.neck.compile()
+
+        def step(model: Any = model, optimizer: Any = optimizer) -> None:
+            optimizer.zero_grad()
+            torch.stack(list(model.losses(batch).values())).sum().backward()
+            optimizer.step()
+
+        begun = time.perf_counter()
+        step()
+        step()
+        steps.append(step)
+    prepared = time.perf_counter() - begun
+    took: list[list[float]] = [[], [], []]
+    for _ in range(TURNS):
+        for run, seconds in zip(steps, took, strict=True):
+            begun = time.perf_counter()
+            for _ in range(STEPS):
+                run()
+            seconds.append(time.perf_counter() - begun)
+    own, plain, compiled = (statistics.median(seconds) for seconds in took)
+    return own / plain, own / compiled, prepared
+
+
 def main(names: list[str]) -> None:
     """Print a line for each family."""
-    print("family              step, ms  encoding  optimizer  from files")
+    if names[:1] == ["--variants"]:
+        print("family                        without channels_last  compiled  compiling, s")
+        for name in names[1:] or VARIANTS:
+            plain, compiled, seconds = variants(FAMILIES[name])
+            print(f"{name:29} {plain:22.2f} {compiled:9.2f} {seconds:13.0f}", flush=True)
+        return
+    print("family                        step, ms  encoding  optimizer  from files")
     for name in names or FAMILIES:
         milliseconds, encoding, updating, speed = measure(FAMILIES[name])
-        print(f"{name:19} {milliseconds:8.0f} {encoding:9.1%} {updating:10.1%} {speed:11.2f}", flush=True)
+        print(f"{name:29} {milliseconds:8.0f} {encoding:9.1%} {updating:10.1%} {speed:11.2f}", flush=True)
 
 
 if __name__ == "__main__":
