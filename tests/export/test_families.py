@@ -39,7 +39,13 @@ CASCADE = ["head=heatmap", "model=cascade", "model.crop=[32,32]", "detector.size
 MORE = {
     "rcnn": ["neck.levels=[4,8]", "head.anchor_sizes=[[16],[32]]", "head.min_score=0.3"],
     "paf": ["head.peak=0.05", "head.min_score=0.01"],
-    "cascade": ["model.min_score=0.0", "detector.head.max_poses=3", "model.hull=keypoints", "model.passes=2"],
+    "cascade": [
+        "model.min_score=0.0",
+        "detector.head.max_poses=3",
+        "model.hull=keypoints",
+        "model.passes=2",
+        "model.keep=2",
+    ],
     "snapping": ["head=yolo", "model.auxiliary={sigma:1.0,snap:9,snap_score:0.05}"],
 }
 #: Family, format. All families are tested as ONNX, and different kinds of graph in the other formats.

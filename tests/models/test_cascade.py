@@ -135,6 +135,24 @@ def test_a_second_pass_reads_the_crop_of_the_pose(monkeypatch: pytest.MonkeyPatc
     assert np.allclose(found.box, read[0])  # what is stated is the detected box
 
 
+def test_the_best_poses_are_kept() -> None:
+    """Of each view, by their keypoints, in the order of the detector."""
+    poses = Poses.make(np.zeros((6, 17, 2)))
+    poses = replace(poses, keypoint_score=np.repeat([[0.2], [0.5], [0.1], [0.7], [0.3], [0.3]], 17, 1))
+    index = np.array([0, 0, 0, 0, 3, 3])
+    assert cascade(keep=2).kept(poses, index).tolist() == [1, 3, 4, 5]
+    assert cascade(keep=1).kept(poses, index).tolist() == [3, 4]
+    assert cascade().kept(poses, index).tolist() == [0, 1, 2, 3, 4, 5]
+    assert cascade(keep=1).kept(Poses.empty(17), np.zeros(0, int)).tolist() == []
+    one, every = cascade(keep=1, min_score=0.0), cascade(min_score=0.0)
+    for net in (one, every):
+        net.detector.head.min_score = 0.0
+    for best, several in zip(one.predict(scene()), every.predict(scene()), strict=True):
+        assert len(several) > 1
+        assert len(best) == 1
+        assert best.keypoint_score.mean() == pytest.approx(several.keypoint_score.mean(1).max())
+
+
 def test_crops_show_what_the_data_pipeline_would_show() -> None:
     """On given boxes the pose model reads the same through the transformer as through OpenCV."""
     import cv2
@@ -295,6 +313,8 @@ def test_contradictions_are_refused() -> None:
         Cascade(model(HeatmapHead, SEEN, [4]), model(HeatmapHead, CROP, [4]), VIEW)
     with pytest.raises(ModelError, match="can be annotated, jittered or detected"):
         cascade(boxes="true")
+    with pytest.raises(ModelError, match=r"model\.keep is 0"):
+        cascade(keep=0)
     with pytest.raises(ModelError, match=r"model\.passes is 2 with model\.hull=annotated"):
         cascade(passes=2)
     with pytest.raises(ModelError, match="detector would be wrong"):

@@ -99,6 +99,8 @@ class ExportedModel:
             return Poses.concat([self._run(others[0], {**inputs, "crops": box[None]}) for box in boxes])
 
         poses = crops(found.box)
+        kept = self.model.kept(poses, np.zeros(len(poses), int))
+        poses, found = poses[kept], found[kept]
         for _ in range(self.model.passes - 1):
             poses = crops(around(poses, found.box))
         return replace(poses, box=found.box, score=found.score)

@@ -46,6 +46,8 @@ class Cascade(Model):
         max_crops: largest number of crops of a training step; of more, a random choice is taken.
         passes: how often a subject is read: first the crop of its detected box, then that of the pose that was found. A pose
             shows where the subject is better than the detector does. It needs ``hull: keypoints``.
+        keep: largest number of poses of a view after the first pass: those whose keypoints have the highest mean score, which
+            tells better than the detector which box shows the subject. None: all.
 
     Source: the order of the parts is PoseTED's (2021) and PRTR's (Li et al., 2021); the crop is a spatial transformer
     (Jaderberg et al., 2015) whose transform is given by the box.
@@ -66,6 +68,7 @@ class Cascade(Model):
         min_score: float = 0.05,
         max_crops: int = 64,
         passes: int = 1,
+        keep: int | None = None,
     ) -> None:
         super().__init__()
         if boxes not in ("annotated", "jittered", "detected"):
@@ -99,6 +102,10 @@ class Cascade(Model):
                 "with model.boxes=detected, all views need detected boxes. Use model.detector_share=1, or model.boxes=jittered."
             )
         boxes_of(Poses.empty(len(subject.head.skeleton)), hull)  # checks the option
+        if keep is not None and keep < 1:
+            raise ModelError(
+                f"model.keep is {keep}, but must be the largest number of poses of a view, or null for all."
+            )
         if passes < 1 or (passes > 1 and hull != "keypoints"):
             raise ModelError(
                 f"model.passes is {passes} with model.hull={hull}. Use passes=1; or more with hull=keypoints, since the crop of a "
@@ -108,7 +115,7 @@ class Cascade(Model):
         self.skeleton = subject.skeleton
         self.boxes, self.hull, self.shift, self.scale = boxes, hull, shift, scale
         self.detector_weight, self.detector_share = detector_weight, detector_share
-        self.min_score, self.max_crops, self.passes = min_score, max_crops, passes
+        self.min_score, self.max_crops, self.passes, self.keep = min_score, max_crops, passes, keep
 
     @property
     def without_flip(self) -> list[str]:
@@ -226,10 +233,23 @@ class Cascade(Model):
             if not len(box):
                 return [empty for _ in found]
             poses = Poses.concat(self.read(batch.images, index, box, flip_test))
+            kept = self.kept(poses, index)
+            poses, index, box = poses[kept], index[kept], box[kept]
             for _ in range(self.passes - 1):
                 poses = Poses.concat(self.read(batch.images, index, around(poses, box), flip_test))
-        every = replace(poses, box=box, score=np.concatenate([p.score for p in found]))
+        every = replace(poses, box=box, score=np.concatenate([p.score for p in found])[kept])
         return [every[index == i] for i in range(len(found))]
+
+    def kept(self, poses: Poses, index: np.ndarray) -> np.ndarray:
+        """The rows of the poses that are kept after the first pass, in their order; see ``keep``.
+
+        Args:
+            poses: N poses.
+            index: (N,) view of each.
+        """
+        order = np.lexsort((-poses.keypoint_score.mean(1), index))
+        rank = np.arange(len(order)) - np.searchsorted(index[order], index[order])
+        return np.sort(order[rank < (self.keep or len(order))])
 
     def read(self, images: Tensor, index: np.ndarray, box: np.ndarray, flip_test: bool) -> list[Poses]:
         """One pose for each of N boxes, view pixels, computed ``max_crops`` crops at a time.

@@ -35,6 +35,8 @@ VARIED, CROPPED, ENOUGH = 1.8, 0.6, 200
 HIDDEN = (0.1, 0.3)
 #: Share of the views of a step that a detector is trained on.
 DETECTED = 0.5
+#: Of a single subject the detector's three best boxes are read, whatever their score, and the best pose is kept.
+ALONE = {"detector.head.max_poses": 3, "model.keep": 1, "model.min_score": 0.0}
 #: Share of a subject's box that the hull of its keypoints must cover to take its place, and the heads that learn boxes.
 HULLS, BOXED = 0.8, ("yolo", "centernet")
 #: Correlation of thumbnails above which a camera is taken to be fixed.
@@ -191,7 +193,7 @@ def view(draft: Draft) -> Choice:
                 "detector.size": found,
                 "model.detector_share": DETECTED,
                 "window": None,
-                **({"detector.head.max_poses": 1} if t.most == 1 else {}),
+                **(ALONE if t.most == 1 else {}),
             },
         )
     scale = min(shown / t.side, LARGEST / max(t.width, t.height))
