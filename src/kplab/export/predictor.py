@@ -100,10 +100,11 @@ class ExportedModel:
 
         poses = crops(found.box)
         kept = self.model.kept(poses, np.zeros(len(poses), int))
-        poses, found = poses[kept], found[kept]
+        poses, box = poses[kept], found.box[kept]
         for _ in range(self.model.passes - 1):
-            poses = crops(around(poses, found.box))
-        return replace(poses, box=found.box, score=found.score)
+            box = around(poses, box)
+            poses = crops(box)
+        return replace(poses, box=box, score=found.score[kept])
 
     def _run(self, graph: str, inputs: dict[str, Any]) -> Poses:
         """The poses of one graph, pixels of the image."""

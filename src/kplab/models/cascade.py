@@ -236,7 +236,8 @@ class Cascade(Model):
             kept = self.kept(poses, index)
             poses, index, box = poses[kept], index[kept], box[kept]
             for _ in range(self.passes - 1):
-                poses = Poses.concat(self.read(batch.images, index, around(poses, box), flip_test))
+                box = around(poses, box)
+                poses = Poses.concat(self.read(batch.images, index, box, flip_test))
         every = replace(poses, box=box, score=np.concatenate([p.score for p in found])[kept])
         return [every[index == i] for i in range(len(found))]
 
