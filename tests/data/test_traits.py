@@ -77,14 +77,14 @@ def test_distances_between_keypoints() -> None:
 
 def test_boxes_that_hulls_cover() -> None:
     """Of 10 boxes the one that shows most beside the keypoints counts; what has no box does not."""
-    extent = np.tile([10.0, 10.0, 30.0, 30.0], (11, 1))
-    tight = np.tile([8.0, 8.0, 32.0, 32.0], (11, 1))  # the padded hull
-    assert covered(tight, extent) == 1
+    hull = np.tile([8.0, 8.0, 32.0, 32.0], (11, 1))
+    tight = hull.copy()
+    assert covered(tight, hull) == 1
     loose = tight.copy()
     loose[:2] = [-16.0, 8.0, 56.0, 32.0]  # three times as wide
-    assert covered(loose, extent) == pytest.approx(1 / 3)
-    assert covered(np.full((11, 4), np.nan), extent) == 1
-    assert covered(extent, tight) == 1  # a hull that is larger than the box
+    assert covered(loose, hull) == pytest.approx(1 / 3)
+    assert covered(np.full((11, 4), np.nan), hull) == 1
+    assert covered(np.tile([10.0, 10.0, 30.0, 30.0], (11, 1)), hull) == 1  # a hull that is larger than the box
 
 
 def test_stillness_of_images() -> None:

@@ -1,4 +1,4 @@
-"""What a view shows of poses that reach out of it."""
+"""What a view shows of poses that reach out of it, and hulls of keypoints."""
 
 from __future__ import annotations
 
@@ -100,3 +100,12 @@ def test_tracks_stay_with_their_instances() -> None:
 
 def test_nobody_is_in_an_empty_view() -> None:
     assert len(Poses.empty(4).clipped(VIEW)) == 0
+
+
+def test_a_hull_is_padded_by_its_longer_side_and_at_least_some_pixels() -> None:
+    """Unlabelled keypoints don't count, and without any there is no hull."""
+    poses = Poses.make(np.array([[(10, 10), (30, 20)], [(5, 5), (NAN, NAN)], [(NAN, NAN), (NAN, NAN)]]))
+    none = [NAN] * 4
+    np.testing.assert_array_equal(poses.extent(), [[10, 10, 30, 20], [5, 5, 5, 5], none])
+    np.testing.assert_allclose(poses.extent(0.1), [[8, 8, 32, 22], [5, 5, 5, 5], none])
+    np.testing.assert_allclose(poses.extent(0.1, 3.0), [[7, 7, 33, 23], [2, 2, 8, 8], none])

@@ -14,6 +14,7 @@ import numpy as np
 
 from kplab.errors import DataError
 from kplab.structures.labels import Labels
+from kplab.structures.poses import HULL_MARGIN
 
 #: Subjects and images that are read, evenly spread: enough for quantiles.
 SUBJECTS, IMAGES = 2000, 48
@@ -126,7 +127,7 @@ def traits(labels: Labels) -> Traits:
         share=float(np.median(side / labels.size[image].max(1))),
         aspect=float(np.median(np.maximum(size[:, 0], 1.0) / np.maximum(size[:, 1], 1.0))),
         nearest=nearest(xy[chosen]),
-        covered=covered(poses.box, extent),
+        covered=covered(poses.box, poses.extent(HULL_MARGIN)),
         labelled=float(poses.labelled[:, poses.labelled.any(0)].mean()),
         distinct=distinct(xy[chosen], side[chosen]),
         turned=angular_spread(angles),
@@ -158,22 +159,18 @@ def nearest(xy: np.ndarray) -> float:
     return float(np.median(finite)) if len(finite) else float("nan")
 
 
-def covered(box: np.ndarray, extent: np.ndarray, margin: float = 0.1) -> float:
-    """Share of the boxes that extents cover, 10th percentile; 1 without boxes.
+def covered(box: np.ndarray, hull: np.ndarray) -> float:
+    """Share of the boxes that hulls cover, 10th percentile; 1 without boxes.
 
     Args:
         box: (N, 4) xyxy, NaN where there is none.
-        extent: (N, 4) xyxy, of the labelled keypoints.
-        margin: by which an extent is padded on every side, fraction of its longer side.
+        hull: (N, 4) xyxy, of the labelled keypoints, padded.
     """
     sides = box[:, 2:] - box[:, :2]
     known = np.isfinite(box).all(1) & (sides > 0).all(1)
     if not known.any():
         return 1.0
-    padding = margin * (extent[:, 2:] - extent[:, :2]).max(1, keepdims=True)
-    low = np.maximum(box[:, :2], extent[:, :2] - padding)
-    high = np.minimum(box[:, 2:], extent[:, 2:] + padding)
-    common = np.clip(high - low, 0, None)
+    common = np.clip(np.minimum(box[:, 2:], hull[:, 2:]) - np.maximum(box[:, :2], hull[:, :2]), 0, None)
     return float(np.quantile((common[known] / sides[known]).prod(1), 0.1))
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kplab.errors import ModelError
-from kplab.models.heads.multi import MARGIN, boxes_of
+from kplab.models.heads.multi import boxes_of
 from kplab.models.pose_model import PoseModel, predicting
 from kplab.ops import affine, spatial
-from kplab.structures.poses import Poses
+from kplab.structures.poses import HULL_MARGIN, Poses
 from kplab.structures.predictor import Model
 from kplab.structures.sample import Batch
 
@@ -283,11 +283,9 @@ def around(poses: Poses, otherwise: np.ndarray) -> np.ndarray:
     """
     score = poses.keypoint_score
     certain = score >= 0.5 * score.mean(1, keepdims=True)
-    extent = Poses.make(poses.xy, visible=np.where(certain, poses.visible, 0)).extent()
-    sides = extent[:, 2:] - extent[:, :2]
-    padding = MARGIN * sides.max(1, keepdims=True)
-    boxes = np.concatenate([extent[:, :2] - padding, extent[:, 2:] + padding], axis=1)
-    return np.where(padding > 0, boxes, otherwise)  # false for NaN
+    boxes = Poses.make(poses.xy, visible=np.where(certain, poses.visible, 0)).extent(HULL_MARGIN)
+    wide = (boxes[:, 2:] > boxes[:, :2]).any(1, keepdims=True)  # false for NaN
+    return np.where(wide, boxes, otherwise)
 
 
 def _matrix(view: np.ndarray) -> np.ndarray:

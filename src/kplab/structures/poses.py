@@ -12,6 +12,8 @@ from kplab.ops import affine
 SEEN_SIDE, SEEN_SHARE = 2.0, 0.1
 """A subject that is cut off and has no keypoint left counts as seen where its box keeps this many pixels a side and this
 share of its area (as in YOLO's choice of boxes after augmentation)."""
+#: Usual padding of a hull of keypoints on every side, fraction of its longer side.
+HULL_MARGIN = 0.1
 
 
 @dataclass
@@ -161,11 +163,18 @@ class Poses:
         )
         return out[found | seen]
 
-    def extent(self) -> np.ndarray:
-        """(N, 4) xyxy hull of the labelled keypoints; NaN where none is labelled."""
+    def extent(self, margin: float = 0.0, least: float = 0.0) -> np.ndarray:
+        """(N, 4) xyxy hull of the labelled keypoints; NaN where none is labelled.
+
+        Args:
+            margin: by which it is padded on every side, fraction of its longer side.
+            least: by which it is padded at least, pixels.
+        """
         box = np.full((len(self), 4), np.nan)
         some = self.labelled.any(1)
         xy = self.xy[some]
         if len(xy):
-            box[some] = np.concatenate([np.nanmin(xy, 1), np.nanmax(xy, 1)], axis=1)
+            low, high = np.nanmin(xy, 1), np.nanmax(xy, 1)
+            padding = np.maximum(margin * (high - low).max(1, keepdims=True), least)
+            box[some] = np.concatenate([low - padding, high + padding], axis=1)
         return box

@@ -7,15 +7,13 @@ import torch
 from torch import Tensor
 
 from kplab.errors import ModelError
-from kplab.structures.poses import Poses
+from kplab.structures.poses import HULL_MARGIN, Poses
 
 #: Smallest padding of a hull, view pixels: the box around a single keypoint needs an area.
 LEAST_PADDING = 4.0
-#: Padding of a hull on every side, fraction of its longer side.
-MARGIN = 0.1
 
 
-def boxes_of(poses: Poses, how: str = "annotated", margin: float = MARGIN) -> np.ndarray:
+def boxes_of(poses: Poses, how: str = "annotated", margin: float = HULL_MARGIN) -> np.ndarray:
     """The box of each true instance that a head is trained on.
 
     A hull is padded on every side by max(margin * its longer side, 4 pixels).
@@ -35,10 +33,7 @@ def boxes_of(poses: Poses, how: str = "annotated", margin: float = MARGIN) -> np
     """
     if how not in ("annotated", "keypoints"):
         raise ModelError(f"boxes can be annotated or keypoints, but got '{how}'. Change head.boxes.")
-    hull = poses.extent()
-    sides = hull[:, 2:] - hull[:, :2]
-    padding = np.maximum(margin * sides.max(1, initial=0.0), LEAST_PADDING)[:, None]
-    hull = np.concatenate([hull[:, :2] - padding, hull[:, 2:] + padding], axis=1)
+    hull = poses.extent(margin, LEAST_PADDING)
     has_box = np.all(poses.box[:, 2:] > poses.box[:, :2], axis=1)  # false for NaN
     has_hull = poses.labelled.any(1)
     hull_first = has_hull & ~poses.ignore & (how == "keypoints")
