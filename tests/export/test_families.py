@@ -45,13 +45,14 @@ MORE = {
         "model.hull=keypoints",
         "model.passes=2",
         "model.keep=2",
+        "model.turns=[45,90]",
     ],
     "snapping": ["head=yolo", "model.auxiliary={sigma:1.0,snap:9,snap_score:0.05}"],
 }
 #: Family, format. All families are tested as ONNX, and different kinds of graph in the other formats.
 CASES = [
     *((name, "onnx") for name in [*heads(), "cascade", "snapping"]),
-    *((name, "openvino") for name in ("heatmap", "query_set")),
+    *((name, "openvino") for name in ("heatmap", "query_set", "cascade")),
     *((name, "torchscript") for name in ("simcc", "cascade")),
 ]
 

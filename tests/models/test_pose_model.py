@@ -14,6 +14,7 @@ from kplab.models.heads.heatmap import HeatmapHead
 from kplab.models.heads.simcc import SimCCHead
 from kplab.models.necks import FPN
 from kplab.models.pose_model import PoseModel
+from kplab.ops.turning import turn
 from kplab.structures.poses import Poses
 from kplab.structures.sample import Batch
 from kplab.structures.skeleton import Skeleton
@@ -71,6 +72,47 @@ def test_flip_test_makes_the_model_symmetric(images: torch.Tensor, head: type[He
         assert a.keypoint_score == pytest.approx(b.keypoint_score[:, [0, 2, 1]], abs=1e-5)
         moved = max(moved, np.abs(a.xy - c.xy).max())
     assert moved > 0.1, "the flip test changed nothing, so that the agreement proves nothing"
+
+
+SQUARE = (64, 64)
+
+
+def turned_model(turns: tuple[float, ...], head: type[Head] = HeatmapHead) -> PoseModel:
+    torch.manual_seed(0)
+    backbone = Backbone("resnet10t", False, [1, 2, 3, 4])
+    neck = FPN(backbone.channels, backbone.strides, 16)
+    made = head(HeadInputs(neck.channels, neck.strides, SQUARE, MIRRORED))
+    return PoseModel(backbone, neck, made, SQUARE, turns=turns).eval()
+
+
+def test_all_quarter_turns_make_the_model_symmetric(images: torch.Tensor) -> None:
+    """Predicting a view that is turned by 90 degrees gives the turned prediction, to 1e-3 px."""
+    square, m = images[..., :64, :], turned_model((90.0, 180.0, 270.0))
+    for a, b, c in zip(
+        m.predict(batch(square)),
+        m.predict(batch(square.rot90(-1, (-2, -1)))),
+        turned_model(()).predict(batch(square)),
+        strict=True,
+    ):
+        assert b.xy == pytest.approx(np.stack([64 - a.xy[..., 1], a.xy[..., 0]], -1), abs=1e-3)
+        assert b.keypoint_score == pytest.approx(a.keypoint_score, abs=1e-5)
+        assert np.abs(a.xy - c.xy).max() > 0.1, "the turns changed nothing, so that the agreement proves nothing"
+
+
+def test_maps_of_turned_views_are_averaged_where_these_show_something(images: torch.Tensor) -> None:
+    m = turned_model((45.0,))
+    square = images[..., :64, :].float()
+    plain, there = m(square), m(turn(square, 45.0))
+    outputs, _ = m.outputs(square)
+    assert torch.equal(outputs[..., 0, 0], plain[..., 0, 0])  # a corner, which the turned view does not show
+    back = turn(there, -45.0)
+    assert torch.allclose(outputs[..., 8, 8], (plain + back)[..., 8, 8] / 2, atol=1e-6)
+    assert not torch.allclose(plain[..., 8, 8], back[..., 8, 8], atol=1e-4)
+
+
+def test_heads_without_heatmaps_are_not_turned() -> None:
+    with pytest.raises(ModelError, match=r"model.turns is \[20.0\].*SimCCHead.*model.turns=\[\]"):
+        turned_model((20.0,), SimCCHead)
 
 
 def test_flip_test_averages_both_outputs(images: torch.Tensor) -> None:

@@ -99,6 +99,13 @@ def test_rotation_follows_the_orientations() -> None:
     assert draft(turned=5.0, distinct=90, share=0.1).value("augment.rotate") == 10
 
 
+def test_predictions_turn_views_if_all_angles_are_trained_on() -> None:
+    freely = {"turned": 5.0, "distinct": 4, "share": 0.1}
+    assert draft(**freely).value("model.turns") == draft(most=2, **freely).value("model.turns") == rules.EIGHTHS
+    for made in (draft(turned=180.0, still=0.2), draft("simcc", **freely)):
+        assert not any("turns" in key for c in made.choices for key in c.values)
+
+
 def test_boxes_are_hulls_where_these_cover_them() -> None:
     """Annotated boxes of rotated views are loose."""
     cascade, alone = draft(most=2), draft()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from kplab.models.auxiliary import AuxiliaryHeatmaps
 from kplab.models.backbone import Backbone
 from kplab.models.heads.base import Head
 from kplab.models.necks import Neck
+from kplab.ops.turning import turn
 from kplab.structures.poses import Poses
 from kplab.structures.predictor import Model
 from kplab.structures.sample import Batch
@@ -36,9 +37,11 @@ class PoseModel(Model):
         size: (width, height) of the views, pixels.
         channels_last: memory layout of images and feature maps, which is faster for convolutions; results are the same.
         auxiliary: heatmaps that are trained beside the head, built for the neck's maps as well; None: none.
+        turns: degrees by which views are turned in prediction as well; the maps are turned back and averaged.
 
     Raises:
-        ModelError: the sides of the view are no multiples of the backbone's largest stride.
+        ModelError: the sides of the view are no multiples of the backbone's largest stride, or the head's outputs are no
+            maps that could be turned.
     """
 
     mean: Tensor
@@ -52,6 +55,7 @@ class PoseModel(Model):
         size: tuple[int, int],
         channels_last: bool = True,
         auxiliary: AuxiliaryHeatmaps | None = None,
+        turns: Sequence[float] = (),
     ) -> None:
         super().__init__()
         step = backbone.stride_multiple
@@ -61,7 +65,12 @@ class PoseModel(Model):
                 f"size {list(size)} does not fit backbone '{backbone.name}', "
                 f"which needs sides that are multiples of {step}. Use size={near}, for example."
             )
-        self.size, self.skeleton = size, head.skeleton
+        if turns and (head.heatmap_stride is None or (auxiliary is not None and auxiliary.snap is not None)):
+            raise ModelError(
+                f"model.turns is {list(turns)}, but head '{type(head).__name__}' does not predict by heatmaps alone, which can be "
+                "turned. Use model.turns=[], or head=heatmap."
+            )
+        self.size, self.skeleton, self.turns = size, head.skeleton, tuple(float(t) for t in turns)
         self.max_poses, self.fixed_size = head.max_poses, head.fixed_size
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone, self.neck, self.head, self.auxiliary = backbone, neck, head, auxiliary
@@ -137,6 +146,18 @@ class PoseModel(Model):
             images: (B, 3, H, W) RGB from 0 to 255, uint8 or float.
             flip_test: return the means of those of views and mirrored views.
         """
+        outputs = self._flipped(images, flip_test)
+        if self.turns:
+            # no view shows all of a turned one: the mean is over those that do
+            total, shown = outputs[0], torch.ones_like(outputs[0][:, :1])
+            every = shown
+            for degrees in self.turns:
+                total = total + turn(self._flipped(turn(images.float(), degrees), flip_test)[0], -degrees)
+                shown = shown + turn(every, -degrees)
+            outputs = (total / shown, None)
+        return outputs
+
+    def _flipped(self, images: Tensor, flip_test: bool) -> tuple[Any, Tensor | None]:
         outputs = self._outputs(images)
         if flip_test:
             head, heatmaps = self._outputs(images.flip(-1))

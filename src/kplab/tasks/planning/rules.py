@@ -39,6 +39,8 @@ DETECTED = 0.5
 ALONE = {"detector.head.max_poses": 3, "model.keep": 1, "model.min_score": 0.0}
 #: Share of a subject's box that the hull of its keypoints must cover to take its place, and the heads that learn boxes.
 HULLS, BOXED = 0.8, ("yolo", "centernet")
+#: Angles by which views are turned in prediction, degrees.
+EIGHTHS = [45, 90, 135, 180, 225, 270, 315]
 #: Correlation of thumbnails above which a camera is taken to be fixed.
 STILL = 0.9
 #: Families that ``family=`` can name: model group, and head of the pose model.
@@ -243,6 +245,16 @@ def turns(degrees: int) -> dict[str, Any]:
     return {"augment.rotate": degrees, "augment.rotate_prob": 1.0 if degrees == 180 else 0.7}
 
 
+def turn_test(draft: Draft) -> Choice:
+    """Whether turned views are read in prediction, too, and the heatmaps averaged."""
+    degrees = draft.value("augment.rotate")
+    figure = f"training turns views by up to {degrees} degrees"
+    if degrees < 180 or draft.groups["head"] != "heatmap":
+        return Choice("turn test", figure, "predictions turn heatmaps only, and only if all angles are trained on", {})
+    reason = "a turned view is read as well as any other, and the errors of eight views average out"
+    return Choice("turn test", figure, reason, {"model.turns": EIGHTHS})
+
+
 def scale(draft: Draft) -> Choice:
     """Range of scale, from the sizes of the subjects."""
     t = draft.traits
@@ -357,4 +369,14 @@ def multiple(length: float) -> int:
 
 
 #: The rules that need the data alone, in order.
-RULES: tuple[Callable[[Draft], Choice], ...] = (family, view, rotation, boxes, scale, mirroring, appearance, batches)
+RULES: tuple[Callable[[Draft], Choice], ...] = (
+    family,
+    view,
+    rotation,
+    turn_test,
+    boxes,
+    scale,
+    mirroring,
+    appearance,
+    batches,
+)

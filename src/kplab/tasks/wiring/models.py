@@ -30,27 +30,27 @@ def build_model(config: DictConfig, pretrained: bool = True) -> Model:
     given = config.get("weights") if from_start else None
     unloaded: dict[str, Any] = {} if from_start and not given else {"pretrained": False, "checkpoint": None}
 
-    def parts(node: DictConfig, view: tuple[int, int], auxiliary: Any = None) -> dict[str, Any]:
+    def parts(node: DictConfig, view: tuple[int, int], auxiliary: Any = None, turns: Any = ()) -> dict[str, Any]:
         """Backbone, neck, head and auxiliary heatmaps for views of a size, in the order in which their weights are drawn."""
         backbone = build_node(node.backbone, "backbone", size=view, **unloaded)
         neck = build_node(node.neck, "neck", in_channels=backbone.channels, strides=backbone.strides)
         inputs = HeadInputs(neck.channels, neck.strides, view, skeleton)
         head = build_node(node.head, "head", inputs=inputs)
-        made = {"backbone": backbone, "neck": neck, "head": head, "size": view}
+        made = {"backbone": backbone, "neck": neck, "head": head, "size": view, "turns": turns}
         # a head of any number of poses may have the option max_poses=1, which does not mean that a view has one subject
         return made | {"auxiliary": build_auxiliary(auxiliary, inputs, type(head).max_poses == 1)}
 
     options = configs.plain(config.model)
-    auxiliary = options.pop("auxiliary", None)
+    own = {"auxiliary": options.pop("auxiliary", None), "turns": options.pop("turns", ())}  # of the pose model
     if config.get("detector") is not None:
         from kplab.models.pose_model import PoseModel
 
         crop = sides(options.pop("crop"))
         detector = PoseModel(**parts(config.detector, sides(config.detector.size)))
-        subject = PoseModel(**parts(config, crop, auxiliary))
+        subject = PoseModel(**parts(config, crop, **own))
         objects = {"detector": detector, "subject": subject, "size": size, "padding": config.padding}
     elif config.get("head") is not None:
-        objects = parts(config, size, auxiliary)
+        objects = parts(config, size, **own)
     else:
         objects = {"size": size, "skeleton": skeleton}
     model: Model = build_node(DictConfig(options), "model", **objects)
