@@ -90,6 +90,16 @@ def test_close_keypoints_want_larger_views() -> None:
     assert draft(side=400.0, side_high=420.0, share=0.6, nearest=8.0).value("size")[0] > 300
 
 
+def test_crops_keep_close_keypoints_apart() -> None:
+    """Six pixels between the closest ones, beyond the pixels of the image if need be, but no crop is larger than 320 px."""
+    shown = {
+        near: draft(most=2, side=94.0, nearest=near).value("model.crop")[0] / rules.PADDED for near in (20.0, 4.7, 1.0)
+    }
+    assert shown[20.0] <= 94
+    assert 6.0 * 94 / 4.7 - rules.MULTIPLE / rules.PADDED < shown[4.7] <= 6.0 * 94 / 4.7
+    assert shown[1.0] * rules.PADDED == 320
+
+
 def test_rotation_follows_the_orientations() -> None:
     assert draft(turned=4.0).value("augment.rotate") == 10
     assert draft(turned=40.0).value("augment.rotate") == 30
@@ -99,10 +109,11 @@ def test_rotation_follows_the_orientations() -> None:
     assert draft(turned=5.0, distinct=90, share=0.1).value("augment.rotate") == 10
 
 
-def test_predictions_turn_views_if_all_angles_are_trained_on() -> None:
+def test_predictions_turn_views_by_angles_that_are_trained_on() -> None:
     freely = {"turned": 5.0, "distinct": 4, "share": 0.1}
     assert draft(**freely).value("model.turns") == draft(most=2, **freely).value("model.turns") == rules.EIGHTHS
-    for made in (draft(turned=180.0, still=0.2), draft("simcc", **freely)):
+    assert draft(turned=180.0, still=0.2).value("model.turns") == [-22, 22]
+    for made in (draft(turned=20.0), draft("simcc", **freely)):
         assert not any("turns" in key for c in made.choices for key in c.values)
 
 

@@ -14,10 +14,13 @@ from typing import Any
 
 from kplab.data.traits import Traits
 from kplab.errors import ConfigError
+from kplab.structures.poses import HULL_MARGIN
 from kplab.tasks.planning.stopwatch import Timing
 
-#: Pixels of a view that the closest keypoints of a subject should be apart: one cell of a map of stride 4.
-APART = 4.0
+#: Pixels of a view, and of a crop, that the closest keypoints of a subject should be apart; a cell of a heatmap has 4.
+APART, CROP_APART = 4.0, 6.0
+#: Padding of a subject in its crop, a factor: that of the hull of its keypoints and that of the crop.
+PADDED = (1 + 2 * HULL_MARGIN) * 1.25
 #: Smallest and largest side of a subject in a view, pixels.
 SUBJECT = (64, 256)
 #: Pixels of the smallest subjects in the view of a detector.
@@ -39,8 +42,8 @@ DETECTED = 0.5
 ALONE = {"detector.head.max_poses": 3, "model.keep": 1, "model.min_score": 0.0}
 #: Share of a subject's box that the hull of its keypoints must cover to take its place, and the heads that learn boxes.
 HULLS, BOXED = 0.8, ("yolo", "centernet")
-#: Angles by which views are turned in prediction, degrees.
-EIGHTHS = [45, 90, 135, 180, 225, 270, 315]
+#: Range of rotation in training from which on predictions turn views, too, and their angles if all are trained on, degrees.
+TURNED, EIGHTHS = 30, [45, 90, 135, 180, 225, 270, 315]
 #: Correlation of thumbnails above which a camera is taken to be fixed.
 STILL = 0.9
 #: Families that ``family=`` can name: model group, and head of the pose model.
@@ -173,12 +176,15 @@ def view(draft: Draft) -> Choice:
     t = draft.traits
     low, high = SUBJECT
     nearest = t.nearest if math.isfinite(t.nearest) and t.nearest > 0 else t.side
-    wanted = min(max(128.0, APART * t.side / nearest), high)
-    # more pixels than the image has add nothing, unless the subject would be smaller than the network's coarse strides
-    shown = max(min(wanted, t.side) * draft.shrink, min(low, wanted))
+    told_apart = (CROP_APART if draft.cascade else APART) * t.side / nearest
+    wanted = min(max(128.0, told_apart), high / PADDED * 1.25 if draft.cascade else high)
+    # more pixels than the image has add nothing, unless keypoints of a crop would share a cell of a heatmap, or the subject
+    # would be smaller than the network's coarse strides
+    most = max(t.side, told_apart) if draft.cascade else t.side
+    shown = max(min(wanted, most) * draft.shrink, min(low, wanted))
     figure = f"a subject's longer side is {t.side:.0f} px, its closest keypoints are {nearest:.1f} px apart"
     if draft.cascade:
-        crop = multiple(shown * 1.25)
+        crop = max(2 * MULTIPLE, int(shown * PADDED) // MULTIPLE * MULTIPLE)
         # the detector sees the smallest subjects with FOUND px; the view has all pixels of the image, for the crops
         full = max(t.width, t.height)
         finding = min(max(FOUND / t.side_low, 128 / full), LARGEST / full)
@@ -187,7 +193,7 @@ def view(draft: Draft) -> Choice:
         return Choice(
             "view",
             figure,
-            f"crops show a subject with {shown:.0f} px; the detector needs {FOUND} px of the smallest ones, and "
+            f"crops show a subject with {crop / PADDED:.0f} px; the detector needs {FOUND} px of the smallest ones, and "
             f"trains on {DETECTED:.0%} of the views, as boxes are easier to learn than keypoints",
             {
                 "size": same_aspect(t, found, scale),
@@ -249,10 +255,13 @@ def turn_test(draft: Draft) -> Choice:
     """Whether turned views are read in prediction, too, and the heatmaps averaged."""
     degrees = draft.value("augment.rotate")
     figure = f"training turns views by up to {degrees} degrees"
-    if degrees < 180 or draft.groups["head"] != "heatmap":
-        return Choice("turn test", figure, "predictions turn heatmaps only, and only if all angles are trained on", {})
-    reason = "a turned view is read as well as any other, and the errors of eight views average out"
-    return Choice("turn test", figure, reason, {"model.turns": EIGHTHS})
+    if draft.groups["head"] != "heatmap":
+        return Choice("turn test", figure, "only heatmaps can be turned back", {})
+    if degrees < TURNED:
+        return Choice("turn test", figure, f"below {TURNED} degrees turned views are too much alike", {})
+    angles = EIGHTHS if degrees == 180 else [-(degrees // 2), degrees // 2]
+    reason = f"such views are read as well as upright ones; the errors of {len(angles) + 1} views average out"
+    return Choice("turn test", figure, reason, {"model.turns": angles})
 
 
 def scale(draft: Draft) -> Choice:
