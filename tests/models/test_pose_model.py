@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -77,7 +79,7 @@ def test_flip_test_makes_the_model_symmetric(images: torch.Tensor, head: type[He
 SQUARE = (64, 64)
 
 
-def turned_model(turns: tuple[float, ...], head: type[Head] = HeatmapHead) -> PoseModel:
+def turned_model(turns: Any, head: type[Head] = HeatmapHead) -> PoseModel:
     torch.manual_seed(0)
     backbone = Backbone("resnet10t", False, [1, 2, 3, 4])
     neck = FPN(backbone.channels, backbone.strides, 16)
@@ -110,9 +112,24 @@ def test_maps_of_turned_views_are_averaged_where_these_show_something(images: to
     assert not torch.allclose(plain[..., 8, 8], back[..., 8, 8], atol=1e-4)
 
 
+def test_turns_are_left_out_on_demand(images: torch.Tensor) -> None:
+    m, plain = turned_model((90.0,)), turned_model(())
+    square = images[..., :64, :]
+    assert not torch.equal(m.outputs(square)[0], plain.outputs(square)[0])
+    m.without_turns()
+    assert torch.equal(m.outputs(square)[0], plain.outputs(square)[0])
+
+
 def test_heads_without_heatmaps_are_not_turned() -> None:
     with pytest.raises(ModelError, match=r"model.turns is \[20.0\].*SimCCHead.*model.turns=\[\]"):
         turned_model((20.0,), SimCCHead)
+
+
+@pytest.mark.parametrize("turns", [45, "45", [True], ["a"], [float("inf")], {"a": 1}])
+def test_turns_are_a_list_of_degrees(turns: object) -> None:
+    assert turned_model(None).turns == ()
+    with pytest.raises(ModelError, match="but is a list of degrees"):
+        turned_model(turns)
 
 
 def test_flip_test_averages_both_outputs(images: torch.Tensor) -> None:

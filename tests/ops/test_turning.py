@@ -18,6 +18,14 @@ def test_quarter_turns_of_square_maps_are_exact(quarters: int) -> None:
     assert np.array_equal(turn(maps, 90.0 * quarters).numpy(), wanted)
 
 
+def test_a_turn_has_gradients_after_one_in_inference_mode() -> None:
+    maps = torch.rand(1, 1, 6, 6, requires_grad=True)
+    with torch.inference_mode():
+        turn(maps, 33.0)
+    turn(maps, 33.0).sum().backward()
+    assert maps.grad is not None and maps.grad.max() > 0
+
+
 @pytest.mark.parametrize("degrees", [10.0, -35.0, 45.0, 170.0])
 def test_other_turns_are_scipys_rotation(degrees: float) -> None:
     image = np.random.default_rng(0).random((48, 60))

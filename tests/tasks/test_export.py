@@ -91,6 +91,22 @@ def test_an_exported_run_predicts_and_is_scored(
         LoadedRun.load(run, backend="torchscript")
 
 
+@pytest.mark.slow
+def test_turned_views_are_exported_or_left_out(finished: Callable[..., Run]) -> None:
+    """flip_test=false reads each view once; a file that contains turned views does not pass for one that does."""
+    run = finished("model.turns=[90]", "flip_test=false")
+    turned, once = LoadedRun.load(run), LoadedRun.load(run, flip_test=False)
+    assert (turned.card("image")["turns"], once.card("image")["turns"]) == ([90.0], [])
+    assert main(["export", f"run={run.folder}", "images=2"]) == 0
+    assert LoadedRun.load(run, backend="onnx").card("image")["turns"] == [90.0]
+    with pytest.raises(
+        ConfigError, match=r"exported with views turned by \[90.0\] degrees.*again with flip_test=false"
+    ):
+        LoadedRun.load(run, backend="onnx", flip_test=False)
+    assert main(["export", f"run={run.folder}", "images=2", "flip_test=false"]) == 0
+    assert LoadedRun.load(run, backend="onnx", flip_test=False).card("image")["turns"] == []
+
+
 def wrong_mean(graph: ViewGraph) -> None:
     """ImageNet's mean in another order of colours, far enough to move peaks."""
     graph.model.mean += 0.4

@@ -47,7 +47,7 @@ def test_family_follows_the_number_of_subjects() -> None:
     assert draft(most=100, usual=60.0).groups["head"] == "centernet"
     varied = {"side_low": 50.0, "subjects": 300}
     alone = draft(**varied)
-    assert (alone.groups["model"], alone.value("model.keep")) == ("cascade", 1)
+    assert (alone.groups["model"], alone.value("model.keep"), alone.value("model.passes")) == ("cascade", 1, 3)
     assert all(draft(**(varied | c)).groups["model"] == "pose" for c in ({"subjects": 40}, {"share": 0.8}))
     alone.shrink = 0.9  # the time is short
     alone.decide()

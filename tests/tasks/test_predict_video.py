@@ -54,6 +54,7 @@ class Brightest:
     """A Predictor: the brightest pixel of the view and the darkest."""
 
     skeleton, size, max_poses, flips, device = SKELETON, (32, 32), 1, False, torch.device("cpu")
+    turns = ()
 
     def __init__(self, pause: float = 0.0) -> None:
         self.pause = pause

@@ -36,6 +36,7 @@ class ExportedModel:
         self.networks: dict[str, Any] = model.networks
         self.skeleton: Skeleton = model.skeleton
         self.size, self.max_poses, self.flips = model.size, model.max_poses, flip_test
+        self.turns = tuple(map(float, next(iter(sessions.values())).metadata.get("turns", ())))
         self.device = torch.device("cpu")
         self.precision = next(iter(sessions.values())).metadata["precision"]
 
@@ -74,6 +75,18 @@ class ExportedModel:
             raise ConfigError(
                 f"the run was exported with flip_test={own}, which is part of the file. Export it again with "
                 f"flip_test={wanted}, or use flip_test={own}."
+            )
+
+    def without_turns(self) -> None:
+        """Refuse graphs that contain turned views.
+
+        Raises:
+            ConfigError: states how to export them without.
+        """
+        if self.turns:
+            raise ConfigError(
+                f"the run was exported with views turned by {list(self.turns)} degrees, which are part of the file. Export it "
+                "again with flip_test=false, or leave flip_test out."
             )
 
     def read(self, image: np.ndarray, region: np.ndarray) -> Poses:

@@ -112,6 +112,7 @@ class Cascade(Model):
                 "pose that was found is that of its keypoints."
             )
         self.detector, self.subject, self.size, self.padding = detector, subject, size, padding
+        self.turns = subject.turns
         self.skeleton = subject.skeleton
         self.boxes, self.hull, self.shift, self.scale = boxes, hull, shift, scale
         self.detector_weight, self.detector_share = detector_weight, detector_share

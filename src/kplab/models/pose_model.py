@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -55,7 +56,7 @@ class PoseModel(Model):
         size: tuple[int, int],
         channels_last: bool = True,
         auxiliary: AuxiliaryHeatmaps | None = None,
-        turns: Sequence[float] = (),
+        turns: Sequence[float] | None = (),
     ) -> None:
         super().__init__()
         step = backbone.stride_multiple
@@ -65,12 +66,13 @@ class PoseModel(Model):
                 f"size {list(size)} does not fit backbone '{backbone.name}', "
                 f"which needs sides that are multiples of {step}. Use size={near}, for example."
             )
-        if turns and (head.heatmap_stride is None or (auxiliary is not None and auxiliary.snap is not None)):
+        self.turns = angles(turns)
+        if self.turns and (head.heatmap_stride is None or (auxiliary is not None and auxiliary.snap is not None)):
             raise ModelError(
-                f"model.turns is {list(turns)}, but head '{type(head).__name__}' does not predict by heatmaps alone, which can be "
+                f"model.turns is {list(self.turns)}, but head '{type(head).__name__}' does not predict by heatmaps alone, which can be "
                 "turned. Use model.turns=[], or head=heatmap."
             )
-        self.size, self.skeleton, self.turns = size, head.skeleton, tuple(float(t) for t in turns)
+        self.size, self.skeleton = size, head.skeleton
         self.max_poses, self.fixed_size = head.max_poses, head.fixed_size
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone, self.neck, self.head, self.auxiliary = backbone, neck, head, auxiliary
@@ -239,6 +241,21 @@ def leaves(outputs: Any) -> list[Tensor]:
     if isinstance(outputs, list | tuple):
         return [leaf for part in outputs for leaf in leaves(part)]
     return [outputs] if isinstance(outputs, Tensor) else []
+
+
+def angles(turns: Any) -> tuple[float, ...]:
+    """The angles of ``model.turns``; None is none.
+
+    Raises:
+        ModelError: it is no list of finite numbers.
+    """
+    listed = () if turns is None else turns
+    numbers = isinstance(listed, list | tuple) and all(
+        isinstance(t, int | float) and not isinstance(t, bool) for t in listed
+    )
+    if not numbers or not all(math.isfinite(t) for t in listed):
+        raise ModelError(f"model.turns is {turns!r}, but is a list of degrees. Use [] or [90, 180, 270], for example.")
+    return tuple(float(t) for t in listed)
 
 
 def map_tensors(function: Callable[..., Any], *outputs: Any) -> Any:

@@ -23,7 +23,7 @@ def turn(maps: Tensor, degrees: float) -> Tensor:
     index, weight = _table(height, width, float(degrees) % 360)
     flat = maps.flatten(2)
     parts = [
-        flat.index_select(2, i.to(maps.device)) * w.to(maps.device, maps.dtype)
+        flat.index_select(2, torch.from_numpy(i).to(maps.device)) * torch.from_numpy(w).to(maps.device, maps.dtype)
         for i, w in zip(index, weight, strict=True)
     ]
     total: Tensor = sum(parts[1:], parts[0])
@@ -31,7 +31,7 @@ def turn(maps: Tensor, degrees: float) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _table(height: int, width: int, degrees: float) -> tuple[Tensor, Tensor]:
+def _table(height: int, width: int, degrees: float) -> tuple[np.ndarray, np.ndarray]:
     """(4, H * W) flat indices of the neighbours of each pixel of the turned map, and their weights, 0 outside."""
     angle = np.deg2rad(degrees)
     cosine, sine = np.round([np.cos(angle), np.sin(angle)], 15)
@@ -45,4 +45,4 @@ def _table(height: int, width: int, degrees: float) -> tuple[Tensor, Tensor]:
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
         index.append(np.where(inside, row * width + column, 0).astype(np.int64))
         weight.append(np.where(inside, (1 - np.abs(u - column)) * (1 - np.abs(v - row)), 0.0))
-    return torch.from_numpy(np.stack(index)), torch.from_numpy(np.stack(weight))
+    return np.stack(index), np.stack(weight)  # no tensors: of those made in inference mode there are no gradients

@@ -59,6 +59,9 @@ class Model(nn.Module, ABC):
     #: Whether ``fit`` takes the place of ``losses``.
     one_pass: bool = False
 
+    #: Degrees by which views are turned in prediction as well.
+    turns: tuple[float, ...] = ()
+
     @property
     def device(self) -> torch.device:
         """The device of its parameters, or of its buffers if it has none."""
@@ -82,6 +85,11 @@ class Model(nn.Module, ABC):
     def networks(self) -> dict[str, Model]:
         """The networks that it consists of, in the order in which they compute, by name; none if it is no network."""
         return {}
+
+    def without_turns(self) -> None:
+        """Predict from views as they are from now on."""
+        for model in (self, *self.networks.values()):
+            model.turns = ()
 
     def seen(self, batch: Batch) -> Batch:
         """The batch as the first of its networks reads it."""

@@ -75,7 +75,7 @@ def export_run(
     Args:
         format: onnx, openvino or torchscript.
         checkpoint: see ``load_model``.
-        flip_test: whether the graph averages with the mirrored view; None is as trained.
+        flip_test: whether the graph averages with the mirrored view; None is as trained, False is without turned views, too.
         precision: of OpenVINO: f32, bf16, f16, or default, which is its own choice.
         images: number of images of the split to compare on, or a folder or glob of images.
         split: of the run's dataset; None is the first of ``test_on``.
@@ -195,6 +195,7 @@ def describe(loaded: LoadedRun, kind: str, precision: str) -> dict[str, Any]:
             "sigma_source": skeleton.sigma_source,
         },
         "flip_test": loaded.flip_test,
+        "turns": list(loaded.model.turns),
         "precision": precision,
         "regions": kind,
         "padding": 1.0 if kind == "image" else float(config.padding),

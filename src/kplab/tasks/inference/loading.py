@@ -120,7 +120,7 @@ class LoadedRun:
         """Load a run; see ``load_model``.
 
         Args:
-            flip_test: None is as trained, or as exported.
+            flip_test: None is as trained, or as exported; False reads each view once, without turned ones (``model.turns``).
             backend: torch, or onnx or openvino: the file that ``kplab export`` wrote of this checkpoint.
 
         Raises:
@@ -129,6 +129,8 @@ class LoadedRun:
         config = load_config(run)
         if backend == "torch":
             model, path = load_model(run, checkpoint, device)
+            if flip_test is False:
+                model.without_turns()
             return cls(run, config, model, path, bool(config.flip_test if flip_test is None else flip_test), device)
         from kplab.tasks.inference.exported import open_export
 
@@ -140,6 +142,8 @@ class LoadedRun:
         exported = open_export(run, backend, model, path)
         if flip_test is not None:
             exported.check_flip_test(flip_test)
+        if flip_test is False:
+            exported.without_turns()
         return cls(run, config, exported, path, exported.flip_test, "cpu", backend)
 
     @property
@@ -229,6 +233,7 @@ class LoadedRun:
             "boxes": boxes,
             "detector_run": self.config.get("detector_run") if boxes == "detected" else None,
             "flip_test": self.flip_test,
+            "turns": list(self.model.turns),
             "size": list(self.config.size),
             "padding": float(self.config.padding),
             **self.assembly(kind).card(),

@@ -41,7 +41,7 @@ def predict_split(
         labels: of the split, if they are read already.
         dataset: None is the run's own.
         checkpoint: see ``load_model``.
-        flip_test: None is as trained.
+        flip_test: None is as trained; False reads each view once.
         batch_size: views at a time.
         device: auto, cpu, cuda, …
         regions: image, annotated or detected, if they are not the run's own; the name of the file tells them.

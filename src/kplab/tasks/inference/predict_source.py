@@ -108,7 +108,7 @@ def predict_source(
         source: see ``open_frames``.
         out: folder; None is inside the run. Several sources have a folder each in it.
         checkpoint: see ``load_model``.
-        flip_test: None is as trained.
+        flip_test: None is as trained; False reads each view once.
         batch_size: views at a time.
         device: auto, cpu, cuda, …
         selection: which frames are taken.
@@ -212,6 +212,7 @@ class Job:
             "source": self.source.identity(),
             "options": {
                 "flip_test": loaded.flip_test,
+                "turns": list(loaded.model.turns),
                 "batch_size": batch_size,
                 "device": str(loaded.model.device.type),
                 "backend": loaded.backend,

@@ -84,6 +84,8 @@ def cross_validated(config: DictConfig) -> DictConfig:
     final = shortened(config, left)
     for key, value in asdict(best).items():
         final[key] = value
+    if config.flip_test and not final.flip_test and "turns" in final.model:
+        final.model.turns = []  # what was better reads each view once
     return final
 
 

@@ -235,14 +235,15 @@ def boxes(draft: Draft) -> Choice:
     """What the boxes of subjects are in training: annotated ones grow as views are rotated, hulls of keypoints do not."""
     head = draft.groups["head"]
     keys = ["detector.head.boxes", "model.hull"] if draft.cascade else ["head.boxes"] if head in BOXED else []
-    again = {"model.passes": 2} if draft.cascade else {}
+    # the one subject that is kept is cheap to read again
+    again = {"model.passes": 3 if draft.traits.most == 1 else 2} if draft.cascade else {}
     covered = draft.traits.covered
     figure = f"hulls of the keypoints cover {covered:.0%} of the boxes or more, in 90 % of the subjects"
     if covered < HULLS:
         return Choice("boxes", figure, "annotated boxes show more than the keypoints", dict.fromkeys(keys, "annotated"))
     reason = "the hull of a rotated subject is as tight as that of an upright one, its annotated box is not"
     if draft.cascade:
-        reason += "; the pose of the first crop shows where to read it once more"
+        reason += "; the pose of a crop shows where to read the subject again"
     return Choice("boxes", figure, reason, dict.fromkeys(keys, "keypoints") | again)
 
 

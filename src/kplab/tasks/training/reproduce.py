@@ -170,7 +170,8 @@ def check_outputs(run: Run, config: DictConfig) -> None:
     """
     whole_curves(run)
     best = (run.folder / "checkpoints" / BEST).is_file()
-    expected = {"checkpoint": BEST if best else LAST, "flip_test": bool(config.flip_test)}
+    turned = [float(degrees) for degrees in config.model.get("turns") or ()]
+    expected = {"checkpoint": BEST if best else LAST, "flip_test": bool(config.flip_test), "turns": turned}
     own = [set_name(config, config.dataset, str(split)) for split in config.test_on]
     names = {*own, *(f"{name}-annotated" for name in own)}
     for path in list_artefacts(run.folder / "predictions"):
