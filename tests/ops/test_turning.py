@@ -23,7 +23,8 @@ def test_a_turn_has_gradients_after_one_in_inference_mode() -> None:
     with torch.inference_mode():
         turn(maps, 33.0)
     turn(maps, 33.0).sum().backward()
-    assert maps.grad is not None and maps.grad.max() > 0
+    assert maps.grad is not None
+    assert maps.grad.max() > 0
 
 
 @pytest.mark.parametrize("degrees", [10.0, -35.0, 45.0, 170.0])
