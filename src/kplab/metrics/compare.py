@@ -20,6 +20,7 @@ from kplab.metrics.score import Scores
 EXEMPT = (
     "predictions_hash",  # the predictions are what is compared
     "n_images",  # the images themselves are compared, one by one
+    "turns",  # an option of the model, as the number of its passes
 )
 
 
