@@ -29,7 +29,7 @@ WIRED = {
     "model", "steps", "embed",
 }  # fmt: skip
 #: Keys of a node that are read by tasks/wiring instead of the constructor.
-READ_BY_WIRING = {"model/cascade": {"crop", "auxiliary"}}
+READ_BY_WIRING = {"model/cascade": {"crop", "auxiliary", "turns"}}
 
 
 def parameters(target: str) -> tuple[dict[str, Any], bool]:

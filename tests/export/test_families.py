@@ -52,7 +52,7 @@ MORE = {
 #: Family, format. All families are tested as ONNX, and different kinds of graph in the other formats.
 CASES = [
     *((name, "onnx") for name in [*heads(), "cascade", "snapping"]),
-    *((name, "openvino") for name in ("heatmap", "query_set", "cascade")),
+    *((name, "openvino") for name in ("heatmap", "query_set")),
     *((name, "torchscript") for name in ("simcc", "cascade")),
 ]
 
