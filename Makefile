@@ -70,7 +70,7 @@ check: style ## style, and types
 	$(BIN)/mypy
 
 test: style ## check, every test, doctest and notebook; types beside them (KPLAB_DATA=folder adds real images; WORKERS=4)
-	$(BIN)/pytest -p no:cacheprovider -n $(WORKERS) --no-loadscope-reorder --nbmake tests src $(wildcard notebooks)
+	$(BIN)/pytest -p no:cacheprovider -n $(WORKERS) --no-loadscope-reorder --max-worker-restart=0 --nbmake tests src $(wildcard notebooks)
 
 test-quick: $(READY) ## the tests without the slow ones and the notebooks, up to the first failure
 	$(BIN)/pytest -x -m "not slow" tests src
