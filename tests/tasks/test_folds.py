@@ -135,3 +135,11 @@ def test_holdouts_that_are_none(config: Config, given: str, message: str) -> Non
     OmegaConf.update(made, "dataset.holdout", OmegaConf.create(given), force_add=True)
     with pytest.raises(ValueError, match=message):
         read_splits(made.dataset)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_without_the_flip_test_no_view_is_turned_either(config: Config, flip: bool) -> None:
+    """Its predictions, which were better, read each view once."""
+    made = folds.with_options(config(*WITH, "model.turns=[90]"), folds.Options(flip, 0.5, None))
+    assert (made.flip_test, made.rescore) == (flip, 0.5)
+    assert list(made.model.turns) == ([90] if flip else [])

@@ -81,12 +81,17 @@ def cross_validated(config: DictConfig) -> DictConfig:
     with replacing_text(folder / "folds.md") as stream:
         stream.write(text)
     print(f"{text}\nfolds: {folder / 'folds.md'}", flush=True)
-    final = shortened(config, left)
+    return with_options(shortened(config, left), best)
+
+
+def with_options(config: DictConfig, best: Options) -> DictConfig:
+    """The config with other options of prediction; where the flip test is switched off, each view is read once."""
+    made = config.copy()
     for key, value in asdict(best).items():
-        final[key] = value
-    if config.flip_test and not final.flip_test and "turns" in final.model:
-        final.model.turns = []  # what was better reads each view once
-    return final
+        made[key] = value
+    if config.flip_test and not best.flip_test and "turns" in made.model:
+        made.model.turns = []
+    return made
 
 
 def shortened(config: DictConfig, seconds: float) -> DictConfig:

@@ -177,7 +177,7 @@ def view(draft: Draft) -> Choice:
     low, high = SUBJECT
     nearest = t.nearest if math.isfinite(t.nearest) and t.nearest > 0 else t.side
     told_apart = (CROP_APART if draft.cascade else APART) * t.side / nearest
-    wanted = min(max(128.0, told_apart), high / PADDED * 1.25 if draft.cascade else high)
+    wanted = min(max(128.0, told_apart), high / (1 + 2 * HULL_MARGIN) if draft.cascade else high)
     # more pixels than the image has add nothing, unless keypoints of a crop would share a cell of a heatmap, or the subject
     # would be smaller than the network's coarse strides
     most = max(t.side, told_apart) if draft.cascade else t.side
