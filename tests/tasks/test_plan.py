@@ -205,8 +205,9 @@ def test_epochs_and_validations_fill_the_budget(validated: bool) -> None:
 
 
 def test_the_learning_rate_falls_with_the_root_of_the_steps() -> None:
-    assert [plan.rate(steps, "efficientnet_lite0") for steps in (10, 400, 1600, 10**6)] == [3e-3, 3e-3, 1.5e-3, 1e-3]
-    assert [plan.rate(steps, plan.SMALL) for steps in (10, 1600)] == [4e-3, 2e-3]
+    assert [plan.rate(steps, "resnet18", False) for steps in (10, 400, 1600, 10**6)] == [3e-3, 3e-3, 1.5e-3, 1e-3]
+    assert [plan.rate(steps, "efficientnet_lite0", True) for steps in (400, 1600)] == [6.5e-3, 3.25e-3]
+    assert [plan.rate(steps, plan.SMALL, False) for steps in (10, 1600)] == [4e-3, 2e-3]
 
 
 def test_little_time_shows_smaller_subjects(workspace: list[str]) -> None:

@@ -29,8 +29,10 @@ MARK = "# Planned by kplab plan"
 PASSES, VIEWS = 12, 4000
 #: Share of these views below which a small network is better than one with published weights.
 FEWEST = 0.2
-#: Learning rate of few steps, and of the small network with random weights; of more it falls with the root of their number.
-RATE, RATE_SMALL, FEW_STEPS = 3.0e-3, 4.0e-3, 400
+#: Learning rate of few steps; of more it falls with the root of their number. With a backbone that has published weights it is
+#: higher, and a part of it is the backbone's; the small network with random weights has its own.
+RATE, RATE_PUBLISHED, RATE_SMALL, FEW_STEPS = 3.0e-3, 6.5e-3, 4.0e-3, 400
+PUBLISHED_PART = 0.2
 #: Share of the budget for which a composition that comes into question is measured.
 MEASURED = 0.01
 #: Fewest epochs of a training: of many images, an epoch is a part.
@@ -246,12 +248,14 @@ def length(draft: Draft, budget: float, by_clock: bool = True) -> Choice:
     took = timing.seconds(part, every if draft.validated else None)
     epochs = max(every, int(budget / took) // every * every)
     steps = epochs * used
+    published = any("backbone.pretrained" in choice.values for choice in draft.choices)
     ema = round(min(0.9995, max(0.9, 1 - 20 / steps)), 5)
     values: dict[str, Any] = {
         "duration": budget if by_clock else None,
         "trainer.max_epochs": epochs,
         **({"trainer.limit_train_batches": used} if used < batches else {}),
-        "optimizer.lr": rate(steps, draft.groups["backbone"]),
+        "optimizer.lr": rate(steps, draft.groups["backbone"], published),
+        **({"optimizer.rates": {"backbone": PUBLISHED_PART}} if published else {}),
         "optimizer.warmup": max(1, steps // 20),
         "ema": ema,
         "validate_every": every,
@@ -261,6 +265,7 @@ def length(draft: Draft, budget: float, by_clock: bool = True) -> Choice:
         values["rescore"] = 0.2
     reason = "the learning rate falls in the last two fifths, up to the end of the budget; weights are averaged over "
     reason += "about the last twentieth of the steps"
+    reason += f"; the backbone learns {PUBLISHED_PART} times as fast, to keep what it knows" if published else ""
     reason += (
         f"; validations take {timing.validation * timing.validated / every / took:.0%} of the time"
         if draft.validated
@@ -272,9 +277,13 @@ def length(draft: Draft, budget: float, by_clock: bool = True) -> Choice:
     return Choice("length", figure, reason, values, {"optimizer": "adamw_trapezoid"})
 
 
-def rate(steps: int, backbone: str) -> float:
-    """The peak learning rate of a number of steps: that of few steps, falling to a third of it."""
-    most = RATE_SMALL if backbone == SMALL else RATE
+def rate(steps: int, backbone: str, published: bool) -> float:
+    """The peak learning rate of a number of steps: that of few steps, falling to a third of it.
+
+    Args:
+        published: whether the backbone starts from published weights.
+    """
+    most = RATE_PUBLISHED if published else RATE_SMALL if backbone == SMALL else RATE
     return round(max(most / 3, most * min(1.0, math.sqrt(FEW_STEPS / steps))), 5)
 
 

@@ -44,6 +44,8 @@ ALONE = {"detector.head.max_poses": 3, "model.keep": 1, "model.min_score": 0.0}
 HULLS, BOXED = 0.8, ("yolo", "centernet")
 #: Range of rotation in training from which on predictions turn views, too, and their angles if all are trained on, degrees.
 TURNED, EIGHTHS = 30, [45, 90, 135, 180, 225, 270, 315]
+#: Standard deviation of the Gaussians of heatmaps and kernel of the decoding, cells; of the head itself 2 and 11.
+NARROW = {"head.sigma": 1.5, "head.blur": 9}
 #: Correlation of thumbnails above which a camera is taken to be fixed.
 STILL = 0.9
 #: Families that ``family=`` can name: model group, and head of the pose model.
@@ -217,6 +219,14 @@ def view(draft: Draft) -> Choice:
     return Choice("view", figure, reason, values)
 
 
+def targets(draft: Draft) -> Choice:
+    """Width of the Gaussians that a head of heatmaps is trained on."""
+    head = draft.groups["head"]
+    if head != "heatmap":
+        return Choice("targets", f"head {head}", "as the head has them", {})
+    return Choice("targets", "one heatmap for each keypoint", "narrow Gaussians are more exact", NARROW)
+
+
 def rotation(draft: Draft) -> Choice:
     """Range of rotation, from the orientations of the subjects."""
     t = draft.traits
@@ -382,6 +392,7 @@ def multiple(length: float) -> int:
 RULES: tuple[Callable[[Draft], Choice], ...] = (
     family,
     view,
+    targets,
     rotation,
     turn_test,
     boxes,
