@@ -19,7 +19,7 @@ from kplab.tasks.planning.stopwatch import Timing
 
 #: Pixels of a view, and of a crop, that the closest keypoints of a subject should be apart; a cell of a heatmap has 4.
 APART, CROP_APART = 4.0, 6.0
-#: Padding of a subject in its crop, a factor: that of the hull of its keypoints and that of the crop.
+#: Side of a crop over the extent of its keypoints: the margin of hulls, of annotated boxes about the same, and that of the crop.
 PADDED = (1 + 2 * HULL_MARGIN) * 1.25
 #: Smallest and largest side of a subject in a view, pixels.
 SUBJECT = (64, 256)
