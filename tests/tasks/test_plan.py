@@ -22,6 +22,7 @@ from kplab.tasks.planning.stopwatch import Timing, measure
 from kplab.tasks.training import duration
 from kplab.tasks.training.train import train
 from kplab.tasks.wiring.models import build_model, check_flip_test
+from kplab.tasks.wiring.training import optimizer_factory
 
 NAN = float("nan")
 #: One subject of 120 px in images of 640x480 from a fixed camera.
@@ -179,7 +180,7 @@ def test_epochs_and_validations_fill_the_budget(validated: bool) -> None:
     made.choices.append(rules.Choice("n", "", "", {}, {"backbone": "b"}))
     made.timing = TIMING
     for budget in (30.0, 600.0, 7200.0):
-        choice = plan.length(made, budget)
+        choice = plan.length(made, budget, published=False)
         assert choice.values["duration"] == budget
         epochs, every = choice.values["trainer.max_epochs"], choice.values["validate_every"]
         batches = math.ceil(TIMING.views / made.value("batch_size"))
@@ -196,10 +197,10 @@ def test_epochs_and_validations_fill_the_budget(validated: bool) -> None:
             assert 0.4 * epochs / every <= 0.1 * budget
             assert epochs / every <= plan.VALIDATIONS
     with pytest.raises(ConfigError, match=r"a budget of 4 s is too small: one epoch of 100 views takes 5 s"):
-        plan.length(made, 4.0)
+        plan.length(made, 4.0, published=False)
     made.timing = replace(TIMING, views=2 * made.value("batch_size"))
-    assert plan.length(made, 2.0).values["trainer.limit_train_batches"] == 1
-    fixed = plan.length(made, 2.0, by_clock=False).values
+    assert plan.length(made, 2.0, published=False).values["trainer.limit_train_batches"] == 1
+    fixed = plan.length(made, 2.0, published=False, by_clock=False).values
     assert fixed["duration"] is None
     assert "trainer.limit_train_batches" not in fixed
 
@@ -285,6 +286,28 @@ def test_both_stages_of_a_cascade_start_from_published_weights(workspace: list[s
         for part in (config, config.detector):
             assert (part.backbone.name, part.backbone.pretrained) == ("tf_efficientnet_lite0", True)
             assert part.backbone.frozen_norm
+
+
+@pytest.mark.parametrize(
+    ("given", "slower"),
+    [
+        ([], True),
+        (["backbone=efficientnet_lite0", "backbone.pretrained=true"], True),
+        (["backbone=resnet10_half"], False),
+        (["backbone.pretrained=false"], False),
+    ],
+)
+def test_backbones_with_published_weights_learn_slower(workspace: list[str], given: list[str], slower: bool) -> None:
+    """Whoever has chosen the weights; and in training, by parameters of the model."""
+    made = plan.make_plan("dots", "1h", "topdown", [*workspace, *given], "planned_dots", fake)
+    config = compose("train", [*plan.overrides_of(made.choices, "dots"), *workspace, *given])
+    model = build_model(config)
+    optimizer, _ = optimizer_factory(config, model)(model, steps=100)
+    rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
+    for part in (model.subject, model.detector):
+        ratio = rates[id(next(p for p in part.backbone.parameters() if p.requires_grad))] / config.optimizer.lr
+        assert ratio == pytest.approx(plan.PUBLISHED_PART if slower else 1.0)
+        assert rates[id(next(part.head.parameters()))] == pytest.approx(config.optimizer.lr)
 
 
 def test_files_that_no_plan_has_written_stay(workspace: list[str], tmp_path: Path) -> None:

@@ -159,7 +159,10 @@ def make_plan(
     draft.decide()
     chosen = network(draft, dataset, seconds, given, timed)  # may decide the others anew
     draft.choices.append(chosen)
-    draft.choices.append(length(draft, seconds, by_clock=not any(o.startswith("trainer.max_epochs=") for o in given)))
+    backbone = compose("train", [*overrides_of(draft.choices, dataset), *given]).backbone
+    published = bool(backbone.get("pretrained") or backbone.get("checkpoint"))
+    by_clock = not any(o.startswith("trainer.max_epochs=") for o in given)
+    draft.choices.append(length(draft, seconds, published, by_clock))
     return Plan(name, dataset, seconds, draft.traits, draft.choices, measured)
 
 
@@ -219,10 +222,11 @@ def choose(backbone: str, pretrained: bool, draft: Draft) -> Choice:
     return Choice("network", "", "", values, groups)
 
 
-def length(draft: Draft, budget: float, by_clock: bool = True) -> Choice:
-    """Epochs, and what depends on their number: validations, learning rate, averaging of weights.
+def length(draft: Draft, budget: float, published: bool, by_clock: bool = True) -> Choice:
+    """Epochs, and what depends on their number: validations, learning rates, averaging of weights.
 
     Args:
+        published: whether the backbone starts from published weights.
         by_clock: whether the number of epochs follows from the budget; else the user has given it.
 
     Raises:
@@ -248,7 +252,6 @@ def length(draft: Draft, budget: float, by_clock: bool = True) -> Choice:
     took = timing.seconds(part, every if draft.validated else None)
     epochs = max(every, int(budget / took) // every * every)
     steps = epochs * used
-    published = any("backbone.pretrained" in choice.values for choice in draft.choices)
     ema = round(min(0.9995, max(0.9, 1 - 20 / steps)), 5)
     values: dict[str, Any] = {
         "duration": budget if by_clock else None,

@@ -164,10 +164,8 @@ def family(draft: Draft) -> Choice:
             "several subjects: a detector finds them, and crops show each one with all its pixels",
         )
     else:
-        chosen, reason = (
-            "centernet",
-            f"more than {CROWD} subjects: one pass over the image takes the same time for any number",
-        )
+        chosen = "centernet"
+        reason = f"more than {CROWD} subjects: one pass over the image takes the same time for any number"
     model, head = FAMILIES[chosen]
     groups = {"model": model, "head": head, "neck": "pan" if head == "yolo" else "last" if head == "simcc" else "fpn"}
     return Choice("family", figure, reason, {"regions": "image"}, groups)
@@ -222,9 +220,9 @@ def view(draft: Draft) -> Choice:
 def targets(draft: Draft) -> Choice:
     """Width of the Gaussians that a head of heatmaps is trained on."""
     head = draft.groups["head"]
-    if head != "heatmap":
-        return Choice("targets", f"head {head}", "as the head has them", {})
-    return Choice("targets", "one heatmap for each keypoint", "narrow Gaussians are more exact", NARROW)
+    narrow = head == "heatmap"
+    reason = "narrow Gaussians are more exact" if narrow else "as the head has them"
+    return Choice("targets", f"head {head}", reason, NARROW if narrow else {})
 
 
 def rotation(draft: Draft) -> Choice:
@@ -236,9 +234,8 @@ def rotation(draft: Draft) -> Choice:
     if t.turned > 90:
         return Choice("rotation", figure, "the data have nearly all orientations", turns(45))
     degrees = int(min(max(10.0, 0.75 * t.turned), 45.0))
-    return Choice(
-        "rotation", figure, "three quarters of the data's own range, between 10 and 45 degrees", turns(degrees)
-    )
+    reason = "three quarters of the data's own range, between 10 and 45 degrees"
+    return Choice("rotation", figure, reason, turns(degrees))
 
 
 def boxes(draft: Draft) -> Choice:
