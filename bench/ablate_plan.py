@@ -28,7 +28,14 @@ PLAIN = {
     "mirroring": ["augment.flip=0", "flip_test=false"],
     "appearance": ["augment.transforms=[]"],
     "window": ["window=null"],
-    "published weights": ["backbone.pretrained=false", "backbone.frozen=[]", "backbone.frozen_norm=false"],
+    "published weights": [
+        "backbone.pretrained=false",
+        "backbone.frozen=[]",
+        "backbone.frozen_norm=false",
+        "optimizer.rates=null",
+    ],
+    "slower backbone": ["optimizer.rates=null"],
+    "narrow Gaussians": ["head.sigma=2", "head.blur=11"],
     "frozen layers": ["backbone.frozen=[]", "backbone.frozen_norm=false"],
     "averaged weights": ["ema=null"],
 }

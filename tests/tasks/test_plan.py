@@ -101,6 +101,15 @@ def test_crops_keep_close_keypoints_apart() -> None:
     assert shown[1.0] * rules.PADDED == 320
 
 
+def test_heatmaps_have_narrow_gaussians() -> None:
+    """Of one subject and in crops; heads with other targets keep their own."""
+    for made in (draft(), draft(most=2)):
+        assert (made.value("head.sigma"), made.value("head.blur")) == (1.5, 9)
+    assert not any(
+        key.startswith("head.sigma") for f in ("yolo", "simcc", "rle") for c in draft(f).choices for key in c.values
+    )
+
+
 def test_rotation_follows_the_orientations() -> None:
     assert draft(turned=4.0).value("augment.rotate") == 10
     assert draft(turned=40.0).value("augment.rotate") == 30

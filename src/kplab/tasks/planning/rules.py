@@ -222,7 +222,7 @@ def targets(draft: Draft) -> Choice:
     head = draft.groups["head"]
     narrow = head == "heatmap"
     reason = "narrow Gaussians are more exact" if narrow else "as the head has them"
-    return Choice("targets", f"head {head}", reason, NARROW if narrow else {})
+    return Choice("targets", f"head {head}", reason, dict(NARROW) if narrow else {})
 
 
 def rotation(draft: Draft) -> Choice:
