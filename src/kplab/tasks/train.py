@@ -36,6 +36,7 @@ class Options:
     padding: float
     batch_size: int
     workers: int | None
+    cache: float
     ema: float | None
     monitor: str
     patience: int | None
@@ -79,7 +80,14 @@ def check(config: DictConfig) -> list[str]:
     for key in ("rescore", "oks_nms"):
         if config[key] is not None and not 0 <= config[key] <= 1:
             faults.append(f"{key} is {config[key]}, but must lie between 0 and 1, or be null.")
-    for key, low in (("batch_size", 1), ("padding", 1e-6), ("validate_every", 1), ("workers", 0), ("patience", 1)):
+    for key, low in (
+        ("batch_size", 1),
+        ("padding", 1e-6),
+        ("validate_every", 1),
+        ("workers", 0),
+        ("patience", 1),
+        ("cache", 0),
+    ):
         if config[key] is not None and config[key] < low:
             faults.append(f"{key} is {config[key]}, but must be at least {low}.")
     epochs = config.trainer.get("max_epochs")
@@ -154,7 +162,9 @@ def main(args: list[str]) -> None:
         return
     config = compose("train", args)  # before torch is imported: a mistake in the command is reported at once
     from kplab.tasks.training.train import train
+    from kplab.tasks.wiring.allocator import keep_freed_memory
 
+    keep_freed_memory()
     if config.folds is not None and config.resume is None:
         from kplab.tasks.planning.folds import cross_validated
 

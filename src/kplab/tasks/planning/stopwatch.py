@@ -156,4 +156,7 @@ def measure(config: DictConfig, seconds: float) -> Timing:
 
 
 if __name__ == "__main__":
+    from kplab.tasks.wiring.allocator import keep_freed_memory
+
+    keep_freed_memory()
     print(json.dumps(asdict(measure(OmegaConf.load(sys.argv[1]), float(sys.argv[2])))))  # type: ignore[arg-type]
