@@ -61,3 +61,10 @@ def test_no_mosaics_in_the_last_epochs_of_the_trainer(config: Config) -> None:
     assert "no mosaics: augment.mosaic_off=3 of 3 epochs are without them" in short.notes
     endless = training_data(config(*mosaic, "trainer.max_epochs=-1"), None)
     assert endless.train.mosaic_until == np.inf
+
+
+@pytest.mark.parametrize(("workers", "kept"), [(0, 3_000_000), (1, 3_000_000), (2, 1_500_000)])
+def test_loader_processes_share_the_memory_of_decoded_images(config: Config, workers: int, kept: int) -> None:
+    data = training_data(config("cache=3", f"workers={workers}"), None)
+    assert data.val is not None
+    assert (data.train.images.left, data.val.images.left) == (kept, kept)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kplab.data.augment import Augment
 from kplab.data.copy_paste import paste
+from kplab.data.image_cache import ImageCache
 from kplab.data.mosaic import TILES, Tile, mosaic
 from kplab.data.regions import Regions
 from kplab.errors import DataError, RunError
@@ -44,6 +45,7 @@ class PoseDataset(Dataset[Sample]):
             training convolutional heads on large views of which most is background. None: the whole view.
         window_anywhere: probability that a window lies anywhere in the view instead, so that all of the background is seen.
         epochs: number of epochs, of which the last ``augment.mosaic_off`` have no mosaics; None: all have them.
+        cache: bytes of decoded images that each loader process keeps.
 
     Raises:
         DataError: mosaics or pasted subjects are enabled, but the regions are not whole images.
@@ -59,7 +61,9 @@ class PoseDataset(Dataset[Sample]):
         window: tuple[int, int] | None = None,
         epochs: int | None = None,
         window_anywhere: float = 0.0,
+        cache: int = 0,
     ) -> None:
+        self.images = ImageCache(labels, cache)
         self.labels, self.regions, self.size, self.augment, self.seed = labels, regions, size, augment, seed
         self.window, self.window_anywhere = window, window_anywhere
         self.mosaic = augment.mosaic if augment is not None else 0.0
@@ -132,7 +136,7 @@ class PoseDataset(Dataset[Sample]):
         if flipped:
             truth = truth.permute_keypoints(self.labels.skeleton.flip_array)
         donor = Tile(
-            self.labels.read(int(self.regions.image[index])),
+            self.images.read(int(self.regions.image[index])),
             truth,
             affine.fit_box(self.regions.box[index], self.size, self.regions.padding),
         )
@@ -140,7 +144,7 @@ class PoseDataset(Dataset[Sample]):
 
     def tile(self, index: int, rng: np.random.Generator) -> Tile:
         """Region ``index`` before augmentation: its image, and the map to the plain view or a window of it."""
-        image = self.labels.read(int(self.regions.image[index]))
+        image = self.images.read(int(self.regions.image[index]))
         poses = self.poses_of(index)
         view = affine.fit_box(self.regions.box[index], self.size, self.regions.padding)
         if self.window is not None:

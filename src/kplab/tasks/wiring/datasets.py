@@ -214,8 +214,9 @@ def training_data(config: DictConfig, max_poses: int | None) -> TrainingData:
     Raises:
         DataError: names each file, what is wrong and what to do.
     """
-    from kplab.data.datamodule import PoseDataModule, PoseDataset
+    from kplab.data.datamodule import PoseDataModule, PoseDataset, usual_workers
 
+    cache = config.get("cache", 0)  # runs of earlier versions have none
     splits = read_splits(config.dataset)
     if "train" not in splits:
         raise DataError(f"dataset '{config.dataset.name}' has no split 'train', but: {', '.join(splits)}.")
@@ -247,7 +248,17 @@ def training_data(config: DictConfig, max_poses: int | None) -> TrainingData:
             )
         window = (int(config.window[0]), int(config.window[1])) if learning and config.window is not None else None
         datasets[name] = PoseDataset(
-            labels, regions, size, augment if learning else None, config.seed, window, epochs, config.window_anywhere
+            *(
+                labels,
+                regions,
+                size,
+                augment if learning else None,
+                config.seed,
+                window,
+                epochs,
+                config.window_anywhere,
+            ),
+            cache=int(cache * 1e6 / max(1, usual_workers() if config.workers is None else config.workers)),
         )
     module = PoseDataModule(datasets["train"], datasets.get("val"), config.batch_size, config.workers, config.seed)
     return TrainingData(splits, module, datasets["train"], datasets.get("val"), notes)
