@@ -22,6 +22,7 @@ from kplab.models.heads.base import Head
 from kplab.models.pose_model import PoseModel
 from kplab.structures.sample import Batch
 from kplab.tasks import compose
+from kplab.tasks.wiring.allocator import keep_freed_memory
 from kplab.tasks.wiring.datasets import training_data
 from kplab.tasks.wiring.models import build_model
 from kplab.tasks.wiring.training import optimizer_factory
@@ -158,6 +159,7 @@ def variants(overrides: list[str]) -> tuple[float, float, float]:
 
 def main(names: list[str]) -> None:
     """Print a line for each family."""
+    keep_freed_memory()  # as a training does
     if names[:1] == ["--variants"]:
         print("family                        without channels_last  compiled  compiling, s")
         for name in names[1:] or VARIANTS:

@@ -11,16 +11,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from kplab.data.traits import Traits
 from kplab.errors import ConfigError
 from kplab.tasks import compose
 from kplab.tasks.planning import command, plan, rules
-from kplab.tasks.planning.rules import Draft
+from kplab.tasks.planning.draft import PADDED, Choice, Draft
+from kplab.tasks.planning.families import CELLS, FAMILIES, SNAP
 from kplab.tasks.planning.stopwatch import Timing, measure
 from kplab.tasks.training import duration
 from kplab.tasks.training.train import train
+from kplab.tasks.wiring.datasets import training_data
 from kplab.tasks.wiring.models import build_model, check_flip_test
 from kplab.tasks.wiring.training import optimizer_factory
 
@@ -38,7 +41,7 @@ TIMING = Timing(view=0.05, validation=0.02, epoch=0.1, memory=900.0, views=100, 
 def draft(asked: str = "auto", validated: bool = False, **changes: Any) -> Draft:
     """The choices of all rules that need the data alone."""
     made = Draft(replace(TRAITS, **changes), asked, validated)
-    made.decide()
+    rules.decide(made)
     return made
 
 
@@ -51,7 +54,7 @@ def test_family_follows_the_number_of_subjects() -> None:
     assert (alone.groups["model"], alone.value("model.keep"), alone.value("model.passes")) == ("cascade", 1, 3)
     assert all(draft(**(varied | c)).groups["model"] == "pose" for c in ({"subjects": 40}, {"share": 0.8}))
     alone.shrink = 0.9  # the time is short
-    alone.decide()
+    rules.decide(alone)
     assert alone.groups["model"] == "pose"
     assert draft("yolo", most=2).groups["neck"] == "pan"
     with pytest.raises(ConfigError, match=r"predicts one subject of an image, and images have up to 3\. Use topdown"):
@@ -93,12 +96,10 @@ def test_close_keypoints_want_larger_views() -> None:
 
 def test_crops_keep_close_keypoints_apart() -> None:
     """Six pixels between the closest ones, beyond the pixels of the image if need be, but no crop is larger than 320 px."""
-    shown = {
-        near: draft(most=2, side=94.0, nearest=near).value("model.crop")[0] / rules.PADDED for near in (20.0, 4.7, 1.0)
-    }
+    shown = {near: draft(most=2, side=94.0, nearest=near).value("model.crop")[0] / PADDED for near in (20.0, 4.7, 1.0)}
     assert shown[20.0] <= 94
-    assert 6.0 * 94 / 4.7 - rules.MULTIPLE / rules.PADDED < shown[4.7] <= 6.0 * 94 / 4.7
-    assert shown[1.0] * rules.PADDED == 320
+    assert 6.0 * 94 / 4.7 - rules.MULTIPLE / PADDED < shown[4.7] <= 6.0 * 94 / 4.7
+    assert shown[1.0] * PADDED == 320
 
 
 def test_heatmaps_have_narrow_gaussians() -> None:
@@ -108,6 +109,36 @@ def test_heatmaps_have_narrow_gaussians() -> None:
     assert not any(
         key.startswith("head.sigma") for f in ("yolo", "simcc", "rle") for c in draft(f).choices for key in c.values
     )
+
+
+def test_a_transformer_reads_the_finest_map_with_few_cells() -> None:
+    for made in (draft("query"), draft("query", width=4000.0, height=3000.0, side=3900.0), draft("poseted", most=2)):
+        width, height = made.value("model.crop") if made.cascade else made.value("size")
+        fine, coarse = made.value("neck.levels")
+        assert fine == 4  # of the auxiliary heatmaps
+        assert width * height / coarse**2 <= CELLS
+        assert coarse == 8 or width * height / (coarse / 2) ** 2 > CELLS
+
+
+def test_regressed_keypoints_snap_within_a_part_of_the_subject() -> None:
+    for family in ("query", "poseted"):
+        made = draft(family)
+        auxiliary = made.value("model.auxiliary")
+        assert auxiliary["snap"] == pytest.approx(SNAP * made.shown.side, abs=0.05)
+        assert (made.shown.side, made.shown.scale * 120.0) == (pytest.approx(120.0, rel=0.2),) * 2
+    assert draft("yolo").value("model.auxiliary").get("snap") is None
+    with pytest.raises(KeyError):
+        draft("topdown").value("model.auxiliary")
+
+
+def test_anchors_are_as_large_as_the_subjects() -> None:
+    """The padded hull of 120 x 60 px has 1.2 times these sides, here shown with the pixels of the image."""
+    made = draft("rcnn", most=2, aspect=0.5, nearest=3.0, side=120.0, side_low=90.0, side_high=160.0)
+    scale = made.shown.scale
+    (low,), (middle,), (high,) = made.value("head.anchor_sizes")
+    assert low <= 1.2 * 90 * scale * math.sqrt(0.5) < middle < 1.2 * 160 * scale * math.sqrt(0.5) <= high
+    assert made.value("head.rpn_after") == [100, 50]
+    assert draft("rcnn", most=60).value("head.rpn_after") == [480, 240]
 
 
 def test_rotation_follows_the_orientations() -> None:
@@ -157,7 +188,7 @@ def test_colour_changes_as_the_data_do() -> None:
     made = draft()
     assert len(made.value("augment.transforms")) == 4
     made.shrink = 0.9
-    made.decide()
+    rules.decide(made)
     assert [t["_target_"] for t in made.value("augment.transforms")] == ["albumentations.ColorJitter"]
 
 
@@ -186,7 +217,7 @@ def test_budgets_that_are_none(text: str) -> None:
 def test_epochs_and_validations_fill_the_budget(validated: bool) -> None:
     """By the measured times, with all that follows an epoch; a validation closes the training."""
     made = draft(validated=validated)
-    made.choices.append(rules.Choice("n", "", "", {}, {"backbone": "b"}))
+    made.choices.append(Choice("n", "", "", {}, {"backbone": "b"}))
     made.timing = TIMING
     for budget in (30.0, 600.0, 7200.0):
         choice = plan.length(made, budget, published=False)
@@ -256,7 +287,7 @@ def test_a_plan_is_an_ordinary_experiment(workspace: list[str], tmp_path: Path) 
     """Composed by name, with every choice in it; twice the same; its timings can be given back."""
     given = [*workspace, "trainer=cpu"]
     made = plan.make_plan("dots", "60s", "auto", given, "planned_dots", fake)
-    path = plan.write_plan(made)
+    plan.write_plan(made)
     config = compose("train", [*given, "dataset=dots", "experiment=planned_dots"])
     for key, value in {k: v for c in made.choices for k, v in c.values.items()}.items():
         found: Any = OmegaConf.select(config, key)
@@ -265,25 +296,25 @@ def test_a_plan_is_an_ordinary_experiment(workspace: list[str], tmp_path: Path) 
     assert config.name == "planned_dots"
     page = (tmp_path / "plans" / "planned_dots" / "plan.md").read_text()
     assert all(c.reason in page and c.figure in page for c in made.choices)
-    again = plan.make_plan(
-        "dots",
-        "60s",
-        "auto",
-        given,
-        "planned_dots",
-        plan.read_timings(path.parents[2] / "plans/planned_dots/timings.json"),
-    )
+    timings = plan.read_timings(tmp_path / "plans" / "planned_dots" / "timings.json")
+    again = plan.make_plan("dots", "60s", "auto", given, "planned_dots", timings)
     assert again.experiment() == made.experiment()
     assert again.page() == made.page()
 
 
-@pytest.mark.parametrize("family", rules.FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_composes_and_is_built(workspace: list[str], family: str) -> None:
-    """Neck, head, window and flip test fit each other."""
+    """Neck, head, window and flip test fit each other, and a training step has finite gradients."""
     given = [*workspace, "backbone=resnet10_half", "dataset.skeleton.edges=[[red,left_green],[red,right_blue]]"]
     made = plan.make_plan("dots", "60s", family, given, "p", fake)
-    config = compose("train", [*plan.overrides_of(made.choices, "dots"), *given])
-    check_flip_test(build_model(config), config.flip_test)
+    config = compose("train", [*plan.overrides_of(made.choices, "dots"), *given, "workers=0"])
+    model = build_model(config)
+    check_flip_test(model, config.flip_test)
+    losses = model.losses(next(iter(training_data(config, model.max_poses).datamodule.train_dataloader())))
+    torch.stack(list(losses.values())).sum().backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients
+    assert all(g.isfinite().all() for g in gradients)
 
 
 def test_both_stages_of_a_cascade_start_from_published_weights(workspace: list[str], tmp_path: Path) -> None:
@@ -326,15 +357,9 @@ def test_files_that_no_plan_has_written_stay(workspace: list[str], tmp_path: Pat
     with pytest.raises(ConfigError, match=r"mine\.yaml: is not a plan, and is not replaced"):
         plan.write_plan(made)
     (tmp_path / "timings.json").write_text(json.dumps({"resnet18 64x64 32-true": TIMING.__dict__}))
+    timings = plan.read_timings(tmp_path / "timings.json")
     with pytest.raises(ConfigError, match=r"has no 'resnet10_half 160x160 32-true', but: resnet18 64x64 32-true"):
-        plan.make_plan(
-            "dots",
-            "60s",
-            "auto",
-            [*workspace, "backbone=resnet10_half"],
-            "m",
-            plan.read_timings(tmp_path / "timings.json"),
-        )
+        plan.make_plan("dots", "60s", "auto", [*workspace, "backbone=resnet10_half"], "m", timings)
 
 
 @pytest.mark.slow

@@ -19,7 +19,8 @@ from kplab.models.published import PACKAGED, installed
 from kplab.runs.files import replacing_text
 from kplab.runs.records import make_folder
 from kplab.tasks import compose
-from kplab.tasks.planning.rules import Choice, Draft
+from kplab.tasks.planning.draft import Choice, Draft
+from kplab.tasks.planning.rules import decide
 from kplab.tasks.planning.stopwatch import Timing, time_training
 from kplab.tasks.wiring.datasets import check_content, read_splits
 
@@ -134,7 +135,7 @@ def make_plan(
     Args:
         dataset: name of the dataset config.
         budget: time of the training with its validations, e.g. ``20m``.
-        family: one of ``rules.FAMILIES``, or "auto".
+        family: one of ``families.FAMILIES``, or "auto".
         given: overrides of the user, which the measured compositions have as well.
         name: of the experiment.
         measure: measures a composition of a name; None is the stopwatch.
@@ -156,7 +157,7 @@ def make_plan(
         return measured[composition]
 
     draft = Draft(traits(splits["train"]), family, "val" in splits)
-    draft.decide()
+    decide(draft)
     chosen = network(draft, dataset, seconds, given, timed)  # may decide the others anew
     draft.choices.append(chosen)
     backbone = compose("train", [*overrides_of(draft.choices, dataset), *given]).backbone
@@ -194,7 +195,7 @@ def network(
     needed = max(VIEWS, PASSES * found.views)
     if (share := budget / found.view / needed) < 0.8:
         draft.shrink = math.sqrt(share)
-        draft.decide()
+        decide(draft)
         precision, found = fastest(backbone, pretrained, (precision,))
         figures.append(f"with smaller subjects {1 / found.view:.1f}")
     if pretrained and budget / found.view < FEWEST * VIEWS:
@@ -217,8 +218,6 @@ def choose(backbone: str, pretrained: bool, draft: Draft) -> Choice:
     if draft.cascade and pretrained:
         values |= {f"detector.{key}": value for key, value in values.items()}
         groups["backbone@detector.backbone"] = backbone
-    if draft.groups["neck"] == "fpn":
-        values |= {"neck.channels": 64, "neck.levels": [4]}
     return Choice("network", "", "", values, groups)
 
 
@@ -252,13 +251,14 @@ def length(draft: Draft, budget: float, published: bool, by_clock: bool = True) 
     took = timing.seconds(part, every if draft.validated else None)
     epochs = max(every, int(budget / took) // every * every)
     steps = epochs * used
+    rates = draft.kind.rates | ({"backbone": PUBLISHED_PART} if published else {})
     ema = round(min(0.9995, max(0.9, 1 - 20 / steps)), 5)
     values: dict[str, Any] = {
         "duration": budget if by_clock else None,
         "trainer.max_epochs": epochs,
         **({"trainer.limit_train_batches": used} if used < batches else {}),
         "optimizer.lr": rate(steps, draft.groups["backbone"], published),
-        **({"optimizer.rates": {"backbone": PUBLISHED_PART}} if published else {}),
+        **({"optimizer.rates": rates} if rates else {}),
         "optimizer.warmup": max(1, steps // 20),
         "ema": ema,
         "validate_every": every,

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from kplab.data.traits import Traits
 from kplab.errors import ConfigError
 from kplab.structures.poses import HULL_MARGIN
-from kplab.tasks.planning.stopwatch import Timing
+from kplab.tasks.planning.draft import PADDED, Choice, Draft
+from kplab.tasks.planning.families import FAMILIES
 
 #: Pixels of a view, and of a crop, that the closest keypoints of a subject should be apart; a cell of a heatmap has 4.
 APART, CROP_APART = 4.0, 6.0
-#: Side of a crop over the extent of its keypoints: the margin of hulls, of annotated boxes about the same, and that of the crop.
-PADDED = (1 + 2 * HULL_MARGIN) * 1.25
 #: Smallest and largest side of a subject in a view, pixels.
 SUBJECT = (64, 256)
 #: Pixels of the smallest subjects in the view of a detector.
@@ -40,93 +38,12 @@ HIDDEN = (0.1, 0.3)
 DETECTED = 0.5
 #: Of a single subject the detector's three best boxes are read, whatever their score, and the best pose is kept.
 ALONE = {"detector.head.max_poses": 3, "model.keep": 1, "model.min_score": 0.0}
-#: Share of a subject's box that the hull of its keypoints must cover to take its place, and the heads that learn boxes.
-HULLS, BOXED = 0.8, ("yolo", "centernet")
+#: Share of a subject's box that the hull of its keypoints must cover to take its place.
+HULLS = 0.8
 #: Range of rotation in training from which on predictions turn views, too, and their angles if all are trained on, degrees.
 TURNED, EIGHTHS = 30, [45, 90, 135, 180, 225, 270, 315]
-#: Standard deviation of the Gaussians of heatmaps and kernel of the decoding, cells; of the head itself 2 and 11.
-NARROW = {"head.sigma": 1.5, "head.blur": 9}
 #: Correlation of thumbnails above which a camera is taken to be fixed.
 STILL = 0.9
-#: Families that ``family=`` can name: model group, and head of the pose model.
-FAMILIES = {
-    "heatmap": ("pose", "heatmap"),
-    "topdown": ("cascade", "heatmap"),
-    "centernet": ("pose", "centernet"),
-    "openpose": ("pose", "paf"),
-    "yolo": ("pose", "yolo"),
-    "simcc": ("pose", "simcc"),
-    "rle": ("pose", "rle"),
-}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a rule has decided.
-
-    Args:
-        rule: name of the rule.
-        figure: the measured figures that it is based on.
-        reason: why they lead to the choice.
-        values: keys of the training config, dotted, and their values.
-        groups: config groups and the chosen files.
-    """
-
-    rule: str
-    figure: str
-    reason: str
-    values: dict[str, Any] = field(default_factory=dict)
-    groups: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Draft:
-    """A plan in the making.
-
-    Args:
-        traits: of the training split.
-        family: that the user asks for, or "auto".
-        validated: whether the dataset has a split ``val``.
-        shrink: factor on the size of subjects in views, below 1 where the time does not allow more.
-        timing: of the chosen network on this machine.
-        choices: of the rules so far.
-    """
-
-    traits: Traits
-    family: str
-    validated: bool
-    shrink: float = 1.0
-    timing: Timing = field(init=False)
-    choices: list[Choice] = field(default_factory=list)
-
-    def value(self, key: str) -> Any:
-        """The value that a rule has given a key.
-
-        Raises:
-            KeyError: none has.
-        """
-        return {k: v for choice in self.choices for k, v in choice.values.items()}[key]
-
-    def decide(self) -> None:
-        """Apply all rules anew."""
-        self.choices = []
-        for rule in RULES:
-            self.choices.append(rule(self))
-
-    @property
-    def groups(self) -> dict[str, str]:
-        """Chosen groups."""
-        return {k: v for choice in self.choices for k, v in choice.groups.items()}
-
-    @property
-    def enough(self) -> bool:
-        """Whether the time allows about as many views as a training should have."""
-        return self.shrink == 1.0
-
-    @property
-    def cascade(self) -> bool:
-        """Whether a detector comes first."""
-        return self.groups["model"] == "cascade"
 
 
 def family(draft: Draft) -> Choice:
@@ -139,9 +56,8 @@ def family(draft: Draft) -> Choice:
     if asked != "auto" and asked not in FAMILIES:
         raise ConfigError(f"family is '{asked}'. Use auto, {', '.join(FAMILIES)}.")
     figure = f"at most {t.most} subjects in an image, {t.usual:.1f} on average"
-    single = ("heatmap", "simcc", "rle")
-    if asked in single and t.most > 1:
-        several = ", ".join(f for f in FAMILIES if f not in single)
+    if asked != "auto" and FAMILIES[asked].single and t.most > 1:
+        several = ", ".join(name for name, kind in FAMILIES.items() if not kind.single)
         raise ConfigError(
             f"family={asked} predicts one subject of an image, and images have up to {t.most}. Use {several}."
         )
@@ -166,8 +82,8 @@ def family(draft: Draft) -> Choice:
     else:
         chosen = "centernet"
         reason = f"more than {CROWD} subjects: one pass over the image takes the same time for any number"
-    model, head = FAMILIES[chosen]
-    groups = {"model": model, "head": head, "neck": "pan" if head == "yolo" else "last" if head == "simcc" else "fpn"}
+    kind = FAMILIES[chosen]
+    groups = {"model": kind.model, "head": kind.head, "neck": kind.neck}
     return Choice("family", figure, reason, {"regions": "image"}, groups)
 
 
@@ -207,7 +123,7 @@ def view(draft: Draft) -> Choice:
     scale = min(shown / t.side, LARGEST / max(t.width, t.height))
     size = sides(t, scale)
     side = multiple(1.5 * t.side_high * scale + MULTIPLE)
-    window = None if side >= 0.8 * min(size) or draft.groups["head"] in ("simcc", "rle") else [side, side]
+    window = [side, side] if side < 0.8 * min(size) and draft.kind.windows else None
     reason = f"views show a subject with {t.side * scale:.0f} px"
     if window:
         reason += f"; it fills {t.share:.0%} of the image's side, so training sees windows around it"
@@ -217,12 +133,11 @@ def view(draft: Draft) -> Choice:
     return Choice("view", figure, reason, values)
 
 
-def targets(draft: Draft) -> Choice:
-    """Width of the Gaussians that a head of heatmaps is trained on."""
-    head = draft.groups["head"]
-    narrow = head == "heatmap"
-    reason = "narrow Gaussians are more exact" if narrow else "as the head has them"
-    return Choice("targets", f"head {head}", reason, dict(NARROW) if narrow else {})
+def head(draft: Draft) -> Choice:
+    """Maps that the head reads, its losses and its size."""
+    kind, shown = draft.kind, draft.shown
+    values = kind.values | (kind.fitted(draft.traits, shown) if kind.fitted else {})
+    return Choice("head", f"a subject is shown with {shown.side:.0f} px", kind.reason, values)
 
 
 def rotation(draft: Draft) -> Choice:
@@ -240,8 +155,7 @@ def rotation(draft: Draft) -> Choice:
 
 def boxes(draft: Draft) -> Choice:
     """What the boxes of subjects are in training: annotated ones grow as views are rotated, hulls of keypoints do not."""
-    head = draft.groups["head"]
-    keys = ["detector.head.boxes", "model.hull"] if draft.cascade else ["head.boxes"] if head in BOXED else []
+    keys = ["detector.head.boxes", "model.hull"] if draft.cascade else ["head.boxes"] if draft.kind.boxed else []
     # the one subject that is kept is cheap to read again
     again = {"model.passes": 3 if draft.traits.most == 1 else 2} if draft.cascade else {}
     covered = draft.traits.covered
@@ -303,9 +217,9 @@ def mirroring(draft: Draft) -> Choice:
         mirror, reason = True, "the skeleton has no sides, and mirrored poses look like the others"
     else:
         mirror, reason = False, "the skeleton has no sides, and mirrored poses do not occur"
-    # the flip test doubles the time of a prediction and needs a head that can reverse it
-    test = mirror and draft.groups["head"] in ("heatmap", "simcc", "rle", "centernet")
-    return Choice("mirroring", figure, reason, {"augment.flip": 0.5 if mirror else 0.0, "flip_test": test})
+    return Choice(
+        "mirroring", figure, reason, {"augment.flip": 0.5 if mirror else 0.0, "flip_test": mirror and draft.kind.flips}
+    )
 
 
 def appearance(draft: Draft) -> Choice:
@@ -389,7 +303,7 @@ def multiple(length: float) -> int:
 RULES: tuple[Callable[[Draft], Choice], ...] = (
     family,
     view,
-    targets,
+    head,
     rotation,
     turn_test,
     boxes,
@@ -398,3 +312,10 @@ RULES: tuple[Callable[[Draft], Choice], ...] = (
     appearance,
     batches,
 )
+
+
+def decide(draft: Draft) -> None:
+    """Apply all rules anew."""
+    draft.choices = []
+    for rule in RULES:
+        draft.choices.append(rule(draft))
