@@ -127,8 +127,7 @@ def test_regressed_keypoints_snap_within_a_part_of_the_subject() -> None:
         assert auxiliary["snap"] == pytest.approx(SNAP * made.shown.side, abs=0.05)
         assert (made.shown.side, made.shown.scale * 120.0) == (pytest.approx(120.0, rel=0.2),) * 2
     assert draft("yolo").value("model.auxiliary").get("snap") is None
-    with pytest.raises(KeyError):
-        draft("topdown").value("model.auxiliary")
+    assert not any("model.auxiliary" in c.values for c in draft("topdown").choices)
 
 
 def test_anchors_are_as_large_as_the_subjects() -> None:
@@ -165,8 +164,7 @@ def test_boxes_are_hulls_where_these_cover_them() -> None:
     assert cascade.value("model.passes") == 2
     loose = draft(most=2, covered=0.5)
     assert loose.value("model.hull") == loose.value("detector.head.boxes") == "annotated"
-    with pytest.raises(KeyError):
-        loose.value("model.passes")
+    assert not any("model.passes" in c.values for c in loose.choices)
     assert draft("yolo", most=2).value("head.boxes") == draft("centernet").value("head.boxes") == "keypoints"
     assert not any("box" in key or "hull" in key for c in alone.choices for key in c.values)
 
@@ -313,8 +311,7 @@ def test_every_family_composes_and_is_built(workspace: list[str], family: str) -
     losses = model.losses(next(iter(training_data(config, model.max_poses).datamodule.train_dataloader())))
     torch.stack(list(losses.values())).sum().backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    assert gradients
-    assert all(g.isfinite().all() for g in gradients)
+    assert [bool(g.isfinite().all()) for g in gradients] == [True] * max(1, len(gradients))
 
 
 def test_both_stages_of_a_cascade_start_from_published_weights(workspace: list[str], tmp_path: Path) -> None:
@@ -348,6 +345,14 @@ def test_backbones_with_published_weights_learn_slower(workspace: list[str], giv
         ratio = rates[id(next(p for p in part.backbone.parameters() if p.requires_grad))] / config.optimizer.lr
         assert ratio == pytest.approx(plan.PUBLISHED_PART if slower else 1.0)
         assert rates[id(next(part.head.parameters()))] == pytest.approx(config.optimizer.lr)
+
+
+def test_a_plan_of_a_busy_machine_has_a_warning(workspace: list[str]) -> None:
+    quiet = plan.make_plan("dots", "60s", "auto", workspace, "p", fake)
+    busy = replace(quiet, timings={k: replace(t, others=0.4) for k, t in quiet.timings.items()})
+    assert (quiet.warning, quiet.page().count("Other processes")) == ("", 0)
+    assert "Other processes took 40% of the cores" in busy.warning
+    assert busy.warning in busy.page()
 
 
 def test_files_that_no_plan_has_written_stay(workspace: list[str], tmp_path: Path) -> None:
@@ -391,6 +396,5 @@ def test_the_stopwatch_counts_the_views_of_a_training(overrides: list[str]) -> N
     timing = measure(compose("train", overrides), 0.1)
     assert (timing.views, timing.validated) == (8, 4)
     assert 0 < timing.view < 5
-    assert timing.validation > 0
-    assert timing.memory > 50
+    assert (timing.validation > 0, timing.memory > 50) == (True, True)
     assert timing.seconds(0.5, 2) == pytest.approx(4 * timing.view + timing.epoch + 4 * timing.validation / 2)

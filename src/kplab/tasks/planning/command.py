@@ -22,6 +22,8 @@ def plan_from(
     """Make a plan and write it, see ``make_plan`` and ``write_plan``."""
     measure = None if timings is None else read_timings(Path(timings))
     plan = make_plan(dataset, budget, family, given, name or f"planned_{dataset}", measure)
+    if plan.warning:
+        print(f"warning: {plan.warning}", flush=True)
     return plan, write_plan(plan)
 
 

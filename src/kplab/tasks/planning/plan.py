@@ -34,6 +34,8 @@ FEWEST = 0.2
 #: higher, and a part of it is the backbone's; the small network with random weights has its own.
 RATE, RATE_PUBLISHED, RATE_SMALL, FEW_STEPS = 3.0e-3, 6.5e-3, 4.0e-3, 400
 PUBLISHED_PART = 0.2
+#: Share of the cores from which on other processes are worth a warning.
+BUSY = 0.15
 #: Share of the budget for which a composition that comes into question is measured.
 MEASURED = 0.01
 #: Fewest epochs of a training: of many images, an epoch is a part.
@@ -85,6 +87,17 @@ class Plan:
                 OmegaConf.update(values, key, value, force_add=True)
         return "\n".join(lines) + "\n" + OmegaConf.to_yaml(values)
 
+    @property
+    def warning(self) -> str:
+        """That the speed was measured beside other processes; "" if it was not."""
+        others = max((t.others for t in self.timings.values()), default=0.0)
+        if others < BUSY:
+            return ""
+        return (
+            f"Other processes took {others:.0%} of the cores while the speed was measured, so the plan is for a slower machine. "
+            "Plan anew when they have ended."
+        )
+
     def page(self) -> str:
         """The reasons, as Markdown."""
         lines = [f"# {self.name}", "", f"`kplab train experiment={self.name}`, planned for {self.budget:.0f} s.", ""]
@@ -96,6 +109,7 @@ class Plan:
         lines += ["", "## Traits of the training split", "", "| trait | value |", "|---|---|"]
         lines += [f"| {k} | {v} |" for k, v in self.traits.record().items()]
         lines += ["", "## Measured on this machine", ""]
+        lines += [self.warning, ""] if self.warning else []
         lines += [
             "| composition | views/s | validation views/s | after an epoch, s | memory, MB |",
             "|---|---|---|---|---|",

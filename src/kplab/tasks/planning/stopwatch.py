@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from kplab.errors import RunError
 UNCOUNTED = 3
 #: Fewest steps that are counted.
 STEPS = 6
+#: Share of the cores' time without work below which a machine is full.
+FULL = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Timing:
         memory: peak of the main process, MB; on a GPU that of its memory.
         views: views of an epoch.
         validated: views of a validation.
+        others: share of the cores' time that other processes took, of a machine without a free core; else 0.
     """
 
     view: float
@@ -45,6 +49,7 @@ class Timing:
     memory: float
     views: int
     validated: int
+    others: float = 0.0
 
     def seconds(self, part: float, validate_every: int | None) -> float:
         """Seconds of an epoch.
@@ -69,6 +74,7 @@ def time_training(config: DictConfig, seconds: float) -> Timing:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(OmegaConf.to_yaml(config, resolve=True))
+        before = core_seconds()
         done = subprocess.run(
             [sys.executable, "-m", "kplab.tasks.planning.stopwatch", str(path), str(seconds)],
             capture_output=True,
@@ -77,7 +83,39 @@ def time_training(config: DictConfig, seconds: float) -> Timing:
     if done.returncode:
         last = "\n".join(done.stderr.strip().splitlines()[-3:])
         raise RunError(f"the speed of a training can't be measured (exit status {done.returncode}):\n{last}")
-    return Timing(**json.loads(done.stdout.strip().splitlines()[-1]))
+    timing = Timing(**json.loads(done.stdout.strip().splitlines()[-1]))
+    return replace(timing, others=taken_by_others(before, core_seconds()))
+
+
+def core_seconds() -> tuple[float, float, float] | None:
+    """Seconds that the cores which this process may use were busy, those without work, and those of its finished children.
+
+    None where the system does not tell, which only Linux does.
+    """
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+        cores = {f"cpu{i}" for i in os.sched_getaffinity(0)}
+    except (OSError, AttributeError):
+        return None
+    ticks = os.sysconf("SC_CLK_TCK")
+    # user, nice, system, idle, iowait, irq, softirq, steal
+    rows = [[int(v) / ticks for v in fields[1:9]] for fields in map(str.split, lines) if fields and fields[0] in cores]
+    free = sum(row[3] + row[4] for row in rows)
+    own = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(map(sum, rows)) - free, free, own.ru_utime + own.ru_stime
+
+
+def taken_by_others(before: tuple[float, float, float] | None, after: tuple[float, float, float] | None) -> float:
+    """Share of the cores' time that other processes took between two ``core_seconds``; 0 if cores were free.
+
+    >>> taken_by_others((0.0, 0.0, 0.0), (20.0, 0.0, 9.0)), taken_by_others((0.0, 0.0, 0.0), (20.0, 10.0, 9.0))
+    (0.55, 0.0)
+    """
+    if before is None or after is None:
+        return 0.0
+    busy, free, own = (b - a for a, b in zip(before, after, strict=True))
+    total = busy + free
+    return 0.0 if total <= 0 or free > FULL * total else round(max(0.0, busy - own) / total, 3)
 
 
 def measure(config: DictConfig, seconds: float) -> Timing:
