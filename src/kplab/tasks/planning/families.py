@@ -76,8 +76,6 @@ DENSE = {"weight": 0.5, "sigma": 1.5}
 CELLS = 600
 #: Distance by which a regressed keypoint is moved to the peak of its auxiliary heatmap at most, in sides of a subject.
 SNAP = 0.12
-
-
 #: Factor by which training changes the sizes of boxes, about.
 AUGMENTED = 1.2
 
