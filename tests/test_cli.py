@@ -11,6 +11,7 @@ import pytest
 from kplab.cli import main
 from kplab.errors import ConfigError
 from kplab.tasks import find_verbs
+from kplab.tasks.wiring import allocator
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,3 +133,16 @@ def test_an_app_is_a_verb_in_a_folder_of_its_own(tmp_path: Path) -> None:
         find_verbs(tmp_path)
     (folder / "greet.yaml").write_text("runs_dir: x")
     assert find_verbs(tmp_path)["greet"].module == "kplab.apps.greet"
+
+
+def test_only_a_process_of_its_own_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that calls ``main`` is left as it is."""
+    kept: list[bool] = []
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: kept.append(True))
+    main(["train", "--help"])
+    monkeypatch.setattr("sys.argv", ["kplab", "runs", "--help"])
+    main()
+    assert kept == []
+    monkeypatch.setattr("sys.argv", ["kplab", "train", "--help"])
+    main()
+    assert kept == [True]

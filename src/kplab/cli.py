@@ -8,6 +8,9 @@ from importlib import import_module
 from kplab.errors import ConfigError, exit_code
 from kplab.tasks import Verb, find_verbs
 
+#: Verbs whose processes train or predict until they end.
+LONG = ("demo", "predict", "reproduce", "track", "train")
+
 
 def usage(verbs: dict[str, Verb]) -> str:
     """The text of ``kplab --help``."""
@@ -29,6 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     verb, rest = (args[0], args[1:]) if args else ("--help", [])
     if rest and is_word(rest[0]):
         verb, rest = f"{verb} {rest[0]}", rest[1:]
+    if argv is None and verb in LONG:  # the process has no other purpose
+        from kplab.tasks.wiring.allocator import keep_freed_memory
+
+        keep_freed_memory()
     with exit_code(verb) as outcome:
         outcome.code = run(verb, rest)
     return outcome.code

@@ -60,10 +60,8 @@ class Options:
 def main(args: list[str]) -> int:
     """Predict a source, or a split of a dataset; returns 1 where a source ended early."""
     from kplab.runs.run import Run
-    from kplab.tasks.wiring.allocator import keep_freed_memory
 
     config = compose("predict", args)
-    keep_freed_memory()
     run = Run.find(config.run, Path(config.runs_dir))
     if (config.source is None) == (config.split is None):
         raise ConfigError("kplab predict wants either source=DIR_OR_FILE or split=NAME, and not both.")

@@ -162,9 +162,7 @@ def main(args: list[str]) -> None:
         return
     config = compose("train", args)  # before torch is imported: a mistake in the command is reported at once
     from kplab.tasks.training.train import train
-    from kplab.tasks.wiring.allocator import keep_freed_memory
 
-    keep_freed_memory()
     if config.folds is not None and config.resume is None:
         from kplab.tasks.planning.folds import cross_validated
 
