@@ -61,7 +61,7 @@ class Family:
 FINE = {"neck.channels": 64, "neck.levels": [4]}
 #: Gaussians of heatmaps with a standard deviation of 1.5 cells, and the kernel of their decoding; of the head itself 2 and 11.
 NARROW = {"head.sigma": 1.5, "head.blur": 9}
-#: A transformer that learns from hundreds of images: a third of the published size, and heatmaps over the encoder's cells.
+#: A transformer for hundreds of images: half of the published width and layers, and heatmaps over the encoder's cells.
 TRANSFORMER = {
     "neck.channels": 64,
     "head.width": 128,
