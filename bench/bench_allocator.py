@@ -17,13 +17,9 @@ import sys
 import time
 
 import torch
-from bench_step import FAMILIES, IMAGES
+from bench_step import FAMILIES, training_of
 
-from kplab.tasks import compose
 from kplab.tasks.wiring.allocator import keep_freed_memory
-from kplab.tasks.wiring.datasets import training_data
-from kplab.tasks.wiring.models import build_model
-from kplab.tasks.wiring.training import optimizer_factory
 
 NAMES = ("heatmaps", "heatmaps, EfficientNet-Lite0", "YOLO-pose", "top-down cascade")
 STEPS, TURNS = 12, 3
@@ -31,11 +27,8 @@ STEPS, TURNS = 12, 3
 
 def measure(name: str) -> tuple[float, float, float]:
     """Milliseconds of a step, those of them that the system takes, and the peak of the memory in MB."""
-    config = compose("train", [*FAMILIES[name], f"dataset.images={IMAGES}", "logger=csv", "workers=0"])
-    model = build_model(config)
-    batch = next(iter(training_data(config, model.max_poses).datamodule.train_dataloader()))
-    optimizer, _ = optimizer_factory(config, model)(model, steps=1000)
-    model.train()
+    model, optimizer, loader = training_of([*FAMILIES[name], "workers=0"])
+    batch = next(iter(loader))
     times, system = [], []
     for _ in range(STEPS):
         begun, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_stime

@@ -22,6 +22,7 @@ from kplab.models.heads.base import Head
 from kplab.models.pose_model import PoseModel
 from kplab.structures.sample import Batch
 from kplab.tasks import compose
+from kplab.tasks.planning.families import TRANSFORMER
 from kplab.tasks.wiring.allocator import keep_freed_memory
 from kplab.tasks.wiring.datasets import training_data
 from kplab.tasks.wiring.models import build_model
@@ -39,7 +40,11 @@ FAMILIES = {
     ],
     "SimCC": [*ONE, "head=simcc", "~neck.channels", "~neck.levels", "neck=last"],
     "RLE": [*ONE, "head=rle"],
-    "queries": [*ONE, "head=query"],
+    "queries": [
+        *(*ONE, "head=query", "neck.levels=[4,8]", "model.auxiliary={weight: 0.5, sigma: 1.5, snap: 16}"),
+        # as plans have it
+        *(f"{key}={value}" for key, value in TRANSFORMER.items()),
+    ],
     "OpenPose": ["experiment=openpose_synthetic"],
     "CenterNet": ["experiment=centernet_synthetic"],
     "YOLO-pose": ["experiment=yolo_synthetic"],
@@ -77,18 +82,22 @@ def endless(loader: Any) -> Iterator[Batch]:
         yield from loader
 
 
-def measure(overrides: list[str]) -> tuple[float, float, float, float]:
-    """Milliseconds of a step, shares of encoding and optimizer, and the speed from files as part of that in memory."""
+def training_of(overrides: list[str]) -> tuple[Any, Any, Any]:
+    """Model, optimizer and training loader of a composition."""
     config = compose("train", [*overrides, f"dataset.images={IMAGES}", "logger=csv"])
     model = build_model(config)
-    data = training_data(config, model.max_poses)
     optimizer, _ = optimizer_factory(config, model)(model, steps=1000)
-    model.train()
+    return model.train(), optimizer, training_data(config, model.max_poses).datamodule.train_dataloader()
+
+
+def measure(overrides: list[str]) -> tuple[float, float, float, float]:
+    """Milliseconds of a step, shares of encoding and optimizer, and the speed from files as part of that in memory."""
+    model, optimizer, loader = training_of(overrides)
     encoding, updating = Clock(), Clock()
     for module in model.modules():
         if isinstance(module, Head):
             module.encode = encoding.around(module.encode)  # type: ignore[method-assign]
-    batches = endless(data.datamodule.train_dataloader())
+    batches = endless(loader)
     batch = next(batches)
 
     def step(batch: Batch) -> None:
@@ -119,15 +128,12 @@ def measure(overrides: list[str]) -> tuple[float, float, float, float]:
 
 def variants(overrides: list[str]) -> tuple[float, float, float]:
     """Speeds without channels_last and with compiled backbones and necks, relative to that as it is; seconds of compiling."""
-    config = compose("train", [*overrides, f"dataset.images={IMAGES}", "logger=csv"])
-    batch = next(endless(training_data(config, None).datamodule.train_dataloader()))
     steps: list[Callable[[], None]] = []
-    begun = 0.0
+    begun, batch = 0.0, None
     for name in ("as it is", "without channels_last", "compiled"):
         torch.manual_seed(0)
-        model = build_model(config)
-        optimizer, _ = optimizer_factory(config, model)(model, steps=1000)
-        model.train()
+        model, optimizer, loader = training_of(overrides)
+        batch = batch or next(iter(loader))
         for part in model.modules():
             if isinstance(part, PoseModel) and name == "without channels_last":
                 part.layout = torch.contiguous_format
@@ -136,7 +142,7 @@ def variants(overrides: list[str]) -> tuple[float, float, float]:
                 part.backbone.compile()
                 part.neck.compile()
 
-        def step(model: Any = model, optimizer: Any = optimizer) -> None:
+        def step(model: Any = model, optimizer: Any = optimizer, batch: Batch = batch) -> None:
             optimizer.zero_grad()
             torch.stack(list(model.losses(batch).values())).sum().backward()
             optimizer.step()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -19,6 +20,8 @@ from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
+from kplab.tasks import compose
+from kplab.tasks.planning.plan import seconds_of
 
 SKELETON = Skeleton.from_config(
     {
@@ -174,7 +177,7 @@ def test_a_system_that_fails_has_a_row_and_the_others_go_on(
         {
             "absent": systems.Peer("absent", ("x==1",), **nothing),
             "crash": systems.Peer("crash", (), **nothing),
-            "works": SimpleNamespace(prepare=lambda _: None, rows={"works": lambda *_: done}),
+            "works": SimpleNamespace(prepare=lambda _: None, rows=lambda _: {"works": lambda *_: done}),
         },
     )
     out = tmp_path / "out"
@@ -190,6 +193,31 @@ def test_a_system_that_fails_has_a_row_and_the_others_go_on(
     assert "| forks | crash | failed: out of memory" in table
     assert "| forks | works | net | random weights | 60 | 3 | 1.000 | 0.00 |" in table
     assert run.main(["forks", "--peers", "works", *arguments]) == 0
+
+
+@pytest.mark.parametrize(("subjects", "sides"), [(1, False), (1, True), (3, True)])
+def test_every_row_of_kplab_is_a_training_that_can_be_composed(
+    subjects: int, sides: bool, split: object, peers: Callable[[str], ModuleType]
+) -> None:
+    """Experiments made by hand suit the number of subjects, mirror as the skeleton demands, and take as long as plans."""
+    skeleton = replace(SKELETON, flip=SKELETON.flip if sides else (0, 1, 2, 3))
+    asked = SimpleNamespace(subjects=subjects, skeleton=skeleton)
+    rows = {
+        row: overrides
+        for name in ("planned", "by_hand")
+        for row, overrides in getattr(peers("systems"), name)(asked).items()
+    }
+    assert len(rows) == (4 if subjects > 1 else 5)
+    for row, overrides in rows.items():
+        config = compose("train", ["dataset=mouse", *(override.format(seconds="60") for override in overrides)])
+        assert seconds_of(config.budget or f"{config.duration}s") == 60
+        assert (
+            not row.startswith("by hand")
+            or (config.model.get("detector") or config.head.get("max_poses", 1))
+            or subjects == 1
+        )
+        if "tuned" in row:
+            assert (config.augment.flip > 0) == config.flip_test == sides
 
 
 def test_a_lucky_guess_of_low_score_does_not_count(split: object, peers: Callable[[str], ModuleType]) -> None:

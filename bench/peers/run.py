@@ -18,6 +18,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -73,13 +74,13 @@ def measure(name: str, split: Split, budget: str, out: Path, tools: Tools) -> li
     if name not in SYSTEMS:
         return [{"system": name, "error": f"unknown system; use one of {', '.join(SYSTEMS)}"}]
     rows: list[dict[str, Any]] = []
-    for row, train in SYSTEMS[name].rows.items():
+    for row, train in SYSTEMS[name].rows(split).items():
         print(f"{split.name}: {row}, {budget}", flush=True)
-        work = out / row.replace(", ", "_").replace(" ", "_")
+        work = out / re.sub(r"\W+", "_", row)
         try:
             SYSTEMS[name].prepare(tools)
             begun = time.perf_counter()
-            made = train(split, work, budget, seconds_of(budget), tools)
+            made = train(split, work, seconds_of(budget), tools)
             best = best_of(made.predictions, split.subjects)
             scores = kplab.evaluate(best, split.test)
         except (PeerError, KplabError, OSError, ValueError, KeyError) as error:

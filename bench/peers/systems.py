@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import results
 import yaml
@@ -68,8 +70,8 @@ class Trained:
     versions: dict[str, str]
 
 
-#: Trains on a split in a folder for a budget, which is also given in seconds, and predicts the test images.
-Train = Callable[[Split, Path, str, float, Tools], Trained]
+#: Trains on a split in a folder for some seconds, and predicts the test images.
+Train = Callable[[Split, Path, float, Tools], Trained]
 
 
 def run(command: list[str], log: Path, cwd: Path, timeout: float, **variables: str) -> None:
@@ -117,8 +119,7 @@ class Peer:
     read: tuple[str, Callable[[Path, Labels], dict[int, Poses]]]
     variables: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def rows(self) -> dict[str, Train]:
+    def rows(self, split: Split) -> dict[str, Train]:
         """Name of a row of the table to the function that makes it."""
         return {self.name: self.train}
 
@@ -142,7 +143,7 @@ class Peer:
             run([tools.uv, *command], log, HERE, INSTALLATION, UV_LINK_MODE="hardlink")
         ready.write_text("\n".join(packages))
 
-    def train(self, split: Split, work: Path, budget: str, seconds: float, tools: Tools) -> Trained:
+    def train(self, split: Split, work: Path, seconds: float, tools: Tools) -> Trained:
         """Export the training split, train for some seconds, and read the predictions of the test images."""
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
@@ -187,39 +188,63 @@ def for_dlc(split: Split, work: Path) -> None:
     (work / "project.json").write_text(json.dumps(content))
 
 
+def planned(split: Split) -> dict[str, list[str]]:
+    """``kplab train dataset=… budget=…`` as it is, and with the network that a plan has where no published weights are installed."""
+    return {"kplab": ["budget={seconds}s"], "kplab, random weights": ["budget={seconds}s", "backbone=resnet10_half"]}
+
+
+def by_hand(split: Split) -> dict[str, list[str]]:
+    """Experiments that were made by hand, for other data, for as long.
+
+    Those of whole images are for one subject, and are mirrored where the skeleton pairs sides.
+    """
+    if split.subjects > 1:
+        chosen = {name: [f"experiment={name}"] for name in ("topdown_synthetic", "centernet_synthetic")}
+    else:
+        recipe = ["experiment=heatmap_mouse"]
+        tuned = [*recipe, "augment.rotate=20", "backbone=efficientnet_lite0", "backbone.pretrained=true"]
+        if split.skeleton.flip == tuple(range(len(split.skeleton))):  # nothing is exchanged
+            tuned += ["augment.flip=0", "flip_test=false"]
+        chosen = {
+            "heatmap_mouse": recipe,
+            "heatmap_mouse, tuned": tuned,
+            "heatmap_mouse, tuned, whole images": [*tuned, "window=null"],
+        }
+    return {f"by hand: {name}": [*overrides, "duration={seconds}"] for name, overrides in chosen.items()}
+
+
+@dataclass(frozen=True)
 class Kplab:
-    """``kplab train dataset=… budget=…``, once as it is and once from random weights."""
+    """This package, in a workspace of its own.
+
+    Args:
+        chosen: rows of the table to the overrides of ``kplab train``, in which ``{seconds}`` stands for the time.
+    """
+
+    chosen: Callable[[Split], dict[str, list[str]]]
 
     def prepare(self, tools: Tools) -> None:
         """Nothing: this process runs in its environment."""
 
-    @property
-    def rows(self) -> dict[str, Train]:
+    def rows(self, split: Split) -> dict[str, Train]:
         """Name of a row of the table to the function that makes it."""
-        return {"kplab": self.train, "kplab, random weights": self.train_random}
+        return {row: partial(self.train, overrides) for row, overrides in self.chosen(split).items()}
 
-    def train_random(self, split: Split, work: Path, budget: str, seconds: float, tools: Tools) -> Trained:
-        """Train the network that a plan chooses where no published weights are installed."""
-        return self.train(split, work, budget, seconds, tools, ("backbone=resnet10_half",))
-
-    def train(
-        self, split: Split, work: Path, budget: str, seconds: float, tools: Tools, chosen: tuple[str, ...] = ()
-    ) -> Trained:
-        """Train in a workspace of its own, and read the predictions of its test split."""
+    @staticmethod
+    def train(overrides: list[str], split: Split, work: Path, seconds: float, tools: Tools) -> Trained:
+        """Train, and read the predictions of the test split."""
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(conf_dir(), work / "conf")
         write_config(split, work / "conf")
-        command = [sys.executable, "-m", "kplab.cli", "train", f"dataset={split.name}", f"budget={budget}", *chosen]
-        command += ["logger=csv"]
+        command = [sys.executable, "-m", "kplab.cli", "train", f"dataset={split.name}", "logger=csv"]
+        command += [override.format(seconds=f"{seconds:g}") for override in overrides]
         run(command, work / "log.txt", work, timeout=longest(seconds), KPLAB_WORKSPACE=str(work))
         (folder,) = [path.parent for path in (work / "runs").glob("*/run.json")]
         record = json.loads((folder / "run.json").read_text())
-        found = Predictions.read(folder / "predictions" / f"{split.name}-test.json", split.skeleton)
-        started_from = record.get("backbone_weights") or {}
         return Trained(
-            found,
-            model=planned_model(work / "conf" / "experiment" / f"planned_{split.name}.yaml"),
-            weights="ImageNet" if started_from else "random",
+            Predictions.read(folder / "predictions" / f"{split.name}-test.json", split.skeleton),
+            model=model_of(yaml.safe_load((folder / "config.yaml").read_text())),
+            weights="ImageNet" if record.get("backbone_weights") else "random",
             train_seconds=record["fit_seconds"],
             epochs=record["epochs"],
             versions={
@@ -229,17 +254,15 @@ class Kplab:
         )
 
 
-def planned_model(experiment: Path) -> str:
-    """Head and backbone of a planned experiment, and whether they are a cascade."""
-    groups: dict[str, str] = {}
-    for entry in yaml.safe_load(experiment.read_text())["defaults"]:
-        if isinstance(entry, dict):
-            groups |= {key.removeprefix("override /"): str(value) for key, value in entry.items()}
-    return f"{groups['head']}, {groups['backbone']}" + (", cascade" if groups["model"] == "cascade" else "")
+def model_of(config: dict[str, Any]) -> str:
+    """Head and backbone of a run's config, and whether they are a cascade."""
+    head, backbone = config["head"]["_target_"].split(".")[-2], config["backbone"]["name"].removeprefix("tf_")
+    return f"{head}, {backbone}" + (", cascade" if config["model"].get("detector") else "")
 
 
 SYSTEMS: dict[str, Kplab | Peer] = {
-    "kplab": Kplab(),
+    "kplab": Kplab(planned),
+    "by_hand": Kplab(by_hand),
     "ultralytics": Peer(
         "ultralytics",
         ("ultralytics-opencv-headless==8.4.190",),
