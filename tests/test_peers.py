@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 import kplab
 from kplab.data.sources.files import FileSource
@@ -21,7 +22,6 @@ from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks import compose
-from kplab.tasks.planning.plan import seconds_of
 
 SKELETON = Skeleton.from_config(
     {
@@ -196,26 +196,19 @@ def test_a_system_that_fails_has_a_row_and_the_others_go_on(
 
 
 @pytest.mark.parametrize(("subjects", "sides"), [(1, False), (1, True), (3, True)])
-def test_every_row_of_kplab_is_a_training_that_can_be_composed(
+def test_experiments_made_by_hand_suit_the_data_and_end_by_the_clock(
     subjects: int, sides: bool, split: object, peers: Callable[[str], ModuleType]
 ) -> None:
-    """Experiments made by hand suit the number of subjects, mirror as the skeleton demands, and take as long as plans."""
     skeleton = replace(SKELETON, flip=SKELETON.flip if sides else (0, 1, 2, 3))
-    asked = SimpleNamespace(subjects=subjects, skeleton=skeleton)
-    rows = {
-        row: overrides
-        for name in ("planned", "by_hand")
-        for row, overrides in getattr(peers("systems"), name)(asked).items()
-    }
-    assert len(rows) == (4 if subjects > 1 else 5)
+    rows = peers("systems").by_hand(SimpleNamespace(subjects=subjects, skeleton=skeleton))
     for row, overrides in rows.items():
-        config = compose("train", ["dataset=mouse", *(override.format(seconds="60") for override in overrides)])
-        assert seconds_of(config.budget or f"{config.duration}s") == 60
-        assert (
-            not row.startswith("by hand")
-            or (config.model.get("detector") or config.head.get("max_poses", 1))
-            or subjects == 1
-        )
+        config = compose("train", ["dataset=synthetic_hand", *(word.format(seconds="60") for word in overrides)])
+        assert config.duration == 60
+        assert config.optimizer._target_.endswith("trapezoid")  # with others a duration is refused
+        assert (config.get("detector") is not None or "centernet" in config.head._target_) == (subjects > 1)
+        model = peers("systems").model_of(OmegaConf.to_container(config, resolve=True))
+        assert model.split(", ")[1] == ("efficientnet_lite0" if "tuned" in row else "resnet10_half")
+        assert model.endswith(", cascade") == ("topdown" in row)
         if "tuned" in row:
             assert (config.augment.flip > 0) == config.flip_test == sides
 

@@ -210,7 +210,9 @@ def by_hand(split: Split) -> dict[str, list[str]]:
             "heatmap_mouse, tuned": tuned,
             "heatmap_mouse, tuned, whole images": [*tuned, "window=null"],
         }
-    return {f"by hand: {name}": [*overrides, "duration={seconds}"] for name, overrides in chosen.items()}
+    # the schedule that ends at any time
+    timed = ["optimizer=adamw_trapezoid", "duration={seconds}"]
+    return {f"by hand: {name}": [*overrides, *timed] for name, overrides in chosen.items()}
 
 
 @dataclass(frozen=True)
@@ -256,8 +258,14 @@ class Kplab:
 
 def model_of(config: dict[str, Any]) -> str:
     """Head and backbone of a run's config, and whether they are a cascade."""
-    head, backbone = config["head"]["_target_"].split(".")[-2], config["backbone"]["name"].removeprefix("tf_")
-    return f"{head}, {backbone}" + (", cascade" if config["model"].get("detector") else "")
+    files = {path.stem: yaml.safe_load(path.read_text()) for path in (conf_dir() / "backbone").glob("*.yaml")}
+    # the file whose keys the run has; of several the one that states most, as others have its network in full size
+    alike = {
+        name: len(keys) for name, keys in files.items()
+        if all(config["backbone"].get(key) == value for key, value in keys.items() if key not in ("defaults", "pretrained"))
+    }  # fmt: skip
+    head = config["head"]["_target_"].split(".")[-2]
+    return f"{head}, {max(alike, key=alike.__getitem__)}" + (", cascade" if config.get("detector") else "")
 
 
 SYSTEMS: dict[str, Kplab | Peer] = {

@@ -146,6 +146,7 @@ class Cascade(Model):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The detector's losses, times their weight, and those of the pose model on the crops."""
+        batch = replace(batch, images=batch.images.float())  # once for both stages
         seen = self.seen(batch.first(math.ceil(self.detector_share * len(batch))))
         targets = self.detector.head.encode(seen.poses, seen.size)
         outputs = self.detector(seen.images, targets)
@@ -225,6 +226,7 @@ class Cascade(Model):
         empty = Poses.empty(len(self.subject.head.skeleton))
         with predicting(self):
             batch = batch.to(self.detector.mean.device)
+            batch = replace(batch, images=batch.images.float())  # once for all crops
             seen = self.seen(replace(batch, poses=[]))
             larger = affine.scaling(*(s / d for d, s in zip(self.detector.size, self.size, strict=True)))
             found = self.detector.decode(self.detector.outputs(seen.images, flip_test))
