@@ -127,7 +127,7 @@ benchmark: $(READY) ## compare families on one dataset: DATASET=flies FAMILIES=o
 
 DATASETS ?= lp_mirror_mouse
 BUDGET ?= 5m
-PEERS ?= kplab ultralytics sleap_nn dlc
+PEERS ?= kplab by_hand ultralytics sleap_nn dlc
 peers: $(READY) | $(filter .tools/bin/uv,$(UV)) ## train kplab and other systems for the same time: DATASETS="mouse" BUDGET=5m PEERS="kplab dlc"
 	$(BIN)/python bench/peers/run.py $(DATASETS) --budget $(BUDGET) --peers $(PEERS) --uv $(abspath $(UV)) --torch $(TORCH) $(ARGS)
 

@@ -1,6 +1,6 @@
 """The same minutes for kplab, Ultralytics, SLEAP-NN and DeepLabCut on the same images (docs/peers.md).
 
-    make peers DATASETS="lp_mirror_mouse tiger_pose_val" BUDGET=5m PEERS="kplab ultralytics sleap_nn dlc"
+    make peers DATASETS="lp_mirror_mouse tiger_pose_val" BUDGET=5m PEERS="kplab by_hand ultralytics sleap_nn dlc"
     python bench/peers/run.py lp_mirror_mouse --budget 5m --peers kplab ultralytics
 
 Each system is trained on the training split by its own defaults for the same time, in an environment of its own (``.peers/``), and
