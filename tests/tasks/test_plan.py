@@ -170,12 +170,13 @@ def test_boxes_are_hulls_where_these_cover_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sides", "alike", "flip"), [(True, 9.0, 0.5), (False, 1.1, 0.5), (False, 9.0, 0.0), (False, NAN, 0.0)]
-)
-def test_mirroring_needs_sides_or_mirrored_poses(sides: bool, alike: float, flip: float) -> None:
-    made = draft(sides=sides, mirrored=alike)
-    assert made.value("augment.flip") == flip
-    assert made.value("flip_test") == bool(flip)
+    ("flip", "ratio", "changes"),  # sides; with many directions, or too few distinct poses to tell; no sides
+    [(0.5, 4, {}), (0.5, NAN, {}), (0.0, 6, {}), (0.5, 6, {"turned": 80.0}), (0.5, 40, {"distinct": 5}),
+     *((flip, ratio, {"sides": False}) for flip, ratio in ((0.5, 1.1), (0.0, 9), (0.0, NAN)))],
+)  # fmt: skip
+def test_mirroring_needs_sides_or_mirrored_poses(flip: float, ratio: float, changes: dict[str, Any]) -> None:
+    made = draft(mirrored=ratio, **changes)
+    assert (made.value("augment.flip"), made.value("flip_test")) == (flip, bool(flip))
 
 
 def test_colour_changes_as_the_data_do() -> None:
@@ -310,8 +311,7 @@ def test_every_family_composes_and_is_built(workspace: list[str], family: str) -
     check_flip_test(model, config.flip_test)
     losses = model.losses(next(iter(training_data(config, model.max_poses).datamodule.train_dataloader())))
     torch.stack(list(losses.values())).sum().backward()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    assert [bool(g.isfinite().all()) for g in gradients] == [True] * max(1, len(gradients))
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 def test_both_stages_of_a_cascade_start_from_published_weights(workspace: list[str], tmp_path: Path) -> None:

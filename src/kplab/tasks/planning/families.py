@@ -57,6 +57,8 @@ class Family:
     boxed: bool = False
 
 
+#: The score of a pose is that of its box times that of its keypoints.
+RESCORED = {"rescore": 0.2}
 #: Maps of stride 4 alone.
 FINE = {"neck.channels": 64, "neck.levels": [4]}
 #: Gaussians of heatmaps with a standard deviation of 1.5 cells, and the kernel of their decoding; of the head itself 2 and 11.
@@ -88,6 +90,11 @@ def query(traits: Traits, shown: Shown) -> dict[str, Any]:
     return {"neck.levels": [4, stride], "model.auxiliary": auxiliary}
 
 
+def openpose(traits: Traits, shown: Shown) -> dict[str, Any]:
+    """Poses of three keypoints or more: fewer are parts of others."""
+    return {"head.min_keypoints": min(3, traits.keypoints)}
+
+
 def rcnn(traits: Traits, shown: Shown) -> dict[str, Any]:
     """Anchors of the subjects' sizes, and proposals for as many as there are in an image."""
     root = (1 + 2 * HULL_MARGIN) * shown.scale * math.sqrt(min(traits.aspect, 1 / traits.aspect))
@@ -103,21 +110,22 @@ def rcnn(traits: Traits, shown: Shown) -> dict[str, Any]:
 #: By the name that ``family=`` has.
 FAMILIES = {
     "heatmap": Family("pose", "heatmap", "fpn", "narrow Gaussians are more exact", {**FINE, **NARROW}, single=True),
-    "topdown": Family("cascade", "heatmap", "fpn", "narrow Gaussians are more exact", {**FINE, **NARROW}),
+    "topdown": Family("cascade", "heatmap", "fpn", "narrow Gaussians are more exact", {**FINE, **NARROW, **RESCORED}),
     "poseted": Family(
         *("cascade", "query", "fpn", "a small transformer, for few labels; keypoints move to the peaks of heatmaps"),
-        TRANSFORMER,
+        {**TRANSFORMER, **RESCORED},
         query,
         rates={"transformer": 0.5},
     ),
     "centernet": Family(
         *("pose", "centernet", "fpn", "Gaussians of centres are narrow, so that a peak is unique"),
-        {**FINE, "head.radius": "corrected"},
+        {**FINE, **RESCORED, "head.radius": "corrected"},
         boxed=True,
     ),
     "openpose": Family(
-        *("pose", "paf", "fpn", "fields and maps together in two short stages, for few labels"),
-        {**FINE, "head.layout": "joint", "head.stages": [2, 2]},
+        *("pose", "paf", "fpn", "fields and maps together in two short, narrow stages, for few labels"),
+        {**FINE, "head.layout": "joint", "head.stages": [2, 2], "head.width": 32},
+        openpose,
         flips=False,
     ),
     "yolo": Family(
@@ -129,6 +137,7 @@ FAMILIES = {
     "rcnn": Family(
         *("pose", "rcnn", "fpn", "anchors as large as the subjects, and small layers, for few labels"),
         {
+            **RESCORED,
             "neck.channels": 64,
             "neck.levels": [4, 8, 16],
             "head.rpn_samples": 64,

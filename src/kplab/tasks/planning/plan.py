@@ -278,8 +278,6 @@ def length(draft: Draft, budget: float, published: bool, by_clock: bool = True) 
         "validate_every": every,
         "monitor": "val/AP" if draft.traits.most > 1 else "val/mean_px",
     }
-    if draft.cascade:
-        values["rescore"] = 0.2
     reason = "the learning rate falls in the last two fifths, up to the end of the budget; weights are averaged over "
     reason += "about the last twentieth of the steps"
     reason += f"; the backbone learns {PUBLISHED_PART} times as fast, to keep what it knows" if published else ""

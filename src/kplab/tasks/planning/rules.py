@@ -42,6 +42,9 @@ ALONE = {"detector.head.max_poses": 3, "model.keep": 1, "model.min_score": 0.0}
 HULLS = 0.8
 #: Range of rotation in training from which on predictions turn views, too, and their angles if all are trained on, degrees.
 TURNED, EIGHTHS = 30, [45, 90, 135, 180, 225, 270, 315]
+#: How much farther a mirrored pose must be from the nearest one than poses are to be taken as one that does not occur: without and
+#: with left and right. The second needs some distinct poses, as the frames of a subject that keeps still are all alike.
+UNLIKE, UNLIKE_SIDES, DISTINCT = 1.5, 5.0, 10
 #: Correlation of thumbnails above which a camera is taken to be fixed.
 STILL = 0.9
 
@@ -205,13 +208,19 @@ def scale(draft: Draft) -> Choice:
 def mirroring(draft: Draft) -> Choice:
     """Whether images are mirrored in training and for the flip test."""
     t = draft.traits
-    alike = math.isfinite(t.mirrored) and t.mirrored < 1.5
+    alike = math.isfinite(t.mirrored) and t.mirrored < UNLIKE
+    one_way = draft.value("augment.rotate") < TURNED and t.distinct >= DISTINCT and t.mirrored > UNLIKE_SIDES
     figure = (
         "too few subjects to compare mirrored poses"
         if not math.isfinite(t.mirrored)
         else f"a mirrored pose is {t.mirrored:.2f} times as far from the nearest one as a pose is"
     )
-    if t.sides:
+    if t.sides and one_way:
+        mirror, reason = (
+            False,
+            "the skeleton has sides, but subjects face the same way, and mirrored poses do not occur",
+        )
+    elif t.sides:
         mirror, reason = True, "the skeleton pairs left and right, which are exchanged in a mirrored image"
     elif alike:
         mirror, reason = True, "the skeleton has no sides, and mirrored poses look like the others"
