@@ -197,7 +197,7 @@ def test_a_system_that_fails_has_a_row_and_the_others_go_on(
 
 @pytest.mark.parametrize(("subjects", "sides"), [(1, False), (1, True), (3, True)])
 def test_experiments_made_by_hand_suit_the_data_and_end_by_the_clock(
-    subjects: int, sides: bool, split: object, peers: Callable[[str], ModuleType]
+    subjects: int, sides: bool, peers: Callable[[str], ModuleType]
 ) -> None:
     skeleton = replace(SKELETON, flip=SKELETON.flip if sides else (0, 1, 2, 3))
     rows = peers("systems").by_hand(SimpleNamespace(subjects=subjects, skeleton=skeleton))

@@ -158,6 +158,7 @@ class Cascade(Model):
         """Losses of the pose model; 0 without subjects.
 
         Args:
+            batch: views with pixels as floats.
             outputs: of the detector, for ``boxes: detected``.
         """
         device = batch.images.device
@@ -177,7 +178,7 @@ class Cascade(Model):
             # distributed training needs the pose model's parameters in every step
             poses, index, boxes = [empty], index.new_zeros(1), boxes.new_tensor([[0.0, 0.0, *self.size]])
         views = spatial.crop_views(boxes, self.subject.size, self.padding)
-        crops = spatial.crop(batch.images.float(), index, views, self.subject.size)
+        crops = spatial.crop(batch.images, index, views, self.subject.size)
         shown = [p.transform(_matrix(v)) for p, v in zip(poses, views.detach().double().cpu().numpy(), strict=True)]
         targets = self.subject.encode(shown, self.subject.size)
         if boxes.requires_grad:
