@@ -184,15 +184,54 @@ def test_a_system_that_fails_has_a_row_and_the_others_go_on(
     arguments = ["--out", str(out), "--environments", str(tmp_path / "environments"), "--uv", str(tmp_path / "no-uv")]
     assert run.main(["forks", "--peers", "alphapose", "absent", "crash", "works", *arguments]) == 1
     rows = json.loads((out / "results.json").read_text())["datasets"]["forks"]["rows"]
-    assert [row["system"] for row in rows] == ["alphapose", "absent", "crash", "works"]
-    assert "use one of absent, crash, works" in rows[0]["error"]
-    assert "no-uv" in rows[1]["error"]
-    assert rows[2]["error"].startswith("out of memory")
-    assert rows[3]["AP"] == pytest.approx(1)
+    assert [row["system"] for row in rows] == ["absent", "crash", "works", "alphapose"]
+    assert "no-uv" in rows[0]["error"]
+    assert rows[1]["error"].startswith("out of memory")
+    assert rows[2]["AP"] == pytest.approx(1)
+    assert "use one of absent, crash, works" in rows[3]["error"]
     table = (out / "table.md").read_text()
     assert "| forks | crash | failed: out of memory" in table
-    assert "| forks | works | net | random weights | 60 | 3 | 1.000 | 0.00 |" in table
+    assert "| forks | works | net | random weights | 0 | 60 | 3 | 1.000 | 0.00 |" in table
     assert run.main(["forks", "--peers", "works", *arguments]) == 0
+
+
+def test_calls_add_to_one_table_with_intervals_of_the_difference_from_kplab(
+    split: object, peers: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systems, run = peers("systems"), peers("run")
+
+    def stub(name: str, shift: float) -> object:
+        """A system whose predictions are off by so many pixels, and one more for each seed."""
+
+        def train(split: object, work: Path, terms: object, tools: object) -> object:
+            poses = {i: p.transform(np.eye(3)) for i, p in split.test.by_image().items()}
+            for one in poses.values():
+                one.xy[...] += [shift + terms.seed, 0]
+            return systems.Trained(Predictions(SKELETON, poses, {}, {}), "net", "random", terms.seconds, 3, {})
+
+        return SimpleNamespace(prepare=lambda _: None, rows=lambda _: {name: train})
+
+    monkeypatch.setattr(run, "read_split", lambda *_: split)
+    monkeypatch.setattr(run, "SYSTEMS", {"kplab": stub("kplab", 0), "other": stub("other", 3)})
+    out = tmp_path / "out"
+
+    def rows_after(*arguments: str) -> dict[tuple[str, int], dict[str, object]]:
+        assert run.main(["forks", "--out", str(out), *arguments]) == 0
+        rows = json.loads((out / "results.json").read_text())["datasets"]["forks"]["rows"]
+        return {(row["system"], row["seed"]): row for row in rows}
+
+    assert list(rows_after("--peers", "other")) == [("other", 0)]
+    assert "ahead" not in rows_after("--peers", "other")["other", 0]  # there is nothing to compare it with
+    rows = rows_after("--peers", "kplab", "--seeds", "0", "1")
+    assert list(rows) == [("kplab", 0), ("kplab", 1), ("other", 0)]
+    rows = rows_after("--peers", "other", "--seeds", "1")
+    assert sorted(rows) == [("kplab", 0), ("kplab", 1), ("other", 0), ("other", 1)]
+    for seed in (0, 1):  # each with kplab of its own seed
+        assert rows["other", seed]["ahead"]["mean_px"] == pytest.approx([-3, -3, -3])
+        value, low, high = rows["other", seed]["ahead"]["AP"]
+        assert 0 < low <= value <= high
+    assert "-3.00 [-3.00, -3.00]" in (out / "table.md").read_text()
+    assert list(rows_after("--peers", "kplab", "--budget", "1m")) == [("kplab", 0)]  # other times are not mixed
 
 
 @pytest.mark.parametrize(("subjects", "sides"), [(1, False), (1, True), (3, True)])
@@ -232,7 +271,7 @@ def test_a_system_that_finds_nothing_has_no_error_in_pixels(
     poses = peers("results").from_ultralytics(tmp_path / "no folder", split.test)
     figures = run.figures_of(kplab.evaluate(Predictions(SKELETON, poses, {}, {}), split.test))
     assert (figures["mean_px"], figures["AP"], figures["missed_keypoints"]) == (None, 0, 15)
-    made = {"system": "s", "model": "m", "weights": "random", "train_seconds": 1, "epochs": 1}
+    made = {"system": "s", "model": "m", "weights": "random", "seed": 0, "train_seconds": 1, "epochs": 1}
     content = {"forks": {"rows": [made | figures], "train": 3, "test": 3, "split": "as they are"}}
     assert "| 0.000 | - | - | 0.000 |" in run.table_of(content, "1s")
 

@@ -4,8 +4,9 @@
     python bench/peers/run.py lp_mirror_mouse --budget 5m --peers kplab ultralytics
 
 Each system is trained on the training split by its own defaults for the same time, in an environment of its own (``.peers/``), and
-predicts the test split; kplab's evaluator scores all predictions. ``table.md``, ``results.json`` and pictures of the predictions are
-written to ``benchmarks/peers``. A system that fails has a row that says why, and the exit status is 1.
+predicts the test split; kplab's evaluator scores all predictions. ``table.md``, ``results.json``, predictions and pictures are
+written to ``benchmarks/peers``; rows of earlier calls with the same budget and images stay. A system that fails has a row that says
+why, and the exit status is 1.
 
 The systems are programs of others, with licences of their own (Ultralytics: AGPL-3.0). They are run as separate processes: kplab
 neither imports nor ships them.
@@ -28,11 +29,12 @@ from typing import Any
 
 import numpy as np
 from splits import Split, read_split
-from systems import SYSTEMS, PeerError, Tools
+from systems import SYSTEMS, PeerError, Terms, Tools
 
 import kplab
 from kplab.config import workspace
 from kplab.errors import KplabError
+from kplab.metrics.compare import compare
 from kplab.metrics.score import Scores
 from kplab.structures.predictions import Predictions
 from kplab.tasks.evaluation.pictures import overlays, ranked
@@ -48,6 +50,9 @@ FIGURES = {
     "pck@0.05": ("PCK@0.05", 3),
     "pck@0.1": ("PCK@0.1", 3),
 }
+#: The system that others are compared with, and metrics of which the table states the difference to its digits.
+REFERENCE = "kplab"
+AHEAD = {"AP": 3, "mean_px": 2}
 
 
 def best_of(predictions: Predictions, count: int) -> Predictions:
@@ -69,29 +74,59 @@ def figures_of(scores: Scores) -> dict[str, Any]:
     }
 
 
-def measure(name: str, split: Split, budget: str, out: Path, tools: Tools) -> list[dict[str, Any]]:
+def measure(name: str, split: Split, terms: Terms, out: Path, tools: Tools) -> list[dict[str, Any]]:
     """The rows of a system on a dataset; one with ``error`` for each that failed."""
     if name not in SYSTEMS:
-        return [{"system": name, "error": f"unknown system; use one of {', '.join(SYSTEMS)}"}]
+        error = f"unknown system; use one of {', '.join(SYSTEMS)}"
+        return [{"peer": name, "system": name, "seed": terms.seed, "error": error}]
     rows: list[dict[str, Any]] = []
-    for row, train in SYSTEMS[name].rows(split).items():
-        print(f"{split.name}: {row}, {budget}", flush=True)
-        work = out / re.sub(r"\W+", "_", row)
+    for system, train in SYSTEMS[name].rows(split).items():
+        row: dict[str, Any] = {"peer": name, "system": system, "seed": terms.seed}
+        print(f"{split.name}: {system}, {terms.seconds:g} s, seed {terms.seed}", flush=True)
+        work = folder_of(row, out)
         try:
             SYSTEMS[name].prepare(tools)
             begun = time.perf_counter()
-            made = train(split, work, seconds_of(budget), tools)
+            made = train(split, work, terms, tools)
             best = best_of(made.predictions, split.subjects)
             scores = kplab.evaluate(best, split.test)
         except (PeerError, KplabError, OSError, ValueError, KeyError) as error:
-            rows.append({"system": row, "error": " ".join(str(error).split())})
+            rows.append({**row, "error": " ".join(str(error).split())})
             print(f"  failed: {rows[-1]['error']}", flush=True)
             continue
+        best.write(work.with_suffix(".json"))
         draw(best, scores, split, work.with_suffix(".png"))
         entries = {key: value for key, value in vars(made).items() if key != "predictions"}
         took = round(time.perf_counter() - begun, 1)
-        rows.append({"system": row, **entries, "command_seconds": took, **figures_of(scores)})
+        rows.append({**row, **entries, "command_seconds": took, **figures_of(scores)})
     return rows
+
+
+def folder_of(row: dict[str, Any], out: Path) -> Path:
+    """The folder of a row's training; its predictions and its picture are files of the same name."""
+    return out / (re.sub(r"\W+", "_", row["system"]) + (f"_seed{row['seed']}" if row["seed"] else ""))
+
+
+def differences(rows: list[dict[str, Any]], split: Split, out: Path) -> None:
+    """Add to each row by how much ``kplab`` of the same seed is better, with the interval of ``kplab compare``."""
+    done = [row for row in rows if "error" not in row]
+    reference = {row["seed"]: row for row in done if row["system"] == REFERENCE}
+    for row in done:
+        row.pop("ahead", None)  # of an earlier call
+        if row["system"] == REFERENCE or row["seed"] not in reference:
+            continue
+        scores = {
+            one["system"]: kplab.evaluate(
+                Predictions.read(folder_of(one, out).with_suffix(".json"), split.skeleton), split.test
+            )
+            for one in (reference[row["seed"]], row)
+        }
+        table = compare(scores).differences.set_index("metric")
+        row["ahead"] = {
+            key: None if math.isnan(found.difference) else [float(v) for v in (found.difference, found.low, found.high)]
+            for key in AHEAD
+            for found in [table.loc[key]]
+        }
 
 
 def draw(found: Predictions, scores: Scores, split: Split, path: Path) -> None:
@@ -104,6 +139,14 @@ def draw(found: Predictions, scores: Scores, split: Split, path: Path) -> None:
     drawing.write_png(path, drawing.with_legend(sheet, split.skeleton, note))
 
 
+def signed(interval: list[float] | None, digits: int) -> str:
+    """A difference with its interval, as a cell of the table."""
+    if interval is None:
+        return "-"
+    value, low, high = (f"{v:+.{digits}f}" for v in interval)
+    return f"{value} [{low}, {high}]"
+
+
 def table_of(found: dict[str, dict[str, Any]], budget: str) -> str:
     """All rows as Markdown, and what they hold under."""
     heads = [
@@ -111,9 +154,11 @@ def table_of(found: dict[str, dict[str, Any]], budget: str) -> str:
         "system",
         "model",
         "starts from",
+        "seed",
         "training, s",
         "epochs begun",
         *(c for c, _ in FIGURES.values()),
+        *(f"{REFERENCE} less it, {FIGURES[key][0]}" for key in AHEAD),
     ]
     lines = [f"Budget: {budget} for each system.", "", f"| {' | '.join([*heads, 'missed keypoints'])} |"]
     lines.append("|" + "---|" * (len(heads) + 1))
@@ -123,8 +168,9 @@ def table_of(found: dict[str, dict[str, Any]], budget: str) -> str:
                 cells = [dataset, row["system"], f"failed: {row['error']}".replace("|", "/"), *[""] * (len(heads) - 2)]
             else:
                 cells = [dataset, row["system"], row["model"], f"{row['weights']} weights"]
-                cells += [f"{row['train_seconds']:.0f}", str(row["epochs"])]
+                cells += [str(row["seed"]), f"{row['train_seconds']:.0f}", str(row["epochs"])]
                 cells += ["-" if row[key] is None else f"{row[key]:.{n}f}" for key, (_, n) in FIGURES.items()]
+                cells += [signed(row.get("ahead", {}).get(key), digits) for key, digits in AHEAD.items()]
                 cells.append(f"{row['missed_keypoints']} of {row['keypoints']}")
             lines.append(f"| {' | '.join(cells)} |")
     lines.append("")
@@ -141,6 +187,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("datasets", nargs="+", help="names of splits.READERS or of conf/dataset")
     parser.add_argument("--budget", default="5m", help="time of each training: a number with s, m or h")
     parser.add_argument("--peers", nargs="+", default=list(SYSTEMS), metavar="NAME", help=", ".join(SYSTEMS))
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0], metavar="S", help="of the trainings; the split is one"
+    )
     parser.add_argument("--out", type=Path, default=workspace() / "benchmarks" / "peers")
     parser.add_argument("--environments", type=Path, default=workspace() / ".peers")
     parser.add_argument("--uv", default=shutil.which("uv") or "uv")
@@ -150,32 +199,46 @@ def main(arguments: list[str]) -> int:
     tools = Tools(given.uv, given.environments.resolve(), torch)
     out = given.out.resolve()
     try:
-        seconds_of(given.budget)
+        seconds = seconds_of(given.budget)
         splits = [read_split(name, out / name / "images") for name in given.datasets]
     except KplabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, dict[str, Any]] = {}
     machine: dict[str, Any] = {
         "machine": platform.machine(),
         "processors": os.cpu_count(),
         "python": platform.python_version(),
     }
+    found = kept(out / "results.json", given.budget)
     for split in splits:
-        rows: list[dict[str, Any]] = []
-        found[split.name] = {
-            "train": len(split.train), "test": len(split.test), "split": split.made_by,
-            "truth": split.test.digest(), "rows": rows,
-        }  # fmt: skip
-        for name in given.peers:
-            rows += measure(name, split, given.budget, out / split.name, tools)
+        entry = {
+            "train": len(split.train),
+            "test": len(split.test),
+            "split": split.made_by,
+            "truth": split.test.digest(),
+        }
+        before = found.get(split.name, {})
+        rows = before["rows"] if before.get("truth") == entry["truth"] else []
+        for name, seed in ((name, seed) for name in given.peers for seed in given.seeds):
+            rows = [row for row in rows if (row["peer"], row["seed"]) != (name, seed)]
+            rows += measure(name, split, Terms(seconds, seed), out / split.name, tools)
+            rows.sort(key=lambda row: [*SYSTEMS, row["peer"]].index(row["peer"]))
+            differences(rows, split, out / split.name)
+            found[split.name] = {**entry, "rows": rows}
             # after each system, so that nothing is lost when a later one is interrupted
             content = {"budget": given.budget, **machine, "datasets": found}
             (out / "results.json").write_text(json.dumps(content, indent=1))
             (out / "table.md").write_text(table_of(found, given.budget))
     print(f"\n{table_of(found, given.budget)}\n{out / 'table.md'}, {out / 'results.json'}")
-    return int(any("error" in row for content in found.values() for row in content["rows"]))
+    rows = [row for name in given.datasets for row in found[name]["rows"] if row["peer"] in given.peers]
+    return int(any("error" in row for row in rows))
+
+
+def kept(path: Path, budget: str) -> dict[str, dict[str, Any]]:
+    """Datasets of an earlier call with the same budget; none where there is no such call."""
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    return content["datasets"] if content.get("budget") == budget else {}
 
 
 if __name__ == "__main__":

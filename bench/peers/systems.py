@@ -50,6 +50,19 @@ class Tools:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What each training is given.
+
+    Args:
+        seconds: of training.
+        seed: of its random numbers.
+    """
+
+    seconds: float
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Trained:
     """What a system has made of a training split.
 
@@ -70,8 +83,8 @@ class Trained:
     versions: dict[str, str]
 
 
-#: Trains on a split in a folder for some seconds, and predicts the test images.
-Train = Callable[[Split, Path, float, Tools], Trained]
+#: Trains on a split in a folder, and predicts the test images.
+Train = Callable[[Split, Path, Terms, Tools], Trained]
 
 
 def run(command: list[str], log: Path, cwd: Path, timeout: float, **variables: str) -> None:
@@ -143,15 +156,23 @@ class Peer:
             run([tools.uv, *command], log, HERE, INSTALLATION, UV_LINK_MODE="hardlink")
         ready.write_text("\n".join(packages))
 
-    def train(self, split: Split, work: Path, seconds: float, tools: Tools) -> Trained:
-        """Export the training split, train for some seconds, and read the predictions of the test images."""
+    def train(self, split: Split, work: Path, terms: Terms, tools: Tools) -> Trained:
+        """Export the training split, train, and read the predictions of the test images."""
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         self.export(split, work)
         python, script = tools.environments / self.name / "bin" / "python", HERE / f"train_{self.name}.py"
-        command = [str(python), str(script), str(work), str(split.folder / "test"), str(seconds)]
+        command = [str(python), str(script), str(work), str(split.folder / "test"), str(terms.seconds), str(terms.seed)]
         variables = {name: value.format(work=work) for name, value in self.variables.items()}
-        run(command, work / "log.txt", work, timeout=longest(seconds), PYTHONPATH="", MPLBACKEND="Agg", **variables)
+        run(
+            command,
+            work / "log.txt",
+            work,
+            timeout=longest(terms.seconds),
+            PYTHONPATH="",
+            MPLBACKEND="Agg",
+            **variables,
+        )
         made = json.loads((work / "made.json").read_text())
         place, read = self.read
         poses = read(work / place, split.test)
@@ -233,14 +254,14 @@ class Kplab:
         return {row: partial(self.train, overrides) for row, overrides in self.chosen(split).items()}
 
     @staticmethod
-    def train(overrides: list[str], split: Split, work: Path, seconds: float, tools: Tools) -> Trained:
+    def train(overrides: list[str], split: Split, work: Path, terms: Terms, tools: Tools) -> Trained:
         """Train, and read the predictions of the test split."""
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(conf_dir(), work / "conf")
         write_config(split, work / "conf")
         command = [sys.executable, "-m", "kplab.cli", "train", f"dataset={split.name}", "logger=csv"]
-        command += [override.format(seconds=f"{seconds:g}") for override in overrides]
-        run(command, work / "log.txt", work, timeout=longest(seconds), KPLAB_WORKSPACE=str(work))
+        command += [f"seed={terms.seed}", *(override.format(seconds=f"{terms.seconds:g}") for override in overrides)]
+        run(command, work / "log.txt", work, timeout=longest(terms.seconds), KPLAB_WORKSPACE=str(work))
         (folder,) = [path.parent for path in (work / "runs").glob("*/run.json")]
         record = json.loads((folder / "run.json").read_text())
         return Trained(

@@ -1,6 +1,6 @@
 """Train the default model of DeepLabCut for a given time and predict a folder of images, in an environment that has DeepLabCut.
 
-    python bench/peers/train_dlc.py WORK TEST_IMAGES SECONDS
+    python bench/peers/train_dlc.py WORK TEST_IMAGES SECONDS SEED
 
 WORK is a project with ``labeled-data/train/CollectedData_kplab.*`` and ``project.json``: names of the keypoints, edges, and the number
 of subjects in an image. The predictions are written to ``WORK/predictions/*.csv`` and what was done to ``WORK/made.json``. All
@@ -54,7 +54,7 @@ def random_weights() -> None:
     PoseModel.build = staticmethod(lambda cfg, weight_init=None, pretrained_backbone=False: build(cfg, weight_init))
 
 
-def main(work: Path, images: Path, seconds: float) -> None:
+def main(work: Path, images: Path, seconds: float, seed: int) -> None:
     """Train, predict, and write what was done."""
     content = json.loads((work / "project.json").read_text())
     several = content["subjects"] > 1
@@ -79,7 +79,7 @@ def main(work: Path, images: Path, seconds: float) -> None:
     create(config, userfeedback=False)
     random_weights()
     end_by_clock(seconds, made)
-    deeplabcut.train_network(config)
+    deeplabcut.train_network(config, pytorch_cfg_updates={"train_settings.seed": seed})
     found = work / "predictions"
     deeplabcut.analyze_images(
         config, str(images), frame_type=".png", destfolder=str(found), snapshot_index=-1, save_as_csv=True
@@ -89,4 +89,4 @@ def main(work: Path, images: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), float(sys.argv[3]))
+    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), float(sys.argv[3]), int(sys.argv[4]))

@@ -1,6 +1,6 @@
 """Train the model that SLEAP-NN chooses for a given time and predict a folder of images, in an environment that has SLEAP-NN.
 
-    python bench/peers/train_sleap_nn.py WORK TEST_IMAGES SECONDS
+    python bench/peers/train_sleap_nn.py WORK TEST_IMAGES SECONDS SEED
 
 WORK holds ``train.slp``; the predictions are written to ``WORK/predictions.slp`` and what was done to ``WORK/made.json``. The
 configuration is that of ``sleap-nn config --auto``; of two stages (top-down) each has half of the time. The time is the
@@ -38,7 +38,7 @@ def fit(config: DictConfig, folder: Path, seconds: float) -> tuple[float, int]:
     return timer.time_elapsed(), made.trainer.current_epoch
 
 
-def main(work: Path, images: Path, seconds: float) -> None:
+def main(work: Path, images: Path, seconds: float, seed: int) -> None:
     """Train, predict, and write what was done."""
     chosen = ConfigGenerator.from_slp(str(work / "train.slp")).auto()
     if chosen.is_topdown:
@@ -47,6 +47,7 @@ def main(work: Path, images: Path, seconds: float) -> None:
         stages = {"model": chosen.build()}
     took, epochs = 0.0, []
     for name, config in stages.items():
+        config.trainer_config.seed = seed
         spent, count = fit(config, work / "models" / name, seconds / len(stages))
         took += spent
         epochs.append(count)
@@ -69,4 +70,4 @@ def main(work: Path, images: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), float(sys.argv[3]))
+    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), float(sys.argv[3]), int(sys.argv[4]))

@@ -1,6 +1,6 @@
 """Train YOLO11n-pose of Ultralytics for a given time and predict a folder of images, in an environment that has Ultralytics.
 
-    python bench/peers/train_ultralytics.py WORK TEST_IMAGES SECONDS
+    python bench/peers/train_ultralytics.py WORK TEST_IMAGES SECONDS SEED
 
 WORK holds ``data.yaml``, ``images/`` and ``labels/`` of the training split, a tenth of which validates. The predictions of every
 image are written to ``WORK/predictions/NAME.txt`` (``class cx cy w h x y score … score``, fractions of the image) and what was done
@@ -21,10 +21,11 @@ from ultralytics import YOLO, __version__
 MODEL = "yolo11n-pose.yaml"
 
 
-def main(work: Path, images: Path, seconds: float) -> None:
+def main(work: Path, images: Path, seconds: float, seed: int) -> None:
     """Train, predict, and write what was done."""
     model = YOLO(MODEL)
-    model.train(data=str(work / "data.yaml"), time=seconds / 3600, project=str(work), name="run", exist_ok=True)
+    data, hours = str(work / "data.yaml"), seconds / 3600
+    model.train(data=data, time=hours, seed=seed, project=str(work), name="run", exist_ok=True)
     trainer = model.trainer
     best = YOLO(trainer.best)
     # the lowest score as in its own evaluation: all systems state their best guesses, and the evaluator takes the best of them
@@ -45,4 +46,4 @@ def main(work: Path, images: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), float(sys.argv[3]))
+    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), float(sys.argv[3]), int(sys.argv[4]))
