@@ -81,20 +81,20 @@ class TrainedRun:
         return LoadedRun.load(self.run, **self._options)
 
     @overload
-    def predict(self, images: np.ndarray | Image, *, batch_size: int = 32) -> Poses: ...
+    def predict(self, images: np.ndarray | Image, *, batch_size: int | None = None) -> Poses: ...
     @overload
     def predict(
-        self, images: Sequence[str | Path | np.ndarray | Image] | ImageSource, *, batch_size: int = 32
+        self, images: Sequence[str | Path | np.ndarray | Image] | ImageSource, *, batch_size: int | None = None
     ) -> Iterator[tuple[str, Poses]]: ...
     @overload
-    def predict(self, images: str | Path, *, batch_size: int = 32) -> Poses | Any: ...
-    def predict(self, images: Any, *, batch_size: int = 32) -> Any:
+    def predict(self, images: str | Path, *, batch_size: int | None = None) -> Poses | Any: ...
+    def predict(self, images: Any, *, batch_size: int | None = None) -> Any:
         """Predict one image or many; a model that was trained on given boxes takes each image as one box.
 
         Args:
             images: an (H, W, 3) uint8 RGB array, an image of PIL, or the path of a file; or many: a folder, a glob, a list
                 of any of these, or an ImageSource.
-            batch_size: views at a time.
+            batch_size: views at a time; None: 32, and fewer of more than 256x256 pixels.
 
         Returns:
             Poses of one image; of many an iterator of (name, Poses), image by image, in order. Source pixels, continuous.
@@ -108,7 +108,7 @@ class TrainedRun:
         found = self._stream(source, batch_size)
         return next(found)[1] if single else found
 
-    def _stream(self, source: ImageSource, batch_size: int) -> Iterator[tuple[str, Poses]]:
+    def _stream(self, source: ImageSource, batch_size: int | None) -> Iterator[tuple[str, Poses]]:
         regions = self._loaded.new_regions(source, batch_size)
         for i, poses in self._loaded.stream(source, regions, batch_size=batch_size):
             yield source.name(i), poses
@@ -120,7 +120,7 @@ class TrainedRun:
         every: int = 1,
         start: int | str | None = None,
         end: int | str | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         images: bool = False,
     ) -> Iterator[Frame]:
         """Predict the frames of a video, a camera (``camera:0``) or images, one after the other; nothing is written.
@@ -132,7 +132,7 @@ class TrainedRun:
             every: one frame of so many.
             start: the first frame: its number from 0, or seconds as text: "12.5s".
             end: the first frame that is left out again.
-            batch_size: frames at a time.
+            batch_size: frames at a time; None: 32, and fewer where views have more than 256x256 pixels.
             images: whether frames keep their images.
 
         Yields:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from kplab.structures.labels import Labels
 from kplab.structures.poses import Poses
 from kplab.structures.sample import Batch, Sample
 
+#: Views that a model is given at a time in prediction, where no number is stated, and their pixels: larger views are fewer.
+VIEWS, PIXELS = 32, 32 * 256**2
 #: torch's messages about a loader process that has ended.
 LOST_WORKER = re.compile(r"DataLoader worker \(pid.*(exited unexpectedly|killed by signal)")
 
@@ -259,6 +262,11 @@ def report_lost_workers() -> Iterator[None]:
         ) from None
 
 
+def usual_batch(size: tuple[int, int]) -> int:
+    """How many views of a (width, height) are predicted at a time where no number is stated: few enough for the memory of any machine."""
+    return max(1, min(VIEWS, PIXELS // math.prod(size)))
+
+
 def usual_workers() -> int:
     """Half the cores that this process may use, at least one and at most eight; training uses the rest."""
     return min(8, max(1, cores() // 2))
@@ -302,4 +310,6 @@ class PoseDataModule(pl.LightningDataModule):
         if self.val is None:
             return []
         rank, world = self._place()
-        return loader(self.val, self.batch_size, self.workers, EpochSampler(len(self.val), False, 0, rank, world))
+        # whole views, of which training reads windows, take far more memory than these
+        batch_size = self.batch_size if self.train.window is None else min(self.batch_size, usual_batch(self.val.size))
+        return loader(self.val, batch_size, self.workers, EpochSampler(len(self.val), False, 0, rank, world))

@@ -39,7 +39,7 @@ class Batch:
     """B views of one size.
 
     Args:
-        images: (B, 3, H, W) uint8; the model scales and normalises them on the device.
+        images: (B, 3, H, W) uint8, in memory channels last; the model scales and normalises them on the device.
         poses: B Poses, view frame.
         view: (B, 3, 3) float64, source pixels to view pixels.
         image_id: (B,) int64.
@@ -81,7 +81,7 @@ class Batch:
     def collate(cls, samples: list[Sample]) -> Batch:
         """Stack samples of one size."""
         return cls(
-            torch.from_numpy(np.ascontiguousarray(np.stack([s.image for s in samples]).transpose(0, 3, 1, 2))),
+            torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2),
             [s.poses for s in samples],
             np.stack([s.view for s in samples]),
             np.array([s.image_id for s in samples], dtype=np.int64),

@@ -31,7 +31,7 @@ class Options:
     dataset: dict[str, Any] | None = None
     checkpoint: str = "auto"
     flip_test: bool | None = None
-    batch_size: int = 32
+    batch_size: int | None = None
     device: str = "auto"
     backend: str = "torch"
     out: str | None = None
@@ -65,7 +65,7 @@ def main(args: list[str]) -> int:
     run = Run.find(config.run, Path(config.runs_dir))
     if (config.source is None) == (config.split is None):
         raise ConfigError("kplab predict wants either source=DIR_OR_FILE or split=NAME, and not both.")
-    if config.batch_size < 1:
+    if config.batch_size is not None and config.batch_size < 1:
         raise ConfigError(f"batch_size is {config.batch_size}, but must be at least 1.")
     options = {key: config[key] for key in ("checkpoint", "flip_test", "batch_size", "device", "backend")}
     return _split(run, config, options) if config.source is None else _source(run, config, options)

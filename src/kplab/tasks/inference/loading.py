@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from kplab.data.datamodule import usual_batch
 from kplab.data.regions import Regions, predicted_regions
 from kplab.errors import ConfigError, ModelError, RunError
 from kplab.export.predictor import ExportedModel
@@ -156,7 +157,12 @@ class LoadedRun:
         return Assembly.of(self.config, kind == "image")
 
     def stream(
-        self, source: ImageSource, regions: Regions | None = None, *, batch_size: int = 32, workers: int | None = None
+        self,
+        source: ImageSource,
+        regions: Regions | None = None,
+        *,
+        batch_size: int | None = None,
+        workers: int | None = None,
     ) -> Iterator[tuple[int, Poses]]:
         """Yield (index, poses) of every image of a source, in order, source pixels; see ``stream_poses``.
 
@@ -174,7 +180,7 @@ class LoadedRun:
             workers=workers,
         )
 
-    def new_regions(self, source: ImageSource, batch_size: int = 32) -> Regions | None:
+    def new_regions(self, source: ImageSource, batch_size: int | None = None) -> Regions | None:
         """Regions of images without labels: the boxes of ``detector_run`` if the run reads detected boxes, else None.
 
         Raises:
@@ -186,11 +192,11 @@ class LoadedRun:
         found = stream_poses(detector, source, batch_size=batch_size)
         return predicted_regions((poses for _, poses in found), self.config.padding)
 
-    def frame_predictor(self, batch_size: int = 32) -> FramePredictor:
+    def frame_predictor(self, batch_size: int | None = None) -> FramePredictor:
         """What predicts the frames of a stream: in whole images, or in the boxes of ``detector_run``.
 
         Args:
-            batch_size: views at a time.
+            batch_size: views at a time; None is ``usual_batch``.
 
         Raises:
             RunError: the detector's run is missing or incomplete.
@@ -203,7 +209,7 @@ class LoadedRun:
             detector,
             float(self.config.padding),
             self.flip_test,
-            batch_size,
+            batch_size or min(usual_batch(network.size) for network in (self.model, detector) if network is not None),
         )
 
     def load_detector(self) -> Model | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from kplab import config as configs
+from kplab.data.datamodule import usual_batch
 from kplab.errors import ConfigError
 from kplab.runs.records import check_inside, record_path, write_record
 from kplab.runs.run import Run
@@ -29,7 +30,7 @@ def predict_split(
     dataset: DictConfig | None = None,
     checkpoint: str = "auto",
     flip_test: bool | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     device: str = "auto",
     regions: str | None = None,
     backend: str = "torch",
@@ -42,7 +43,7 @@ def predict_split(
         dataset: None is the run's own.
         checkpoint: see ``load_model``.
         flip_test: None is as trained; False reads each view once.
-        batch_size: views at a time.
+        batch_size: views at a time; None is ``usual_batch``.
         device: auto, cpu, cuda, …
         regions: image, annotated or detected, if they are not the run's own; the name of the file tells them.
         backend: torch, or that of an exported file; the name of the file tells it.
@@ -64,6 +65,7 @@ def predict_split(
     loaded = LoadedRun.load(run, checkpoint, device, flip_test, backend)
     places = regions_for(config, labels, split, regions)
     check_regions(places, labels, split, config, loaded.model.for_regions(places.kind).max_poses)
+    batch_size = batch_size or usual_batch(loaded.model.size)
     path = run.folder / "predictions" / f"{set_name(config, source, split, regions, backend)}.json"
     check_inside(run.folder, path, card_path(path), record_path(path))
     ids = labels.image_id.tolist()

@@ -84,7 +84,7 @@ def predict_source(
     *,
     checkpoint: str = "auto",
     flip_test: bool | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     device: str = "auto",
     selection: Selection = Selection(),  # noqa: B008  # frozen
     watch: bool | float = False,
@@ -109,7 +109,7 @@ def predict_source(
         out: folder; None is inside the run. Several sources have a folder each in it.
         checkpoint: see ``load_model``.
         flip_test: None is as trained; False reads each view once.
-        batch_size: views at a time.
+        batch_size: views at a time; None is ``usual_batch``.
         device: auto, cpu, cuda, …
         selection: which frames are taken.
         watch: see ``open_frames``.
@@ -198,7 +198,7 @@ class Job:
         beside = [self.path, card_path(self.path), record_path(self.path)]
         return [*beside, *(self.out / name for name in (*tables, "overlay.mp4", "contact_sheet.png"))]
 
-    def run(self, loaded: LoadedRun, batch_size: int, stages: Stages) -> Predicted:
+    def run(self, loaded: LoadedRun, batch_size: int | None, stages: Stages) -> Predicted:
         """Predict, or go on; returns what was made.
 
         Raises:
@@ -213,7 +213,7 @@ class Job:
             "options": {
                 "flip_test": loaded.flip_test,
                 "turns": list(loaded.model.turns),
-                "batch_size": batch_size,
+                "batch_size": predictor.batch_size,
                 "device": str(loaded.model.device.type),
                 "backend": loaded.backend,
                 "min_score": self.min_score,
@@ -222,7 +222,7 @@ class Job:
                 **stages.options,
             },
         }
-        with Journal(self.journal_path, made_from, len(skeleton), 1 if live else batch_size) as journal:
+        with Journal(self.journal_path, made_from, len(skeleton), 1 if live else predictor.batch_size) as journal:
             if len(journal):
                 print(printable(f"{self.source.label}: goes on after {len(journal)} frames"))
             else:

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from torch.utils.data import Dataset
 
-from kplab.data.datamodule import EpochSampler, loader, report_lost_workers, usual_workers
+from kplab.data.datamodule import EpochSampler, loader, report_lost_workers, usual_batch, usual_workers
 from kplab.data.regions import Regions, predicted_regions
 from kplab.data.sources.frames import SourceFrame
 from kplab.ops import affine
@@ -79,7 +79,7 @@ def stream_poses(
     *,
     assembly: Assembly | None = None,
     flip_test: bool = False,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int | None = None,
 ) -> Iterator[tuple[int, Poses]]:
     """Yield (index, poses) of every image of a source, in order. Memory does not grow with the number of images.
@@ -90,7 +90,7 @@ def stream_poses(
         regions: which parts of them, in the order of the images; None: whole images.
         assembly: from views to images; None: whole images as they are.
         flip_test: average with the mirrored views.
-        batch_size: views at a time.
+        batch_size: views at a time; None is ``usual_batch`` of the model's views.
         workers: processes that decode while the model computes; None is ``usual_workers()``, 0 decodes here.
 
     Yields:
@@ -102,6 +102,7 @@ def stream_poses(
     """
     check_flip_test(model, flip_test)
     views = Views(source, regions, model.size, len(model.skeleton))
+    batch_size = batch_size or usual_batch(model.size)
     assembly = assembly or Assembly(regions is None or regions.kind == "image")
     if workers is None:
         # each process would decode a video from its start
