@@ -28,7 +28,7 @@ STEPS, TURNS = 12, 3
 def measure(name: str) -> tuple[float, float, float]:
     """Milliseconds of a step, those of them that the system takes, and the peak of the memory in MB."""
     model, optimizer, loader = training_of([*FAMILIES[name], "workers=0"])
-    batch = next(iter(loader))
+    batch = next(iter(loader()))
     times, system = [], []
     for _ in range(STEPS):
         begun, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_stime

@@ -3,9 +3,10 @@
     python bench/bench_step.py [family…]
     python bench/bench_step.py --variants       # channels_last off, and torch.compile of backbones and necks
 
-Steps on a batch in memory and steps on batches of the loader are measured alternately in one process, so that other processes
-on the machine affect both alike. Printed are milliseconds of a step in memory, the share of it that encoding of targets takes,
-the share of the optimizer, and the speed from files relative to that in memory.
+Steps on a batch in memory and steps on batches of loaders are measured alternately in one process, so that other processes
+on the machine affect all alike. Printed are milliseconds of a step in memory, the share of it that encoding of targets takes,
+the share of the optimizer, and two speeds relative to that in memory: from files, as in the first epoch of a training, and of its
+later epochs, in which decoded images are in memory as far as they fit (``cache``).
 """
 
 from __future__ import annotations
@@ -82,23 +83,30 @@ def endless(loader: Any) -> Iterator[Batch]:
         yield from loader
 
 
-def training_of(overrides: list[str]) -> tuple[Any, Any, Any]:
-    """Model, optimizer and training loader of a composition."""
+def training_of(overrides: list[str]) -> tuple[Any, Any, Callable[..., Any]]:
+    """Model and optimizer of a composition, and a function that makes its training loader with a cache of so many megabytes."""
     config = compose("train", [*overrides, f"dataset.images={IMAGES}", "logger=csv"])
     model = build_model(config)
     optimizer, _ = optimizer_factory(config, model)(model, steps=1000)
-    return model.train(), optimizer, training_data(config, model.max_poses).datamodule.train_dataloader()
+
+    def loader(cache: int = config.cache) -> Any:
+        config.cache = cache
+        return training_data(config, model.max_poses).datamodule.train_dataloader()
+
+    return model.train(), optimizer, loader
 
 
-def measure(overrides: list[str]) -> tuple[float, float, float, float]:
-    """Milliseconds of a step, shares of encoding and optimizer, and the speed from files as part of that in memory."""
+def measure(overrides: list[str]) -> tuple[float, float, float, float, float]:
+    """Milliseconds of a step, shares of encoding and optimizer, and the speeds of first and later epochs as part of that in memory."""
     model, optimizer, loader = training_of(overrides)
     encoding, updating = Clock(), Clock()
     for module in model.modules():
         if isinstance(module, Head):
             module.encode = encoding.around(module.encode)  # type: ignore[method-assign]
-    batches = endless(loader)
-    batch = next(batches)
+    batches = {"first": endless(loader(0)), "later": endless(later := loader())}
+    batch = next(batches["first"])
+    for _ in range(len(later)):
+        next(batches["later"])
 
     def step(batch: Batch) -> None:
         optimizer.zero_grad()
@@ -107,7 +115,8 @@ def measure(overrides: list[str]) -> tuple[float, float, float, float]:
 
     for _ in range(2):
         step(batch)
-    memory, files, encoded, updated = [], [], [], []
+    memory, encoded, updated = [], [], []
+    files: dict[str, list[float]] = {name: [] for name in batches}
     for _ in range(TURNS):
         encoding.seconds = updating.seconds = 0.0
         begun = time.perf_counter()
@@ -116,14 +125,16 @@ def measure(overrides: list[str]) -> tuple[float, float, float, float]:
         memory.append(time.perf_counter() - begun)
         encoded.append(encoding.seconds / memory[-1])
         updated.append(updating.seconds / memory[-1])
-        for _ in range(2):  # batches that the loaders prepared in the meantime are not counted
-            step(next(batches))
-        begun = time.perf_counter()
-        for _ in range(STEPS):
-            step(next(batches))
-        files.append(time.perf_counter() - begun)
+        for name, source in batches.items():
+            for _ in range(2):  # batches that the loaders prepared in the meantime are not counted
+                step(next(source))
+            begun = time.perf_counter()
+            for _ in range(STEPS):
+                step(next(source))
+            files[name].append(time.perf_counter() - begun)
     median = statistics.median
-    return 1000 * median(memory) / STEPS, median(encoded), median(updated), median(memory) / median(files)
+    speeds = (median(memory) / median(took) for took in files.values())
+    return 1000 * median(memory) / STEPS, median(encoded), median(updated), *speeds
 
 
 def variants(overrides: list[str]) -> tuple[float, float, float]:
@@ -133,7 +144,7 @@ def variants(overrides: list[str]) -> tuple[float, float, float]:
     for name in ("as it is", "without channels_last", "compiled"):
         torch.manual_seed(0)
         model, optimizer, loader = training_of(overrides)
-        batch = batch or next(iter(loader))
+        batch = batch or next(iter(loader()))
         for part in model.modules():
             if isinstance(part, PoseModel) and name == "without channels_last":
                 part.layout = torch.contiguous_format
@@ -172,10 +183,11 @@ def main(names: list[str]) -> None:
             plain, compiled, seconds = variants(FAMILIES[name])
             print(f"{name:29} {plain:22.2f} {compiled:9.2f} {seconds:13.0f}", flush=True)
         return
-    print("family                        step, ms  encoding  optimizer  from files")
+    print("family                        step, ms  encoding  optimizer  first epoch  later epochs")
     for name in names or FAMILIES:
-        milliseconds, encoding, updating, speed = measure(FAMILIES[name])
-        print(f"{name:29} {milliseconds:8.0f} {encoding:9.1%} {updating:10.1%} {speed:11.2f}", flush=True)
+        milliseconds, encoding, updating, first, later = measure(FAMILIES[name])
+        shares = f"{encoding:9.1%} {updating:10.1%} {first:12.2f} {later:13.2f}"
+        print(f"{name:29} {milliseconds:8.0f} {shares}", flush=True)
 
 
 if __name__ == "__main__":

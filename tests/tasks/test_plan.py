@@ -56,7 +56,7 @@ def test_family_follows_the_number_of_subjects() -> None:
     alone.shrink = 0.9  # the time is short
     rules.decide(alone)
     assert alone.groups["model"] == "pose"
-    assert draft("yolo", most=2).groups["neck"] == "pan"
+    assert draft("yolo", most=2).groups["neck"] == "fpn"
     with pytest.raises(ConfigError, match=r"predicts one subject of an image, and images have up to 3\. Use topdown"):
         draft("heatmap", most=3)
     with pytest.raises(ConfigError, match="family is 'hourglass'"):

@@ -129,8 +129,8 @@ FAMILIES = {
         flips=False,
     ),
     "yolo": Family(
-        *("pose", "yolo", "pan", "distances have a gradient where OKS has none; heatmaps have a loss in each cell"),
-        {"head.distance_weight": 10.0, "model.auxiliary": DENSE},
+        *("pose", "yolo", "fpn", "distances have a gradient where OKS has none; heatmaps have a loss in each cell"),
+        {"head.distance_weight": 10.0, "model.auxiliary": DENSE, "neck.channels": 64, "neck.levels": [8, 16, 32]},
         flips=False,
         boxed=True,
     ),
