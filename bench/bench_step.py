@@ -103,9 +103,9 @@ def measure(overrides: list[str]) -> tuple[float, float, float, float, float]:
     for module in model.modules():
         if isinstance(module, Head):
             module.encode = encoding.around(module.encode)  # type: ignore[method-assign]
-    batches = {"first": endless(loader(0)), "later": endless(later := loader())}
+    batches = {"first": endless(loader(0)), "later": endless(cached := loader())}
     batch = next(batches["first"])
-    for _ in range(len(later)):
+    for _ in range(len(cached)):
         next(batches["later"])
 
     def step(batch: Batch) -> None:
@@ -133,8 +133,8 @@ def measure(overrides: list[str]) -> tuple[float, float, float, float, float]:
                 step(next(source))
             files[name].append(time.perf_counter() - begun)
     median = statistics.median
-    speeds = (median(memory) / median(took) for took in files.values())
-    return 1000 * median(memory) / STEPS, median(encoded), median(updated), *speeds
+    first, later = (median(memory) / median(files[name]) for name in batches)
+    return 1000 * median(memory) / STEPS, median(encoded), median(updated), first, later
 
 
 def variants(overrides: list[str]) -> tuple[float, float, float]:
