@@ -106,7 +106,7 @@ def fake_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Brightest) 
         run=SimpleNamespace(name="run", folder=folder), skeleton=SKELETON, model=model, checkpoint=folder / "weights",
         flip_test=False, backend="torch", config=SimpleNamespace(regions="image"), made_from=lambda: {"checkpoint": folder / "weights"},
         card=lambda kind: {"run": "run", "boxes": kind},
-        frame_predictor=lambda batch_size: FramePredictor(model, Assembly(True), batch_size=batch_size),
+        frame_predictor=lambda batch_size: FramePredictor(model, Assembly(True), batch_size=batch_size or 32),
     )  # fmt: skip
     monkeypatch.setattr(module.LoadedRun, "load", lambda *_, **__: loaded)
     monkeypatch.setattr(module, "write_record", lambda *_, **__: None)
