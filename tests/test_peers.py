@@ -220,6 +220,9 @@ def test_calls_add_to_one_table_with_intervals_of_the_difference_from_kplab(
         rows = json.loads((out / "results.json").read_text())["datasets"]["forks"]["rows"]
         return {(row["system"], row["seed"]): row for row in rows}
 
+    out.mkdir()
+    older = {"budget": "5m", "datasets": {"forks": {"truth": split.test.digest(), "rows": [{"system": "other"}]}}}
+    (out / "results.json").write_text(json.dumps(older))
     assert list(rows_after("--peers", "other")) == [("other", 0)]
     assert "ahead" not in rows_after("--peers", "other")["other", 0]  # there is nothing to compare it with
     rows = rows_after("--peers", "kplab", "--seeds", "0", "1")

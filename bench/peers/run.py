@@ -50,6 +50,8 @@ FIGURES = {
     "pck@0.05": ("PCK@0.05", 3),
     "pck@0.1": ("PCK@0.1", 3),
 }
+#: Of ``results.json``; files of other formats are replaced.
+FORMAT = 2
 #: The system that others are compared with, and metrics of which the table states the difference to its digits.
 REFERENCE = "kplab"
 AHEAD = {"AP": 3, "mean_px": 2}
@@ -227,7 +229,7 @@ def main(arguments: list[str]) -> int:
             differences(rows, split, out / split.name)
             found[split.name] = {**entry, "rows": rows}
             # after each system, so that nothing is lost when a later one is interrupted
-            content = {"budget": given.budget, **machine, "datasets": found}
+            content = {"format": FORMAT, "budget": given.budget, **machine, "datasets": found}
             (out / "results.json").write_text(json.dumps(content, indent=1))
             (out / "table.md").write_text(table_of(found, given.budget))
     print(f"\n{table_of(found, given.budget)}\n{out / 'table.md'}, {out / 'results.json'}")
@@ -238,7 +240,7 @@ def main(arguments: list[str]) -> int:
 def kept(path: Path, budget: str) -> dict[str, dict[str, Any]]:
     """Datasets of an earlier call with the same budget; none where there is no such call."""
     content = json.loads(path.read_text()) if path.is_file() else {}
-    return content["datasets"] if content.get("budget") == budget else {}
+    return content["datasets"] if (content.get("format"), content.get("budget")) == (FORMAT, budget) else {}
 
 
 if __name__ == "__main__":

@@ -263,7 +263,7 @@ def report_lost_workers() -> Iterator[None]:
 
 
 def usual_batch(size: tuple[int, int]) -> int:
-    """How many views of a (width, height) are predicted at a time where no number is stated: few enough for the memory of any machine."""
+    """Number of views of a (width, height) that are predicted at a time where none is stated: the memory grows with their pixels."""
     return max(1, min(VIEWS, PIXELS // math.prod(size)))
 
 
