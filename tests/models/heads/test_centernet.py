@@ -176,11 +176,12 @@ def test_offsets_are_asked_for_in_their_cells_only() -> None:
         assert cost(h, {**ideal, name: there}, targets)[name] == pytest.approx(0.1 if name == "size" else 1, rel=1e-3)
 
 
+@pytest.mark.parametrize("reach", [0, 2])
 @pytest.mark.parametrize("offsets", ["per_keypoint", "shared"])
 @pytest.mark.parametrize("seed", range(5))
-def test_crowds_come_back_exactly(offsets: str, seed: int) -> None:
+def test_crowds_come_back_exactly(offsets: str, seed: int, reach: int) -> None:
     """Boxes and keypoints to 1e-3 px (float32 cells times the stride), as many instances as there are, and no more."""
-    h = head((256, 128), offsets=offsets)
+    h = head((256, 128), offsets=offsets, reach=reach)
     views = [crowd(seed, 6, (256, 128)), crowd(seed + 100, 3, (256, 128))]
     for found, true in zip(h.decode(h.ideal(h.encode(views, (256, 128)))), views, strict=True):
         assert len(found) == len(true)
@@ -229,8 +230,8 @@ def test_instances_whose_centres_share_a_cell_are_one() -> None:
 
 def test_mirrored_targets_are_the_mirrored_outputs() -> None:
     """Every map, cell by cell: offsets negated, keypoints renamed; to the rounding of float32 in tens of cells."""
-    for offsets in ("per_keypoint", "shared"):
-        h = head(offsets=offsets)
+    for offsets, reach in (("per_keypoint", 0), ("shared", 0), ("per_keypoint", 2)):
+        h = head(offsets=offsets, reach=reach)
         true = crowd(8)
         ahead = h.ideal(h.encode([true], SIZE))
         mirror = true.transform(affine.mirror(SIZE[0])).permute_keypoints(SKELETON.flip_array)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from scipy.spatial import KDTree
 from torch import Tensor, nn
 
 from kplab.errors import ModelError
@@ -34,7 +35,8 @@ class CenterNetHead(Head):
 
     Targets are ``heatmap`` and ``counted`` (B, 1 + K, h, w), the centre first, and those of N instances in B views:
     ``view`` (N,), ``cell`` (N, 1 + K, 2) (column, row) of the centre and the keypoints, ``labelled`` (N, K), and ``size``,
-    ``offset``, ``keypoints`` and ``heatmap_offset`` (N, points, 2), the regression targets in these cells.
+    ``offset``, ``keypoints`` and ``heatmap_offset`` (N, points, 2), the regression targets in these cells. With a
+    ``reach`` an instance has several rows, of which one is ``central`` (N,) bool.
 
     Ignored instances (crowds, unlabelled subjects): both heatmaps are masked out inside their boxes. (The released code
     intends to mask their centre, but then draws it as a positive, and treats their keypoints as background.) The heatmap
@@ -50,6 +52,8 @@ class CenterNetHead(Head):
         overlap: smallest IoU with the true box of a box whose corners are within the radius.
         boxes: ``annotated``, or ``keypoints``: the padded hull of the labelled ones, which stays tight when views are
             rotated. (The box of a rotated box keeps its centre, but grows.)
+        reach: rows and columns around the cell of a centre in which its box and keypoints are learnt, too, unless another
+            centre is nearer; published is 0. With few training steps one cell of an instance is not enough.
         offsets: ``per_keypoint``, or ``shared`` as published: one map of offsets for all types, with errors of up
             to a cell where keypoints of two types share one.
         size_weight: of the box's size, in cells, in the loss.
@@ -73,6 +77,7 @@ class CenterNetHead(Head):
         radius: str = "released",
         overlap: float = 0.7,
         boxes: str = "annotated",
+        reach: int = 0,
         offsets: str = "per_keypoint",
         size_weight: float = 0.1,
         offset_weight: float = 1.0,
@@ -96,12 +101,14 @@ class CenterNetHead(Head):
                 f"head 'centernet' needs hidden and max_poses of at least 1, but got {hidden} and {max_poses}. "
                 "64 and 100 are usual."
             )
+        if reach < 0:
+            raise ModelError(f"head 'centernet' needs reach of at least 0, but got {reach}. 0 is published.")
         if not 0 < overlap < 1:
             raise ModelError(f"head 'centernet' needs overlap between 0 and 1, but got {overlap}. 0.7 is usual.")
         self.level = inputs.level("centernet", level)
         self.stride = inputs.strides[self.level]
         self.corrected, self.overlap = radius == "corrected", overlap
-        self.boxes, self.shared = boxes, offsets == "shared"
+        self.boxes, self.reach, self.shared = boxes, reach, offsets == "shared"
         self.weights = {
             "centre": 1.0,
             "size": size_weight,
@@ -145,20 +152,45 @@ class CenterNetHead(Head):
         anywhere = np.concatenate([np.fmin(box, own)[:, :2], np.fmax(box, own)[:, 2:]], axis=1)
         anywhere += radius[:, None] * np.array([-1, -1, 1, 1])
         heatmap, counted = self._heatmaps(view, cell, radius, shown, anywhere, len(poses), shape)
+        centre = np.flatnonzero(positive)
+        row, step = self._near(view[centre], cell[centre, 0], shape)
+        one = centre[row]
+        cell, points = cell[one], points[one]
+        cell[:, 0] += step
         sparse = {
-            "view": view,
+            "view": view[one],
             "cell": cell,
-            "size": extent[:, None],
+            "size": extent[one, None],
             "offset": (points - cell - 0.5)[:, :1],
             "keypoints": points[:, 1:] - cell[:, :1] - 0.5,
             "heatmap_offset": (points - cell - 0.5)[:, 1:],
-            "labelled": labelled,
+            "labelled": labelled[one],
+            "central": (step == 0).all(1),
         }
-        return {
-            "heatmap": heatmap,
-            "counted": counted,
-            **{name: self._tensor(values[positive]) for name, values in sparse.items()},
-        }
+        tensors = {name: self._tensor(values) for name, values in sparse.items()}
+        return {"heatmap": heatmap, "counted": counted, **tensors}
+
+    def _near(self, view: np.ndarray, cell: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Cells within ``reach`` of a centre that are in the map and no nearer to another centre of the view.
+
+        Args:
+            view: (N,).
+            cell: (N, 2) (column, row) of the centres.
+            shape: (width, height) of the map.
+
+        Returns:
+            (M,) index of the centre, and (M, 2) from its cell to the near one.
+        """
+        steps = np.arange(-self.reach, self.reach + 1)
+        step = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+        near = cell[:, None] + step
+        # views are further apart than cells of a map
+        apart = np.broadcast_to(2 * sum(shape) * view[:, None, None], (*near.shape[:2], 1))
+        centres = KDTree(np.column_stack([apart[:, 0], cell]))
+        least, _ = centres.query(np.concatenate([apart, near], axis=-1))
+        own = np.linalg.norm(step, axis=-1) <= least + 1e-6
+        row, index = np.nonzero(own & ((near >= 0) & (near < shape)).all(-1))
+        return row, step[index]
 
     def _located(self, poses: Poses, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Positions of N instances on the map.
@@ -315,7 +347,8 @@ class CenterNetHead(Head):
         elif name == "keypoints":
             cell, valid = cell[:, :1], labelled
         else:
-            cell, channel, valid = cell[:, 1:], channel[:1] if self.shared else channel, labelled
+            valid = labelled & targets["central"][:, None]
+            cell, channel = cell[:, 1:], channel[:1] if self.shared else channel
         return view, channel, cell[..., 1], cell[..., 0], valid
 
     def _tensor(self, values: np.ndarray) -> Tensor:

@@ -118,8 +118,8 @@ FAMILIES = {
         rates={"transformer": 0.5},
     ),
     "centernet": Family(
-        *("pose", "centernet", "fpn", "Gaussians of centres are narrow, so that a peak is unique"),
-        {**FINE, **RESCORED, "head.radius": "corrected"},
+        *("pose", "centernet", "fpn", "peaks of narrow Gaussians are unique; a subject is learnt in 25 cells"),
+        {**FINE, **RESCORED, "head.radius": "corrected", "head.reach": 2},
         boxed=True,
     ),
     "openpose": Family(
