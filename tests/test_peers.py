@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,7 @@ def peers(root: Path) -> Callable[[str], ModuleType]:
     """Modules of bench/peers by name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(root / "bench" / "peers")
-        modules = {name: importlib.import_module(name) for name in ("splits", "results", "systems", "run")}
+        modules = {name: importlib.import_module(name) for name in ("splits", "results", "systems", "seeds", "run")}
     return modules.__getitem__
 
 
@@ -233,8 +234,36 @@ def test_calls_add_to_one_table_with_intervals_of_the_difference_from_kplab(
         assert rows["other", seed]["ahead"]["mean_px"] == pytest.approx([-3, -3, -3])
         value, low, high = rows["other", seed]["ahead"]["AP"]
         assert 0 < low <= value <= high
-    assert "-3.00 [-3.00, -3.00]" in (out / "table.md").read_text()
+    table = (out / "table.md").read_text()
+    assert "-3.00 [-3.00, -3.00]" in table
+    assert re.search(
+        r"^\| forks \| other \| 0 1 \| \+0\.\d{3} \[.*\] \| -3\.00 \[-3\.00, -3\.00\] \|$", table, re.MULTILINE
+    )
     assert list(rows_after("--peers", "kplab", "--budget", "1m")) == [("kplab", 0)]  # other times are not mixed
+
+
+def test_intervals_over_seeds_draw_images_and_seeds(split: object, peers: Callable[[str], ModuleType]) -> None:
+    """Errors of seed s: 0 for the first system, d_s for the second, so that the difference is -mean d of the drawn seeds."""
+
+    def scores(shift: float) -> object:
+        poses = {i: p.transform(np.eye(3)) for i, p in split.test.by_image().items()}
+        for one in poses.values():
+            one.xy[...] += [shift, 0]
+        return kplab.evaluate(Predictions(SKELETON, poses, {}, {}), split.test)
+
+    def over(*shifts: float) -> dict[str, list[float]]:
+        return peers("seeds").over_seeds([(scores(0), scores(s)) for s in shifts], ("AP", "mean_px"), 4000)
+
+    assert over(2, 2, 2)["mean_px"] == pytest.approx([-2, -2, -2])
+    # means of three draws from 1, 2, 6: the least, 1, has a probability of 1 / 27, more than 2.5 %, and so has the highest
+    assert over(1, 2, 6)["mean_px"] == pytest.approx([-3, -6, -1])
+    value, low, high = over(1, 2, 6)["AP"]
+    assert 0 < low < value < high <= 1
+    # a system that finds nothing has no error
+    nothing = kplab.evaluate(
+        Predictions(SKELETON, {int(i): Poses.make(np.zeros((0, 4, 2))) for i in IDS}, {}, {}), split.test
+    )
+    assert peers("seeds").over_seeds([(scores(0), nothing)] * 2, ("mean_px",)) == {"mean_px": None}
 
 
 @pytest.mark.parametrize(("subjects", "sides"), [(1, False), (1, True), (3, True)])
@@ -275,7 +304,7 @@ def test_a_system_that_finds_nothing_has_no_error_in_pixels(
     figures = run.figures_of(kplab.evaluate(Predictions(SKELETON, poses, {}, {}), split.test))
     assert (figures["mean_px"], figures["AP"], figures["missed_keypoints"]) == (None, 0, 15)
     made = {"system": "s", "model": "m", "weights": "random", "seed": 0, "train_seconds": 1, "epochs": 1}
-    content = {"forks": {"rows": [made | figures], "train": 3, "test": 3, "split": "as they are"}}
+    content = {"forks": {"rows": [made | figures], "train": 3, "test": 3, "split": "as they are", "together": {}}}
     assert "| 0.000 | - | - | 0.000 |" in run.table_of(content, "1s")
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from seeds import over_seeds
 from splits import Split, read_split
 from systems import SYSTEMS, PeerError, Terms, Tools
 
@@ -51,7 +52,7 @@ FIGURES = {
     "pck@0.1": ("PCK@0.1", 3),
 }
 #: Of ``results.json``; files of other formats are replaced.
-FORMAT = 2
+FORMAT = 3
 #: The system that others are compared with, and metrics of which the table states the difference to its digits.
 REFERENCE = "kplab"
 AHEAD = {"AP": 3, "mean_px": 2}
@@ -109,26 +110,36 @@ def folder_of(row: dict[str, Any], out: Path) -> Path:
     return out / (re.sub(r"\W+", "_", row["system"]) + (f"_seed{row['seed']}" if row["seed"] else ""))
 
 
-def differences(rows: list[dict[str, Any]], split: Split, out: Path) -> None:
-    """Add to each row by how much ``kplab`` of the same seed is better, with the interval of ``kplab compare``."""
-    done = [row for row in rows if "error" not in row]
-    reference = {row["seed"]: row for row in done if row["system"] == REFERENCE}
-    for row in done:
+def differences(rows: list[dict[str, Any]], split: Split, out: Path) -> dict[str, Any]:
+    """Add to each row by how much ``kplab`` of the same seed is better, with the interval of ``kplab compare``.
+
+    Returns:
+        system to the same over all seeds that it and ``kplab`` have, for systems with several.
+    """
+    scores: dict[str, dict[int, Scores]] = {}
+    for row in rows:
         row.pop("ahead", None)  # of an earlier call
-        if row["system"] == REFERENCE or row["seed"] not in reference:
+        if "error" not in row:
+            found = Predictions.read(folder_of(row, out).with_suffix(".json"), split.skeleton)
+            scores.setdefault(row["system"], {})[row["seed"]] = kplab.evaluate(found, split.test)
+    reference = scores.pop(REFERENCE, {})
+    for row in rows:
+        one, other = reference.get(row["seed"]), scores.get(row["system"], {}).get(row["seed"])
+        if one is None or other is None:
             continue
-        scores = {
-            one["system"]: kplab.evaluate(
-                Predictions.read(folder_of(one, out).with_suffix(".json"), split.skeleton), split.test
-            )
-            for one in (reference[row["seed"]], row)
-        }
-        table = compare(scores).differences.set_index("metric")
+        table = compare({REFERENCE: one, row["system"]: other}).differences.set_index("metric")
         row["ahead"] = {
             key: None if math.isnan(found.difference) else [float(v) for v in (found.difference, found.low, found.high)]
             for key in AHEAD
             for found in [table.loc[key]]
         }
+    together = {}
+    for system, own in scores.items():
+        seeds = sorted(own.keys() & reference.keys())
+        if len(seeds) > 1:
+            pairs = [(reference[seed], own[seed]) for seed in seeds]
+            together[system] = {"seeds": seeds, **over_seeds(pairs, tuple(AHEAD))}
+    return together
 
 
 def draw(found: Predictions, scores: Scores, split: Split, path: Path) -> None:
@@ -176,11 +187,24 @@ def table_of(found: dict[str, dict[str, Any]], budget: str) -> str:
                 cells.append(f"{row['missed_keypoints']} of {row['keypoints']}")
             lines.append(f"| {' | '.join(cells)} |")
     lines.append("")
+    lines += seeds_of(found)
     for dataset, content in found.items():
         lines.append(f"{dataset}: {content['train']} training and {content['test']} test images, {content['split']}.")
     versions = {n: v for c in found.values() for row in c["rows"] for n, v in row.get("versions", {}).items()}
     lines += ["Versions: " + ", ".join(f"{n} {v}" for n, v in sorted(versions.items())) + ".", ""]
     return "\n".join(lines)
+
+
+def seeds_of(found: dict[str, dict[str, Any]]) -> list[str]:
+    """A second table, of systems that were trained with several seeds."""
+    lines = []
+    for dataset, content in found.items():
+        for system, row in content["together"].items():
+            cells = [dataset, system, " ".join(map(str, row["seeds"]))]
+            cells += [signed(row[key], digits) for key, digits in AHEAD.items()]
+            lines.append(f"| {' | '.join(cells)} |")
+    heads = ["dataset", "system", "seeds", *(f"{REFERENCE} less it, {FIGURES[key][0]}" for key in AHEAD)]
+    return ["Over seeds:", "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *lines, ""] if lines else []
 
 
 def main(arguments: list[str]) -> int:
@@ -226,8 +250,8 @@ def main(arguments: list[str]) -> int:
             rows = [row for row in rows if (row["peer"], row["seed"]) != (name, seed)]
             rows += measure(name, split, Terms(seconds, seed), out / split.name, tools)
             rows.sort(key=lambda row: [*SYSTEMS, row["peer"]].index(row["peer"]))
-            differences(rows, split, out / split.name)
-            found[split.name] = {**entry, "rows": rows}
+            together = differences(rows, split, out / split.name)
+            found[split.name] = {**entry, "rows": rows, "together": together}
             # after each system, so that nothing is lost when a later one is interrupted
             content = {"format": FORMAT, "budget": given.budget, **machine, "datasets": found}
             (out / "results.json").write_text(json.dumps(content, indent=1))
