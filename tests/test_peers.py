@@ -252,7 +252,7 @@ def test_intervals_over_seeds_draw_images_and_seeds(split: object, peers: Callab
         return kplab.evaluate(Predictions(SKELETON, poses, {}, {}), split.test)
 
     def over(*shifts: float) -> dict[str, list[float]]:
-        return peers("seeds").over_seeds([(scores(0), scores(s)) for s in shifts], ("AP", "mean_px"), 4000)
+        return peers("seeds").over_seeds([(scores(0), scores(s)) for s in shifts], ("AP", "mean_px"), 500)
 
     assert over(2, 2, 2)["mean_px"] == pytest.approx([-2, -2, -2])
     # means of three draws from 1, 2, 6: the least, 1, has a probability of 1 / 27, more than 2.5 %, and so has the highest
@@ -263,7 +263,7 @@ def test_intervals_over_seeds_draw_images_and_seeds(split: object, peers: Callab
     nothing = kplab.evaluate(
         Predictions(SKELETON, {int(i): Poses.make(np.zeros((0, 4, 2))) for i in IDS}, {}, {}), split.test
     )
-    assert peers("seeds").over_seeds([(scores(0), nothing)] * 2, ("mean_px",)) == {"mean_px": None}
+    assert peers("seeds").over_seeds([(scores(0), nothing)] * 2, ("mean_px",), 100) == {"mean_px": None}
 
 
 @pytest.mark.parametrize(("subjects", "sides"), [(1, False), (1, True), (3, True)])
