@@ -208,7 +208,8 @@ def test_calls_add_to_one_table_with_intervals_of_the_difference_from_kplab(
             poses = {i: p.transform(np.eye(3)) for i, p in split.test.by_image().items()}
             for one in poses.values():
                 one.xy[...] += [shift + terms.seed, 0]
-            return systems.Trained(Predictions(SKELETON, poses, {}, {}), "net", "random", terms.seconds, 3, {})
+            card = {"flip_test": True, "boxes": "detected"} if name == "kplab" else {}
+            return systems.Trained(Predictions(SKELETON, poses, card), "net", "random", terms.seconds, 3, {})
 
         return SimpleNamespace(prepare=lambda _: None, rows=lambda _: {name: train})
 
