@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 import kplab
 from kplab.data.sources.files import FileSource
+from kplab.metrics.compare import compare
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
 from kplab.structures.predictions import Predictions
@@ -255,6 +256,9 @@ def test_intervals_over_seeds_draw_images_and_seeds(split: object, peers: Callab
     def over(*shifts: float) -> dict[str, list[float]]:
         return peers("seeds").over_seeds([(scores(0), scores(s)) for s in shifts], ("AP", "mean_px"), 500)
 
+    alone = compare({"a": scores(0), "b": scores(2)}).differences.set_index("metric")
+    for metric, found in peers("seeds").over_seeds([(scores(0), scores(2))], ("AP", "mean_px")).items():
+        assert found == pytest.approx(alone.loc[metric, ["difference", "low", "high"]].tolist())
     assert over(2, 2, 2)["mean_px"] == pytest.approx([-2, -2, -2])
     # means of three draws from 1, 2, 6: the least, 1, has a probability of 1 / 27, more than 2.5 %, and so has the highest
     assert over(1, 2, 6)["mean_px"] == pytest.approx([-3, -6, -1])

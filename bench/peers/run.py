@@ -35,7 +35,6 @@ from systems import SYSTEMS, PeerError, Terms, Tools
 import kplab
 from kplab.config import workspace
 from kplab.errors import KplabError
-from kplab.metrics.compare import compare
 from kplab.metrics.score import Scores
 from kplab.structures.predictions import Predictions
 from kplab.tasks.evaluation.pictures import overlays, ranked
@@ -111,7 +110,7 @@ def folder_of(row: dict[str, Any], out: Path) -> Path:
 
 
 def differences(rows: list[dict[str, Any]], split: Split, out: Path) -> dict[str, Any]:
-    """Add to each row by how much ``kplab`` of the same seed is better, with the interval of ``kplab compare``.
+    """Add to each row by how much ``kplab`` of the same seed is better, with its interval.
 
     Returns:
         system to the same over all seeds that it and ``kplab`` have, for systems with several.
@@ -125,15 +124,8 @@ def differences(rows: list[dict[str, Any]], split: Split, out: Path) -> dict[str
     reference = scores.pop(REFERENCE, {})
     for row in rows:
         one, other = reference.get(row["seed"]), scores.get(row["system"], {}).get(row["seed"])
-        if one is None or other is None:
-            continue
-        # cards differ, as systems do: in boxes and flip tests; the truth and its evaluation are the same
-        table = compare({REFERENCE: one, row["system"]: other}, force=True).differences.set_index("metric")
-        row["ahead"] = {
-            key: None if math.isnan(found.difference) else [float(v) for v in (found.difference, found.low, found.high)]
-            for key in AHEAD
-            for found in [table.loc[key]]
-        }
+        if one is not None and other is not None:
+            row["ahead"] = over_seeds([(one, other)], tuple(AHEAD))
     together = {}
     for system, own in scores.items():
         seeds = sorted(own.keys() & reference.keys())

@@ -1,4 +1,4 @@
-"""Differences between two systems that were each trained with several seeds."""
+"""Differences between two systems that were each trained with one or several seeds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def over_seeds(
     """The mean over seeds of a metric of the first system less that of the second, with its 95 % interval.
 
     Each resample draws images (groups, where the scores have them) and seeds with replacement; both systems and all seeds
-    have the same images. With few seeds the interval is too narrow: three can't show how much trainings vary.
+    have the same images. With one seed it is the interval of ``kplab compare``, which refuses systems that predict in
+    different ways. With few seeds the interval is too narrow: three can't show how much trainings vary.
 
     Args:
         pairs: scores of both systems on the same images, one pair a seed.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.spatial import KDTree
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -92,6 +93,30 @@ def covered(box: Tensor, size: tuple[int, int]) -> Tensor:
         index = torch.arange(cells, device=box.device)
         axes.append((index >= low[..., axis, None]) & (index <= high[..., axis, None]))
     return axes[1][..., :, None] & axes[0][..., None, :]
+
+
+def near_cells(view: np.ndarray, cell: np.ndarray, reach: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Cells around centres that are in the map and no nearer to another centre of the same view.
+
+    Args:
+        view: (N,) view of each centre.
+        cell: (N, 2) int64 (column, row) of each centre.
+        reach: most columns and rows from a centre.
+        size: (width, height) of the map.
+
+    Returns:
+        (M,) int64 index of the centre, ascending, and (M, 2) int64 steps from its cell to the near one; one of them is (0, 0).
+    """
+    steps = np.arange(-reach, reach + 1)
+    step = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+    near = cell[:, None] + step
+    # views are further apart than cells of a map
+    apart = np.broadcast_to(2 * sum(size) * view[:, None, None], (*near.shape[:2], 1))
+    centres = KDTree(np.column_stack([apart[:, 0], cell]))
+    least, _ = centres.query(np.concatenate([apart, near], axis=-1))
+    own = np.linalg.norm(step, axis=-1) <= least + 1e-6
+    row, index = np.nonzero(own & ((near >= 0) & (near < size)).all(-1))
+    return row, step[index]
 
 
 def focal(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from scipy.spatial import KDTree
 from torch import Tensor, nn
 
 from kplab.errors import ModelError
@@ -153,7 +152,7 @@ class CenterNetHead(Head):
         anywhere += radius[:, None] * np.array([-1, -1, 1, 1])
         heatmap, counted = self._heatmaps(view, cell, radius, shown, anywhere, len(poses), shape)
         centre = np.flatnonzero(positive)
-        row, step = self._near(view[centre], cell[centre, 0], shape)
+        row, step = centernet.near_cells(view[centre], cell[centre, 0], self.reach, shape)
         one = centre[row]
         cell, points = cell[one], points[one]
         cell[:, 0] += step
@@ -169,28 +168,6 @@ class CenterNetHead(Head):
         }
         tensors = {name: self._tensor(values) for name, values in sparse.items()}
         return {"heatmap": heatmap, "counted": counted, **tensors}
-
-    def _near(self, view: np.ndarray, cell: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Cells within ``reach`` of a centre that are in the map and no nearer to another centre of the view.
-
-        Args:
-            view: (N,).
-            cell: (N, 2) (column, row) of the centres.
-            shape: (width, height) of the map.
-
-        Returns:
-            (M,) index of the centre, and (M, 2) from its cell to the near one.
-        """
-        steps = np.arange(-self.reach, self.reach + 1)
-        step = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
-        near = cell[:, None] + step
-        # views are further apart than cells of a map
-        apart = np.broadcast_to(2 * sum(shape) * view[:, None, None], (*near.shape[:2], 1))
-        centres = KDTree(np.column_stack([apart[:, 0], cell]))
-        least, _ = centres.query(np.concatenate([apart, near], axis=-1))
-        own = np.linalg.norm(step, axis=-1) <= least + 1e-6
-        row, index = np.nonzero(own & ((near >= 0) & (near < shape)).all(-1))
-        return row, step[index]
 
     def _located(self, poses: Poses, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Positions of N instances on the map.
