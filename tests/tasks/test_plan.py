@@ -49,11 +49,13 @@ def test_family_follows_the_number_of_subjects() -> None:
     assert draft().groups["head"] == "heatmap"
     assert (draft(most=3, usual=2.0).groups["model"], draft(most=3).groups["head"]) == ("cascade", "heatmap")
     assert draft(most=100, usual=60.0).groups["head"] == "centernet"
+    assert draft(most=40, usual=3.0).groups["model"] == "cascade"  # a few crowded images decide nothing
+    assert [draft(most=m, usual=m).value("detector.head.max_poses") for m in (2, 10)] == [12, 40]
     varied = {"side_low": 50.0, "subjects": 300}
     alone = draft(**varied)
     assert (alone.groups["model"], alone.value("model.keep"), alone.value("model.passes")) == ("cascade", 1, 3)
     assert all(draft(**(varied | c)).groups["model"] == "pose" for c in ({"subjects": 40}, {"share": 0.8}))
-    alone.shrink = 0.9  # the time is short
+    alone.short = True
     rules.decide(alone)
     assert alone.groups["model"] == "pose"
     assert draft("yolo", most=2).groups["neck"] == "fpn"
@@ -186,7 +188,7 @@ def test_colour_changes_as_the_data_do() -> None:
     assert draft(light=60.0).value("augment.transforms")[0]["brightness"] == [0.65, 1.35]
     made = draft()
     assert len(made.value("augment.transforms")) == 4
-    made.shrink = 0.9
+    made.short = True
     rules.decide(made)
     assert [t["_target_"] for t in made.value("augment.transforms")] == ["albumentations.ColorJitter"]
 
@@ -250,22 +252,32 @@ def test_the_learning_rate_falls_with_the_root_of_the_steps() -> None:
     assert [plan.rate(steps, plan.SMALL, False) for steps in (10, 1600)] == [4e-3, 2e-3]
 
 
-def test_little_time_shows_smaller_subjects(workspace: list[str]) -> None:
-    """Then a small network; the choices that depend on the size of views follow."""
+def test_little_time_shows_smaller_subjects(workspace: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """First there are fewer changes of images, then smaller subjects, then a small network."""
+    monkeypatch.setattr(plan, "traits", lambda _: TRAITS)
 
     def by_pixels(composition: str, config: DictConfig, seconds: float) -> Timing:
         w, h = config.window or config.size
         factor = 3.0 if config.backbone.pretrained else 1.0
         return replace(TIMING, view=factor * w * h / 1e6, views=8)
 
-    sizes, backbones = [], []
-    for budget in ("1h", "3m", "5s"):
+    def planned(budget: str) -> tuple[list[int], int, str]:
         made = plan.make_plan("dots", budget, "auto", workspace, "p", by_pixels)
         values = {k: v for c in made.choices for k, v in c.values.items()}
-        sizes.append(values["size"][0])
-        backbones.append({k: v for c in made.choices for k, v in c.groups.items()}["backbone"])
-    assert sizes == sorted(sizes, reverse=True)
-    assert backbones[-1] == "resnet10_half"
+        backbone = {k: v for c in made.choices for k, v in c.groups.items()}["backbone"]
+        return values["window"] or values["size"], len(values["augment.transforms"]), backbone
+
+    (size, transforms, published) = planned("1h")
+    view = by_pixels("", OmegaConf.create({"backbone": {"pretrained": True}, "window": None, "size": size}), 0.0).view
+    wanted = plan.VIEWS * view / 60
+    assert planned(f"{0.9 * plan.SHORT * wanted:.3f}m") == (size, 1, published)  # no blur, but all pixels
+    assert transforms > 1
+    smaller = planned(f"{0.5 * plan.SMALLER * wanted:.3f}m")
+    assert smaller[0][0] < size[0]
+    assert smaller[1:] == (1, published)
+    tiny = planned("5s")
+    assert tiny[0][0] <= smaller[0][0]
+    assert tiny[2] == "resnet10_half"
 
 
 @pytest.fixture

@@ -41,7 +41,8 @@ class Draft:
         traits: of the training split.
         family: that the user asks for, or "auto".
         validated: whether the dataset has a split ``val``.
-        shrink: factor on the size of subjects in views, below 1 where the time does not allow more.
+        short: whether the time allows fewer views than a training should have.
+        shrink: factor on the size of subjects in views, below 1 where the time is very short.
         timing: of the chosen network on this machine.
         choices: of the rules so far.
     """
@@ -49,6 +50,7 @@ class Draft:
     traits: Traits
     family: str
     validated: bool
+    short: bool = False
     shrink: float = 1.0
     timing: Timing = field(init=False)
     choices: list[Choice] = field(default_factory=list)
@@ -65,11 +67,6 @@ class Draft:
     def groups(self) -> dict[str, str]:
         """Chosen groups."""
         return {k: v for choice in self.choices for k, v in choice.groups.items()}
-
-    @property
-    def enough(self) -> bool:
-        """Whether the time allows about as many views as a training should have."""
-        return self.shrink == 1.0
 
     @property
     def cascade(self) -> bool:

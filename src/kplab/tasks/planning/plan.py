@@ -26,10 +26,11 @@ from kplab.tasks.wiring.datasets import check_content, read_splits
 
 #: First line of the body of an experiment that a plan has written, and that a later plan may replace.
 MARK = "# Planned by kplab plan"
-#: Passes over the data, and views, that a training should have.
+#: Passes over the data, and views of a subject, that a training should have.
 PASSES, VIEWS = 12, 4000
-#: Share of these views below which a small network is better than one with published weights.
-FEWEST = 0.2
+#: Share of these below which the time is short, that below which subjects are shown smaller, and that below which a small network
+#: is better than one with published weights.
+SHORT, SMALLER, FEWEST = 0.8, 0.33, 0.2
 #: Learning rate of few steps; of more it falls with the root of their number. With a backbone that has published weights it is
 #: higher, and a part of it is the backbone's; the small network with random weights has its own.
 RATE, RATE_PUBLISHED, RATE_SMALL, FEW_STEPS = 3.0e-3, 6.5e-3, 4.0e-3, 400
@@ -186,8 +187,9 @@ def network(
 ) -> Choice:
     """Backbone, precision and resolution, by their speed on this machine.
 
-    Weights of ImageNet come first. Where the time allows too few views to learn from, subjects are shown smaller; where that
-    does not suffice either, a small network with random weights is faster.
+    Weights of ImageNet come first. Where the time allows too few views to learn from, images are changed less and a single
+    subject is not cropped; then subjects are shown smaller; where that does not suffice either, a small network with random
+    weights is faster.
     """
     fixed = next((o.partition("=")[2] for o in given if o.startswith("backbone=")), None)
     pretrained = fixed is None and installed(PACKAGED["tf_efficientnet_lite0"]) is not None
@@ -204,20 +206,32 @@ def network(
         best = min(found, key=lambda p: found[p].view)
         return best, found[best]
 
+    def share() -> float:
+        return budget / found.view / max(wanted, PASSES * found.views)
+
+    # a view of a cascade shows each of its subjects in a crop
+    wanted = VIEWS / (draft.traits.usual if draft.cascade else 1.0)
     precision, found = fastest(backbone, pretrained, PRECISIONS)
     figures = [f"{backbone} in {precision}: {1 / found.view:.1f} views a second"]
-    needed = max(VIEWS, PASSES * found.views)
-    if (share := budget / found.view / needed) < 0.8:
-        draft.shrink = math.sqrt(share)
+    if share() < SHORT:
+        draft.short = True
+        family = draft.kind
+        decide(draft)
+        if draft.kind is not family:  # without a detector
+            precision, found = fastest(backbone, pretrained, (precision,))
+            figures.append(f"without a detector {1 / found.view:.1f}")
+    if share() < SMALLER:
+        draft.shrink = math.sqrt(share() / SMALLER)
         decide(draft)
         precision, found = fastest(backbone, pretrained, (precision,))
         figures.append(f"with smaller subjects {1 / found.view:.1f}")
-    if pretrained and budget / found.view < FEWEST * VIEWS:
+    if pretrained and budget / found.view < FEWEST * wanted:
         backbone, pretrained = SMALL, False
         precision, found = fastest(backbone, pretrained, PRECISIONS)
         figures.append(f"{backbone} in {precision}: {1 / found.view:.1f}")
     chosen = choose(backbone, pretrained, draft)
-    reason = f"the faster precision; {budget / found.view:.0f} views fit, {needed:.0f} are wanted"
+    fit = budget / found.view
+    reason = f"the faster precision; {fit:.0f} views fit, {fit / share():.0f} are wanted"
     reason += "; weights of ImageNet" if pretrained else ""
     draft.timing = found
     return Choice(

@@ -27,7 +27,7 @@ FOUND = 24
 LARGEST = 1024
 #: Sides of views are multiples of it, the coarsest stride of the backbones.
 MULTIPLE = 32
-#: More subjects in an image than a cascade crops one by one.
+#: More subjects in an image, on average, than a cascade crops one by one.
 CROWD = 12
 #: Ratio of the largest to the smallest subjects, their share of the image's side, and their number, from which on a single
 #: subject is cropped, too, if the time suffices.
@@ -38,6 +38,9 @@ HIDDEN = (0.1, 0.3)
 DETECTED = 0.5
 #: Of a single subject the detector's three best boxes are read, whatever their score, and the best pose is kept.
 ALONE = {"detector.head.max_poses": 3, "model.keep": 1, "model.min_score": 0.0}
+#: Boxes of an image that a cascade reads for each subject that training images have at most, and the fewest: a detector that has
+#: learnt little has dozens of uncertain ones, which take nearly all of the time of a prediction.
+PROPOSED, FEWEST_PROPOSED = 4, 12
 #: Share of a subject's box that the hull of its keypoints must cover to take its place.
 HULLS = 0.8
 #: Range of rotation in training from which on predictions turn views, too, and their angles if all are trained on, degrees.
@@ -68,7 +71,7 @@ def family(draft: Draft) -> Choice:
         chosen, reason = asked, "as asked for"
     elif (
         t.most == 1
-        and draft.enough  # a detector takes time of its own
+        and not draft.short  # a detector takes time of its own
         and t.side_high > VARIED * t.side_low
         and t.share < CROPPED
         and t.subjects >= ENOUGH
@@ -77,14 +80,14 @@ def family(draft: Draft) -> Choice:
         figure += f", of {t.side_low:.0f} to {t.side_high:.0f} px; {t.share:.0%} of the image's side"
     elif t.most == 1:
         chosen, reason = "heatmap", "one subject in each image: heatmaps of the whole image need no detector"
-    elif t.most <= CROWD:
+    elif t.usual <= CROWD:
         chosen, reason = (
             "topdown",
             "several subjects: a detector finds them, and crops show each one with all its pixels",
         )
     else:
         chosen = "centernet"
-        reason = f"more than {CROWD} subjects: one pass over the image takes the same time for any number"
+        reason = f"more than {CROWD} subjects on average: one pass over the image takes the same time for any number"
     kind = FAMILIES[chosen]
     groups = {"model": kind.model, "head": kind.head, "neck": kind.neck}
     return Choice("family", figure, reason, {"regions": "image"}, groups)
@@ -120,7 +123,7 @@ def view(draft: Draft) -> Choice:
                 "detector.size": found,
                 "model.detector_share": DETECTED,
                 "window": None,
-                **(ALONE if t.most == 1 else {}),
+                **(ALONE if t.most == 1 else {"detector.head.max_poses": max(FEWEST_PROPOSED, PROPOSED * t.most)}),
             },
         )
     scale = min(shown / t.side, LARGEST / max(t.width, t.height))
@@ -245,12 +248,12 @@ def appearance(draft: Draft) -> Choice:
             "p": 0.7,
         },
     ]
-    if draft.enough:
+    if not draft.short:
         transforms += [
             {"_target_": "albumentations.GaussianBlur", "blur_limit": [3, 5], "p": 0.15},
             {"_target_": "albumentations.GaussNoise", "std_range": [0.01, 0.05], "per_channel": False, "p": 0.2},
         ]
-    if draft.enough and t.distinct < 2000 and t.keypoints > 1:
+    if not draft.short and t.distinct < 2000 and t.keypoints > 1:
         # a tenth to a third of a subject is hidden, as parts of the view's sides
         shown = t.side * draft.value("size")[0] / t.width
         holes = [[round(part * shown / s, 4) for part in HIDDEN] for s in draft.value("window") or draft.value("size")]
@@ -269,7 +272,7 @@ def appearance(draft: Draft) -> Choice:
         "appearance",
         f"images are {kind}, their mean brightness differs by {t.light:.0f} of 255 (standard deviation)",
         f"brightness and contrast by {light:.0%}; hue only where cameras differ; "
-        + ("blur, noise, and cutout with few distinct poses" if draft.enough else "no more, as the time is short"),
+        + ("no more, as the time is short" if draft.short else "blur, noise, and cutout with few distinct poses"),
         {"augment.transforms": transforms},
         {"augment": "none"},
     )
