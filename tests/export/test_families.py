@@ -46,6 +46,7 @@ MORE = {
         "model.passes=2",
         "model.keep=2",
         "model.turns=[45,90]",
+        "model.turned=last",
     ],
     "snapping": ["head=yolo", "model.auxiliary={sigma:1.0,snap:9,snap_score:0.05}"],
 }

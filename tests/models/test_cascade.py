@@ -121,7 +121,9 @@ def test_a_second_pass_reads_the_crop_of_the_pose(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(net.detector, "outputs", lambda images, flip_test: (said, None))
     read: list[np.ndarray] = []
 
-    def perfect(images: torch.Tensor, index: np.ndarray, box: np.ndarray, flip_test: bool) -> list[Poses]:
+    def perfect(
+        network: object, images: torch.Tensor, index: np.ndarray, box: np.ndarray, flip_test: bool
+    ) -> list[Poses]:
         read.append(box)
         near = [np.abs(batch.poses[i].box - b).sum(1).argmin() for i, b in zip(index, box, strict=True)]
         return [batch.poses[i][[int(n)]] for i, n in zip(index, near, strict=True)]
@@ -133,6 +135,32 @@ def test_a_second_pass_reads_the_crop_of_the_pose(monkeypatch: pytest.MonkeyPatc
     assert np.allclose(read[1], hulls)
     assert np.abs(read[0] - hulls).max(1).min() > 14
     assert np.allclose(found.box, read[1])  # what is stated is the box that was read last
+
+
+def test_passes_before_the_last_may_read_upright_crops_alone() -> None:
+    """The last one then reads turned crops around the poses that upright ones show, with the same weights."""
+    batch = scene()
+
+    def made(turns: tuple[float, ...], **options: Any) -> Cascade:
+        net = cascade(hull="keypoints", min_score=0.0, **options)
+        net.detector.head.min_score, net.detector.head.max_poses = 0.0, 3
+        net.subject.turns = turns
+        return net.eval()
+
+    every, last, upright = made((45.0, 90.0), passes=2), made((45.0, 90.0), passes=2, turned="last"), made(())
+    assert list(every.networks) == ["detector", "subject"]
+    assert list(last.networks) == ["detector", "upright", "subject"]
+    assert list(last.state_dict()) == list(every.state_dict())
+    poses = Poses.concat(upright.predict(batch))
+    index = np.repeat([0, 1], [3, 3])
+    with torch.inference_mode():
+        again = last.read(last.subject, batch.images, index, around(poses, poses.box), flip_test=False)
+    found, other = (Poses.concat(net.predict(batch)).xy for net in (last, every))
+    np.testing.assert_array_equal(found, Poses.concat(again).xy)
+    assert np.abs(found - other).max() > 0.01
+    last.without_turns()
+    assert list(last.networks) == ["detector", "subject"]
+    assert last.subject.turns == ()
 
 
 def test_the_best_poses_are_kept() -> None:
@@ -171,7 +199,7 @@ def test_crops_show_what_the_data_pipeline_would_show() -> None:
         seen: list[torch.Tensor] = []
         outputs_of = net.subject.outputs
         net.subject.outputs = lambda images, flip_test: seen.append(images) or outputs_of(images, flip_test)  # type: ignore
-        net.read(batch.images, index, box, flip_test=False)
+        net.read(net.subject, batch.images, index, box, flip_test=False)
         outputs, _ = outputs_of(seen[0])
     # whole grey levels there, fractions here
     assert np.abs(seen[0].numpy() - np.stack(pixels).transpose(0, 3, 1, 2)).max() < 2
@@ -315,6 +343,8 @@ def test_contradictions_are_refused() -> None:
         cascade(boxes="true")
     with pytest.raises(ModelError, match=r"model\.keep is 0"):
         cascade(keep=0)
+    with pytest.raises(ModelError, match=r"model\.turned can be all or last, but is 'none'"):
+        cascade(turned="none")
     with pytest.raises(ModelError, match=r"model\.passes is 2 with model\.hull=annotated"):
         cascade(passes=2)
     with pytest.raises(ModelError, match="detector would be wrong"):

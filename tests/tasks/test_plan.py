@@ -155,6 +155,7 @@ def test_predictions_turn_views_by_angles_that_are_trained_on() -> None:
     freely = {"turned": 5.0, "distinct": 4, "share": 0.1}
     assert draft(**freely).value("model.turns") == draft(most=2, **freely).value("model.turns") == rules.EIGHTHS
     assert draft(turned=180.0, still=0.2).value("model.turns") == [-22, 22]
+    assert draft(most=2, **freely).value("model.turned") == "last"
     for made in (draft(turned=20.0), draft("simcc", **freely)):
         assert not any("turns" in key for c in made.choices for key in c.values)
 

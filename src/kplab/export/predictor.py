@@ -13,7 +13,7 @@ from torch import Tensor
 from kplab.errors import ConfigError
 from kplab.export.formats import Session
 from kplab.export.graphs import in_view
-from kplab.models.cascade import around
+from kplab.models.cascade import around, in_passes
 from kplab.ops import affine
 from kplab.structures.poses import Poses
 from kplab.structures.sample import Batch
@@ -36,7 +36,8 @@ class ExportedModel:
         self.networks: dict[str, Any] = model.networks
         self.skeleton: Skeleton = model.skeleton
         self.size, self.max_poses, self.flips = model.size, model.max_poses, flip_test
-        self.turns = tuple(map(float, next(iter(sessions.values())).metadata.get("turns", ())))
+        # the last graph reads turned views, if any does
+        self.turns = tuple(map(float, [*sessions.values()][-1].metadata.get("turns", ())))
         self.device = torch.device("cpu")
         self.precision = next(iter(sessions.values())).metadata["precision"]
 
@@ -108,15 +109,16 @@ class ExportedModel:
         if not len(found):
             return Poses.empty(len(self.skeleton))
 
-        def crops(boxes: np.ndarray) -> Poses:
-            return Poses.concat([self._run(others[0], {**inputs, "crops": box[None]}) for box in boxes])
+        def crops(graph: str, boxes: np.ndarray) -> Poses:
+            return Poses.concat([self._run(graph, {**inputs, "crops": box[None]}) for box in boxes])
 
-        poses = crops(found.box)
+        first, *others = in_passes(others, self.model.passes)
+        poses = crops(first, found.box)
         kept = self.model.kept(poses, np.zeros(len(poses), int))
         poses, box = poses[kept], found.box[kept]
-        for _ in range(self.model.passes - 1):
+        for graph in others:
             box = around(poses, box)
-            poses = crops(box)
+            poses = crops(graph, box)
         return replace(poses, box=box, score=found.score[kept])
 
     def _run(self, graph: str, inputs: dict[str, Any]) -> Poses:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,6 +21,8 @@ from kplab.ops import affine, spatial
 from kplab.structures.poses import HULL_MARGIN, Poses
 from kplab.structures.predictor import Model
 from kplab.structures.sample import Batch
+
+T = TypeVar("T")
 
 #: IoU from which a detected box is matched with a true one, in joint training.
 SAME = 0.5
@@ -48,6 +53,8 @@ class Cascade(Model):
             shows where the subject is better than the detector does. It needs ``hull: keypoints``.
         keep: largest number of poses of a view after the first pass: those whose keypoints have the highest mean score, which
             tells better than the detector which box shows the subject. None: all.
+        turned: the passes that read crops turned by the pose model's ``turns`` as well: ``all``, or the ``last`` alone. The
+            others show only where the subject is.
 
     Source: the order of the parts is PoseTED's (2021) and PRTR's (Li et al., 2021); the crop is a spatial transformer
     (Jaderberg et al., 2015) whose transform is given by the box.
@@ -69,8 +76,11 @@ class Cascade(Model):
         max_crops: int = 64,
         passes: int = 1,
         keep: int | None = None,
+        turned: str = "all",
     ) -> None:
         super().__init__()
+        if turned not in ("all", "last"):
+            raise ModelError(f"model.turned can be all or last, but is '{turned}'.")
         if boxes not in ("annotated", "jittered", "detected"):
             raise ModelError(f"model.boxes can be annotated, jittered or detected, but is '{boxes}'.")
         if subject.max_poses != 1:
@@ -117,6 +127,7 @@ class Cascade(Model):
         self.boxes, self.hull, self.shift, self.scale = boxes, hull, shift, scale
         self.detector_weight, self.detector_share = detector_weight, detector_share
         self.min_score, self.max_crops, self.passes, self.keep = min_score, max_crops, passes, keep
+        self.turned = turned
 
     @property
     def without_flip(self) -> list[str]:
@@ -125,8 +136,12 @@ class Cascade(Model):
 
     @property
     def networks(self) -> dict[str, Model]:
-        """The detector, and the pose model."""
-        return {"detector": self.detector, "subject": self.subject}
+        """The detector, the pose model without turned crops if the passes before the last have none, and the pose model."""
+        if self.turned == "all" or self.passes == 1 or not self.subject.turns:
+            return {"detector": self.detector, "subject": self.subject}
+        upright = copy.copy(self.subject)  # of the same weights
+        upright.turns = ()
+        return {"detector": self.detector, "upright": upright, "subject": self.subject}
 
     def for_regions(self, kind: str) -> Model:
         """The pose model alone for given boxes."""
@@ -236,12 +251,13 @@ class Cascade(Model):
             index = np.repeat(np.arange(len(found)), [len(p) for p in found])
             if not len(box):
                 return [empty for _ in found]
-            poses = Poses.concat(self.read(batch.images, index, box, flip_test))
+            first, *others = in_passes(cast("list[PoseModel]", [*self.networks.values()][1:]), self.passes)
+            poses = Poses.concat(self.read(first, batch.images, index, box, flip_test))
             kept = self.kept(poses, index)
             poses, index, box = poses[kept], index[kept], box[kept]
-            for _ in range(self.passes - 1):
+            for network in others:
                 box = around(poses, box)
-                poses = Poses.concat(self.read(batch.images, index, box, flip_test))
+                poses = Poses.concat(self.read(network, batch.images, index, box, flip_test))
         every = replace(poses, box=box, score=np.concatenate([p.score for p in found])[kept])
         return [every[index == i] for i in range(len(found))]
 
@@ -256,10 +272,13 @@ class Cascade(Model):
         rank = np.arange(len(order)) - np.searchsorted(index[order], index[order])
         return np.sort(order[rank < (self.keep or len(order))])
 
-    def read(self, images: Tensor, index: np.ndarray, box: np.ndarray, flip_test: bool) -> list[Poses]:
+    def read(
+        self, network: PoseModel, images: Tensor, index: np.ndarray, box: np.ndarray, flip_test: bool
+    ) -> list[Poses]:
         """One pose for each of N boxes, view pixels, computed ``max_crops`` crops at a time.
 
         Args:
+            network: the pose model, of this pass.
             images: (B, 3, H, W).
             index: (N,) view of each box.
             box: (N, 4) xyxy, view pixels.
@@ -270,9 +289,20 @@ class Cascade(Model):
         poses: list[Poses] = []
         for part in torch.arange(len(views), device=device).split(self.max_crops):
             crops = spatial.crop(pixels, where[part], views[part], self.subject.size)
-            poses += self.subject.decode(self.subject.outputs(crops, flip_test))
+            poses += network.decode(network.outputs(crops, flip_test))
         back = [np.linalg.inv(_matrix(v)) for v in views.double().cpu().numpy()]
         return [p.transform(m) for p, m in zip(poses, back, strict=True)]
+
+
+def in_passes(networks: Sequence[T], passes: int) -> list[T]:
+    """What reads the crops of each pass: the first of one or two networks, and the last one in the last pass.
+
+    >>> in_passes(["upright", "subject"], 3)
+    ['upright', 'upright', 'subject']
+    >>> in_passes(["subject"], 2)
+    ['subject', 'subject']
+    """
+    return [networks[0]] * (passes - 1) + [networks[-1]]
 
 
 def around(poses: Poses, otherwise: np.ndarray) -> np.ndarray:

@@ -195,7 +195,6 @@ def describe(loaded: LoadedRun, kind: str, precision: str) -> dict[str, Any]:
             "sigma_source": skeleton.sigma_source,
         },
         "flip_test": loaded.flip_test,
-        "turns": list(loaded.model.turns),
         "precision": precision,
         "regions": kind,
         "padding": 1.0 if kind == "image" else float(config.padding),
@@ -218,6 +217,7 @@ def described_graph(graph: ViewGraph, name: str) -> dict[str, Any]:
         "std": list(backbone.std),
         "decode": f"after the graph: {after}" if (after := graph.model.after_graph) else "in the graph",
         "min_score": head.min_score,
+        "turns": list(graph.model.turns),
     }
 
 

@@ -189,7 +189,11 @@ def turn_test(draft: Draft) -> Choice:
         return Choice("turn test", figure, f"below {TURNED} degrees turned views are too much alike", {})
     angles = EIGHTHS if degrees == 180 else [-(degrees // 2), degrees // 2]
     reason = f"such views are read as well as upright ones; the errors of {len(angles) + 1} views average out"
-    return Choice("turn test", figure, reason, {"model.turns": angles})
+    values: dict[str, Any] = {"model.turns": angles}
+    if draft.cascade and draft.traits.most > 1:
+        values["model.turned"] = "last"
+        reason += "; where a subject is, upright ones show as well"
+    return Choice("turn test", figure, reason, values)
 
 
 def scale(draft: Draft) -> Choice:
