@@ -51,6 +51,7 @@ def test_family_follows_the_number_of_subjects() -> None:
     assert draft(most=100, usual=60.0).groups["head"] == "centernet"
     assert draft(most=40, usual=3.0).groups["model"] == "cascade"  # a few crowded images decide nothing
     assert [draft(most=m, usual=m).value("detector.head.max_poses") for m in (2, 10)] == [12, 40]
+    assert "at most 12 boxes are read" in next(c.reason for c in draft(most=2).choices if c.rule == "view")
     varied = {"side_low": 50.0, "subjects": 300}
     alone = draft(**varied)
     assert (alone.groups["model"], alone.value("model.keep"), alone.value("model.passes")) == ("cascade", 1, 3)

@@ -112,18 +112,21 @@ def view(draft: Draft) -> Choice:
         finding = min(max(FOUND / t.side_low, 128 / full), LARGEST / full)
         scale = max(min(1.0, LARGEST / full), finding)
         found = sides(t, finding)
+        several = {"detector.head.max_poses": max(FEWEST_PROPOSED, PROPOSED * t.most)}
+        read = ALONE if t.most == 1 else several
         return Choice(
             "view",
             figure,
             f"crops show a subject with {crop / PADDED:.0f} px; the detector needs {FOUND} px of the smallest ones, and "
-            f"trains on {DETECTED:.0%} of the views, as boxes are easier to learn than keypoints",
+            f"trains on {DETECTED:.0%} of the views, as boxes are easier to learn than keypoints; of an image at most "
+            f"{read['detector.head.max_poses']} boxes are read",
             {
                 "size": same_aspect(t, found, scale),
                 "model.crop": [crop, crop],
                 "detector.size": found,
                 "model.detector_share": DETECTED,
                 "window": None,
-                **(ALONE if t.most == 1 else {"detector.head.max_poses": max(FEWEST_PROPOSED, PROPOSED * t.most)}),
+                **read,
             },
         )
     scale = min(shown / t.side, LARGEST / max(t.width, t.height))
