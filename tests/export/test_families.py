@@ -44,7 +44,7 @@ MORE = {
         "detector.head.max_poses=3",
         "model.hull=keypoints",
         "model.passes=2",
-        "model.keep=2",
+        "model.nms_threshold=0.5",
         "model.turns=[45,90]",
         "model.turned=last",
     ],

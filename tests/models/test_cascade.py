@@ -121,12 +121,10 @@ def test_a_second_pass_reads_the_crop_of_the_pose(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(net.detector, "outputs", lambda images, flip_test: (said, None))
     read: list[np.ndarray] = []
 
-    def perfect(
-        network: object, images: torch.Tensor, index: np.ndarray, box: np.ndarray, flip_test: bool
-    ) -> list[Poses]:
+    def perfect(network: object, images: torch.Tensor, flip_test: bool, index: np.ndarray, box: np.ndarray) -> Poses:
         read.append(box)
         near = [np.abs(batch.poses[i].box - b).sum(1).argmin() for i, b in zip(index, box, strict=True)]
-        return [batch.poses[i][[int(n)]] for i, n in zip(index, near, strict=True)]
+        return Poses.concat([batch.poses[i][[int(n)]] for i, n in zip(index, near, strict=True)])
 
     monkeypatch.setattr(net, "read", perfect)
     found = Poses.concat(net.predict(replace(batch, poses=[])))
@@ -154,9 +152,9 @@ def test_passes_before_the_last_may_read_upright_crops_alone() -> None:
     poses = Poses.concat(upright.predict(batch))
     index = np.repeat([0, 1], [3, 3])
     with torch.inference_mode():
-        again = last.read(last.subject, batch.images, index, around(poses, poses.box), flip_test=False)
+        again = last.read(last.subject, batch.images, False, index, around(poses, poses.box))
     found, other = (Poses.concat(net.predict(batch)).xy for net in (last, every))
-    np.testing.assert_array_equal(found, Poses.concat(again).xy)
+    np.testing.assert_array_equal(found, again.xy)
     assert np.abs(found - other).max() > 0.01
     last.without_turns()
     assert list(last.networks) == ["detector", "subject"]
@@ -181,6 +179,57 @@ def test_the_best_poses_are_kept() -> None:
         assert best.keypoint_score.mean() == pytest.approx(several.keypoint_score.mean(1).max())
 
 
+def test_poses_of_one_subject_become_one() -> None:
+    """Of boxes that overlap little, but whose poses are the same, the best is kept, so that it alone is read again."""
+    truth = scene().poses[0]
+    at = np.array([0, 1, 0, 1, 0])  # the subject that each box leads to
+    shift = np.array([[0.0], [0.0], [50.0], [-50.0], [45.0]])
+    found = replace(truth[at], box=truth.box[at] + shift, score=np.array([0.5, 0.3, 0.8, 0.9, 0.9]))
+    certain = np.array([0.6, 0.9, 0.7, 0.8, 0.4])
+    views, read = [found, found[[0, 2]]], []
+
+    def reader(index: np.ndarray, box: np.ndarray) -> Poses:
+        read.append((index, box))
+        near = np.abs(box[:, None] - found.box).sum(2).argmin(1) if len(read) == 1 else np.array([1, 2, 2])
+        return replace(found[near], keypoint_score=np.repeat(certain[near, None], 17, 1))
+
+    net = cascade(hull="keypoints", passes=2, nms_threshold=0.5)
+    poses = net.in_passes(views, [reader])
+    assert [index.tolist() for index, _ in read] == [[0, 0, 0, 0, 0, 1, 1], [0, 0, 1]]
+    np.testing.assert_array_equal(read[1][1], around(found, found.box)[[1, 2, 2]])
+    assert [p.score.tolist() for p in poses] == [[0.3, 0.8], [0.8]]
+    np.testing.assert_array_equal(poses[0].xy, truth.xy[[1, 0]])
+
+    read.clear()
+    every = cascade(hull="keypoints", passes=1).in_passes(views, [reader])
+    assert [p.score.tolist() for p in every] == [[0.5, 0.3, 0.8, 0.9, 0.9], [0.5, 0.8]]
+    empty = net.in_passes([Poses.empty(17), Poses.empty(17)], [reader])
+    assert [len(p) for p in empty] == [0, 0]
+    assert len(read) == 1
+
+
+def test_subjects_that_overlap_less_than_the_threshold_stay_apart() -> None:
+    """By the IoU of hulls, which are a tenth of a side larger on each side."""
+    corner = np.array([[0.0, 0.0], [100.0, 100.0]])
+    xy = np.stack([corner, corner + np.array([20.0, 0.0])])
+    poses = replace(Poses.make(xy), keypoint_score=np.array([[0.5, 0.6], [0.7, 0.6]]))
+    poses = replace(poses, box=poses.extent())
+    index = np.zeros(2, dtype=int)
+    hulls = around(poses, poses.box)
+    width, apart = 120.0, 20.0
+    assert (hulls[:, 2:] - hulls[:, :2] == width).all()
+    overlap = (width - apart) / (width + apart)
+    assert cascade(nms_threshold=overlap + 0.01).kept(poses, index).tolist() == [0, 1]
+    assert cascade(nms_threshold=overlap - 0.01).kept(poses, index).tolist() == [1]
+    assert cascade(nms_threshold=overlap - 0.01).kept(poses, np.array([0, 1])).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("threshold", [0.0, -0.5, 1.5])
+def test_thresholds_that_are_no_iou(threshold: float) -> None:
+    with pytest.raises(ModelError, match="must be an IoU, above 0 and up to 1, or null"):
+        cascade(nms_threshold=threshold)
+
+
 def test_crops_show_what_the_data_pipeline_would_show() -> None:
     """On given boxes the pose model reads the same through the transformer as through OpenCV."""
     import cv2
@@ -199,7 +248,7 @@ def test_crops_show_what_the_data_pipeline_would_show() -> None:
         seen: list[torch.Tensor] = []
         outputs_of = net.subject.outputs
         net.subject.outputs = lambda images, flip_test: seen.append(images) or outputs_of(images, flip_test)  # type: ignore
-        net.read(net.subject, batch.images, index, box, flip_test=False)
+        net.read(net.subject, batch.images, False, index, box)
         outputs, _ = outputs_of(seen[0])
     # whole grey levels there, fractions here
     assert np.abs(seen[0].numpy() - np.stack(pixels).transpose(0, 3, 1, 2)).max() < 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 from kplab.errors import ConfigError
 from kplab.export.formats import Session
 from kplab.export.graphs import in_view
-from kplab.models.cascade import around, in_passes
+from kplab.models.cascade import Reader
 from kplab.ops import affine
 from kplab.structures.poses import Poses
 from kplab.structures.sample import Batch
@@ -105,21 +104,13 @@ class ExportedModel:
         found = self._run(first, inputs)
         if not others:
             return found
+
+        def reader(graph: str) -> Reader:
+            return lambda _, boxes: Poses.concat([self._run(graph, {**inputs, "crops": box[None]}) for box in boxes])
+
         found = found[found.score >= self.model.min_score]
-        if not len(found):
-            return Poses.empty(len(self.skeleton))
-
-        def crops(graph: str, boxes: np.ndarray) -> Poses:
-            return Poses.concat([self._run(graph, {**inputs, "crops": box[None]}) for box in boxes])
-
-        first, *others = in_passes(others, self.model.passes)
-        poses = crops(first, found.box)
-        kept = self.model.kept(poses, np.zeros(len(poses), int))
-        poses, box = poses[kept], found.box[kept]
-        for graph in others:
-            box = around(poses, box)
-            poses = crops(graph, box)
-        return replace(poses, box=box, score=found.score[kept])
+        (poses,) = self.model.in_passes([found], [reader(graph) for graph in others])
+        return poses
 
     def _run(self, graph: str, inputs: dict[str, Any]) -> Poses:
         """The poses of one graph, pixels of the image."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar, cast
+from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,11 +19,13 @@ from kplab.errors import ModelError
 from kplab.models.heads.multi import boxes_of
 from kplab.models.pose_model import PoseModel, predicting
 from kplab.ops import affine, spatial
+from kplab.ops.nms import box_nms
 from kplab.structures.poses import HULL_MARGIN, Poses
 from kplab.structures.predictor import Model
 from kplab.structures.sample import Batch
 
-T = TypeVar("T")
+#: Reads one pose for each box: from (N,) the view of each and (N, 4) xyxy, view pixels.
+Reader = Callable[[np.ndarray, np.ndarray], Poses]
 
 #: IoU from which a detected box is matched with a true one, in joint training.
 SAME = 0.5
@@ -53,6 +56,9 @@ class Cascade(Model):
             shows where the subject is better than the detector does. It needs ``hull: keypoints``.
         keep: largest number of poses of a view after the first pass: those whose keypoints have the highest mean score, which
             tells better than the detector which box shows the subject. None: all.
+        nms_threshold: IoU of the hulls of two poses of a view above which the one whose keypoints have the lower mean score is
+            left out, after each pass. Boxes that overlap too little for the NMS of the detector often lead to poses of the same
+            subject. None: no NMS.
         turned: the passes that read crops turned by the pose model's ``turns`` as well: ``all``, or the ``last`` alone. The
             others show only where the subject is.
 
@@ -76,6 +82,7 @@ class Cascade(Model):
         max_crops: int = 64,
         passes: int = 1,
         keep: int | None = None,
+        nms_threshold: float | None = None,
         turned: str = "all",
     ) -> None:
         super().__init__()
@@ -116,6 +123,10 @@ class Cascade(Model):
             raise ModelError(
                 f"model.keep is {keep}, but must be the largest number of poses of a view, or null for all."
             )
+        if nms_threshold is not None and not 0 < nms_threshold <= 1:
+            raise ModelError(
+                f"model.nms_threshold is {nms_threshold}, but must be an IoU, above 0 and up to 1, or null for no NMS of poses."
+            )
         if passes < 1 or (passes > 1 and hull != "keypoints"):
             raise ModelError(
                 f"model.passes is {passes} with model.hull={hull}. Use passes=1; or more with hull=keypoints, since the crop of a "
@@ -127,7 +138,7 @@ class Cascade(Model):
         self.boxes, self.hull, self.shift, self.scale = boxes, hull, shift, scale
         self.detector_weight, self.detector_share = detector_weight, detector_share
         self.min_score, self.max_crops, self.passes, self.keep = min_score, max_crops, passes, keep
-        self.turned = turned
+        self.nms_threshold, self.turned = nms_threshold, turned
 
     @property
     def without_flip(self) -> list[str]:
@@ -239,7 +250,6 @@ class Cascade(Model):
             batch: B views; its poses are not read.
             flip_test: average the outputs of both stages with those of mirrored views.
         """
-        empty = Poses.empty(len(self.subject.head.skeleton))
         with predicting(self):
             batch = batch.to(self.detector.mean.device)
             batch = replace(batch, images=batch.images.float())  # once for all crops
@@ -247,34 +257,49 @@ class Cascade(Model):
             larger = affine.scaling(*(s / d for d, s in zip(self.detector.size, self.size, strict=True)))
             found = self.detector.decode(self.detector.outputs(seen.images, flip_test))
             found = [p[p.score >= self.min_score].transform(larger) for p in found]
-            box = np.concatenate([p.box for p in found])
-            index = np.repeat(np.arange(len(found)), [len(p) for p in found])
-            if not len(box):
-                return [empty for _ in found]
-            first, *others = in_passes(cast("list[PoseModel]", [*self.networks.values()][1:]), self.passes)
-            poses = Poses.concat(self.read(first, batch.images, index, box, flip_test))
-            kept = self.kept(poses, index)
-            poses, index, box = poses[kept], index[kept], box[kept]
-            for network in others:
-                box = around(poses, box)
-                poses = Poses.concat(self.read(network, batch.images, index, box, flip_test))
-        every = replace(poses, box=box, score=np.concatenate([p.score for p in found])[kept])
-        return [every[index == i] for i in range(len(found))]
+            readers = [
+                partial(self.read, cast("PoseModel", network), batch.images, flip_test)
+                for network in [*self.networks.values()][1:]
+            ]
+            return self.in_passes(found, readers)
 
-    def kept(self, poses: Poses, index: np.ndarray) -> np.ndarray:
-        """The rows of the poses that are kept after the first pass, in their order; see ``keep``.
+    def in_passes(self, found: Sequence[Poses], readers: Sequence[Reader]) -> list[Poses]:
+        """The pose of each detected box, read in ``passes`` passes; see there, ``nms_threshold`` and ``keep``.
 
         Args:
-            poses: N poses.
+            found: what the detector has found in each view, of which boxes and scores are read.
+            readers: what reads the crops: that of all passes; or that of those before the last one, and that of the last.
+
+        Returns:
+            the poses of each view, with their last boxes and the scores of the detector.
+        """
+        poses, index = Poses.concat(found), np.repeat(np.arange(len(found)), [len(p) for p in found])
+        for number in range(self.passes if len(poses) else 0):
+            reader = readers[-1 if number == self.passes - 1 else 0]
+            box = around(poses, poses.box) if number else poses.box
+            poses = replace(reader(index, box), box=box, score=poses.score)
+            kept = self.kept(poses, index)
+            poses, index = poses[kept], index[kept]
+        return [poses[index == i] for i in range(len(found))]
+
+    def kept(self, poses: Poses, index: np.ndarray) -> np.ndarray:
+        """The rows of the poses that are kept after a pass, in their order; see ``nms_threshold`` and ``keep``.
+
+        Args:
+            poses: N poses, with the boxes that they were read from.
             index: (N,) view of each.
         """
-        order = np.lexsort((-poses.keypoint_score.mean(1), index))
-        rank = np.arange(len(order)) - np.searchsorted(index[order], index[order])
-        return np.sort(order[rank < (self.keep or len(order))])
+        certain = poses.keypoint_score.mean(1)
+        rows = np.arange(len(poses))
+        if self.nms_threshold is not None:
+            hulls, score = torch.from_numpy(around(poses, poses.box)), torch.from_numpy(certain)
+            of_views = [np.flatnonzero(index == i) for i in np.unique(index)]
+            rows = np.concatenate([v[box_nms(hulls[v], score[v], self.nms_threshold).numpy()] for v in of_views])
+        rows = rows[np.lexsort((-certain[rows], index[rows]))]
+        rank = np.arange(len(rows)) - np.searchsorted(index[rows], index[rows])
+        return np.sort(rows[rank < (self.keep or len(rows))])
 
-    def read(
-        self, network: PoseModel, images: Tensor, index: np.ndarray, box: np.ndarray, flip_test: bool
-    ) -> list[Poses]:
+    def read(self, network: PoseModel, images: Tensor, flip_test: bool, index: np.ndarray, box: np.ndarray) -> Poses:
         """One pose for each of N boxes, view pixels, computed ``max_crops`` crops at a time.
 
         Args:
@@ -291,18 +316,7 @@ class Cascade(Model):
             crops = spatial.crop(pixels, where[part], views[part], self.subject.size)
             poses += network.decode(network.outputs(crops, flip_test))
         back = [np.linalg.inv(_matrix(v)) for v in views.double().cpu().numpy()]
-        return [p.transform(m) for p, m in zip(poses, back, strict=True)]
-
-
-def in_passes(networks: Sequence[T], passes: int) -> list[T]:
-    """What reads the crops of each pass: the first of one or two networks, and the last one in the last pass.
-
-    >>> in_passes(["upright", "subject"], 3)
-    ['upright', 'upright', 'subject']
-    >>> in_passes(["subject"], 2)
-    ['subject', 'subject']
-    """
-    return [networks[0]] * (passes - 1) + [networks[-1]]
+        return Poses.concat([p.transform(m) for p, m in zip(poses, back, strict=True)])
 
 
 def around(poses: Poses, otherwise: np.ndarray) -> np.ndarray:
