@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from kplab.data.sources.arrays import ArraySource
-from kplab.data.traits import Traits, align, angular_spread, covered, distinct, mirrored, nearest, stillness, traits
+from kplab.data.traits import (
+    Traits,
+    align,
+    angular_spread,
+    covered,
+    distinct,
+    mirrored,
+    nearest,
+    overlap,
+    stillness,
+    traits,
+)
 from kplab.errors import DataError
 from kplab.structures.labels import Labels, make_labels
 from kplab.structures.poses import Poses
@@ -85,6 +96,21 @@ def test_boxes_that_hulls_cover() -> None:
     assert covered(loose, hull) == pytest.approx(1 / 3)
     assert covered(np.full((11, 4), np.nan), hull) == 1
     assert covered(np.tile([10.0, 10.0, 30.0, 30.0], (11, 1)), hull) == 1  # a hull that is larger than the box
+
+
+def test_overlap_is_that_of_the_closest_subjects_of_an_image() -> None:
+    """Of pairs of which 2 % overlap by more than the others, and of which 1 % do."""
+    one = np.array([0.0, 0.0, 20.0, 10.0])
+    shifted = {iou: one + np.array([x, 0, x, 0]) for iou, x in ((1 / 3, 10.0), (0.6, 5.0), (0.0, 500.0))}
+    pairs = [shifted[1 / 3]] * 98 + [shifted[0.6]] * 2
+    hull = np.stack([box for other in pairs for box in (one, other)])
+    image = np.repeat(np.arange(100), 2)
+    assert overlap(hull, image) == pytest.approx(0.6)
+    assert overlap(np.r_[hull[:196], np.tile(hull[:2], (120, 1))], np.repeat(np.arange(218), 2)) == pytest.approx(1 / 3)
+    assert overlap(np.stack([one, shifted[0.0], shifted[0.6]]), np.zeros(3, int)) == pytest.approx(0.6)
+    assert overlap(hull, np.arange(200)) == 0  # each in an image of its own
+    assert overlap(np.stack([one, shifted[0.0]]), np.zeros(2, int)) == 0
+    assert overlap(np.zeros((0, 4)), np.zeros(0, int)) == 0
 
 
 def test_stillness_of_images() -> None:

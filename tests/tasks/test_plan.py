@@ -31,8 +31,8 @@ NAN = float("nan")
 #: One subject of 120 px in images of 640x480 from a fixed camera.
 TRAITS = Traits(
     images=100, subjects=100, keypoints=8, most=1, usual=1.0, width=640.0, height=480.0, one_size=True, side=120.0,
-    side_low=100.0, side_high=140.0, share=120 / 640, aspect=1.0, nearest=12.0, covered=1.0, labelled=1.0, distinct=90, turned=20.0,
-    mirrored=1.0, sides=True, colour=True, light=5.0, still=0.95, groups=1,
+    side_low=100.0, side_high=140.0, share=120 / 640, aspect=1.0, nearest=12.0, covered=1.0, overlap=0.0, labelled=1.0, distinct=90,
+    turned=20.0, mirrored=1.0, sides=True, colour=True, light=5.0, still=0.95, groups=1,
 )  # fmt: skip
 #: 20 views a second.
 TIMING = Timing(view=0.05, validation=0.02, epoch=0.1, memory=900.0, views=100, validated=20)
@@ -51,6 +51,9 @@ def test_family_follows_the_number_of_subjects() -> None:
     assert draft(most=100, usual=60.0).groups["head"] == "centernet"
     assert draft(most=40, usual=3.0).groups["model"] == "cascade"  # a few crowded images decide nothing
     assert [draft(most=m, usual=m).value("detector.head.max_poses") for m in (2, 10)] == [12, 40]
+    assert [draft(most=2, labelled=share).value("rescore") for share in (0.95, 0.6)] == [0.0, 0.2]
+    overlaps = {0.0: 0.5, 0.28: 0.5, 0.4: 0.6, 0.85: 0.9}
+    assert {o: draft(most=2, overlap=o).value("model.nms_threshold") for o in overlaps} == overlaps
     assert "at most 12 boxes are read" in next(c.reason for c in draft(most=2).choices if c.rule == "view")
     varied = {"side_low": 50.0, "subjects": 300}
     alone = draft(**varied)

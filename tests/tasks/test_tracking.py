@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchvision
 import yaml
 from filterpy.common import Q_continuous_white_noise
 from filterpy.kalman import KalmanFilter
@@ -27,11 +26,12 @@ from kplab.models.heads.heatmap import HeatmapHead
 from kplab.models.necks import FPN
 from kplab.models.pose_model import PoseModel
 from kplab.ops.oks import oks
+from kplab.ops.overlap import box_iou
 from kplab.structures.frames import Frame, Stage, process
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
 from kplab.tasks.inference.tracking.appearance import BackboneFeatures
-from kplab.tasks.inference.tracking.association import assign, box_iou, keypoint_similarity
+from kplab.tasks.inference.tracking.association import assign, keypoint_similarity
 from kplab.tasks.inference.tracking.kalman import Motion
 from kplab.tasks.inference.tracking.tracker import Tracker
 
@@ -78,18 +78,13 @@ def test_the_kalman_filter_is_filterpys() -> None:
             assert motion.variance[point] == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-def test_similarities_are_those_of_other_functions() -> None:
-    """OKS without uncertainty, and torchvision's IoU."""
+def test_similarity_without_uncertainty_is_oks() -> None:
     rng = np.random.default_rng(1)
     xy, other = rng.uniform(0, 30, (3, 4, 2)), rng.uniform(0, 30, (5, 4, 2))
     area, sigmas = rng.uniform(100, 900, 3), np.array([0.1, 0.2, 0.3, 0.4])
     ours = keypoint_similarity(xy, np.zeros((3, 4)), other, np.repeat(area[:, None], 5, 1), sigmas)
     assert ours == pytest.approx(oks(other, xy, np.full((3, 4), 2), area, sigmas).T, abs=1e-12)
     assert (keypoint_similarity(xy, np.full((3, 4), 50.0), other, np.ones((3, 5)), sigmas) > 0).all()
-    boxes, others = (np.sort(rng.uniform(0, 30, (n, 2, 2)), axis=1).reshape(n, 4) for n in (4, 6))
-    expected = torchvision.ops.box_iou(torch.from_numpy(boxes), torch.from_numpy(others))
-    assert box_iou(boxes, others) == pytest.approx(expected.numpy(), abs=1e-12)
-    assert box_iou(np.array([[1.0, 1, 1, 1], [np.nan] * 4]), np.array([[1.0, 1, 1, 1]])).tolist() == [[0], [0]]
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10**6))

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from kplab.errors import DataError
+from kplab.ops.overlap import box_iou
 from kplab.structures.labels import Labels
 from kplab.structures.poses import HULL_MARGIN
 
@@ -42,6 +43,8 @@ class Traits:
         aspect: median of width over height of the extents.
         nearest: median over subjects of the smallest distance between two keypoints.
         covered: share of a subject's box that the padded hull of its labelled keypoints covers, 10th percentile; 1 without boxes.
+        overlap: IoU of a subject's hull with that of another subject of the image, the largest, 99th percentile over subjects of
+            images with several; 0 without such.
         labelled: share of the keypoints that are labelled.
         distinct: number of poses that differ from one another by more than a tenth of a subject, place and rotation included;
             the frames of a subject that keeps still count once. Of up to 2,000 subjects.
@@ -70,6 +73,7 @@ class Traits:
     aspect: float
     nearest: float
     covered: float
+    overlap: float
     labelled: float
     distinct: int
     turned: float
@@ -128,6 +132,7 @@ def traits(labels: Labels) -> Traits:
         aspect=float(np.median(np.maximum(size[:, 0], 1.0) / np.maximum(size[:, 1], 1.0))),
         nearest=nearest(xy[chosen]),
         covered=covered(poses.box, poses.extent(HULL_MARGIN)),
+        overlap=overlap(poses.extent(HULL_MARGIN), image),
         labelled=float(poses.labelled[:, poses.labelled.any(0)].mean()),
         distinct=distinct(xy[chosen], side[chosen]),
         turned=angular_spread(angles),
@@ -172,6 +177,22 @@ def covered(box: np.ndarray, hull: np.ndarray) -> float:
         return 1.0
     common = np.clip(np.minimum(box[:, 2:], hull[:, 2:]) - np.maximum(box[:, :2], hull[:, :2]), 0, None)
     return float(np.quantile((common[known] / sides[known]).prod(1), 0.1))
+
+
+def overlap(hull: np.ndarray, image: np.ndarray) -> float:
+    """The largest IoU of hulls with another one of their image, 99th percentile; 0 if no image has several.
+
+    Args:
+        hull: (N, 4) xyxy, of the labelled keypoints, padded.
+        image: (N,) index of the image of each, ascending.
+    """
+    first = np.flatnonzero(np.r_[True, np.diff(image) > 0])
+    several = [hull[a:b] for a, b in pairwise([*first.tolist(), len(image)]) if b - a > 1]
+    largest = [
+        (box_iou(h, h) * ~np.eye(len(h), dtype=bool)).max(1)
+        for h in (several[i] for i in spread(len(several), SUBJECTS))
+    ]
+    return float(np.quantile(np.concatenate(largest), 0.99)) if largest else 0.0
 
 
 def distinct(xy: np.ndarray, side: np.ndarray, limit: float = 0.1) -> int:

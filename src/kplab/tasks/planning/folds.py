@@ -38,7 +38,7 @@ SHARE = 0.5
 #: Smallest share of the budget that is left for the training on all labels.
 LEAST = 0.25
 #: Values that are tried, beside those of the config; rescoring and suppression where images have several subjects.
-RESCORE: tuple[float | None, ...] = (None, 0.05, 0.2)
+RESCORE: tuple[float | None, ...] = (None, 0.0, 0.05, 0.2)
 NMS: tuple[float | None, ...] = (None, 0.9, 0.7, 0.5)
 
 

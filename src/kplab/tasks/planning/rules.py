@@ -41,6 +41,8 @@ ALONE = {"detector.head.max_poses": 3, "model.keep": 1, "model.min_score": 0.0}
 #: Boxes of an image that a cascade reads for each subject that training images have at most, and the fewest: a detector that has
 #: learnt little has dozens of uncertain ones, which take nearly all of the time of a prediction.
 PROPOSED, FEWEST_PROPOSED = 4, 12
+#: How much more than subjects do two poses must overlap to be taken for one subject, and the limits of that IoU.
+CLOSER, SAME = 0.2, (0.5, 0.9)
 #: Share of a subject's box that the hull of its keypoints must cover to take its place.
 HULLS = 0.8
 #: Range of rotation in training from which on predictions turn views, too, and their angles if all are trained on, degrees.
@@ -112,14 +114,20 @@ def view(draft: Draft) -> Choice:
         finding = min(max(FOUND / t.side_low, 128 / full), LARGEST / full)
         scale = max(min(1.0, LARGEST / full), finding)
         found = sides(t, finding)
-        several = {"detector.head.max_poses": max(FEWEST_PROPOSED, PROPOSED * t.most)}
+        several = {
+            "detector.head.max_poses": max(FEWEST_PROPOSED, PROPOSED * t.most),
+            "model.nms_threshold": round(min(max(t.overlap + CLOSER, SAME[0]), SAME[1]), 2),
+        }
         read = ALONE if t.most == 1 else several
+        if t.most > 1:
+            figure += f", and overlaps another subject by an IoU of {t.overlap:.2f} at most, but for 1 %"
         return Choice(
             "view",
             figure,
             f"crops show a subject with {crop / PADDED:.0f} px; the detector needs {FOUND} px of the smallest ones, and "
             f"trains on {DETECTED:.0%} of the views, as boxes are easier to learn than keypoints; of an image at most "
-            f"{read['detector.head.max_poses']} boxes are read",
+            f"{read['detector.head.max_poses']} boxes are read"
+            + ("" if t.most == 1 else "; poses that overlap more than subjects do are of one subject"),
             {
                 "size": same_aspect(t, found, scale),
                 "model.crop": [crop, crop],

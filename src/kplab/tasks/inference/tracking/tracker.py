@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kplab.errors import ConfigError, DataError
+from kplab.ops.overlap import box_iou
 from kplab.structures.frames import Frame
 from kplab.structures.poses import Poses
 from kplab.structures.skeleton import Skeleton
-from kplab.tasks.inference.tracking.association import assign, box_iou, keypoint_similarity
+from kplab.tasks.inference.tracking.association import assign, keypoint_similarity
 from kplab.tasks.inference.tracking.kalman import Motion
 
 MEMORY = 0.9
