@@ -152,7 +152,7 @@ def test_a_subject_of_ten_pixels(planned: Any) -> None:
 @pytest.mark.slow
 def test_a_hundred_subjects(planned: Any) -> None:
     _, values, groups = planned(Scene(sizes=((400, 300),) * 3, sides=(20.0,), crosses=100))
-    assert (groups["head"], values["rescore"]) == ("centernet", 0.2)
+    assert (groups["head"], values["rescore"]) == ("centernet", 0.0)
     assert 20 * values["size"][0] / 400 >= 32
 
 

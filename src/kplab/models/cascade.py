@@ -56,9 +56,9 @@ class Cascade(Model):
             shows where the subject is better than the detector does. It needs ``hull: keypoints``.
         keep: largest number of poses of a view after the first pass: those whose keypoints have the highest mean score, which
             tells better than the detector which box shows the subject. None: all.
-        nms_threshold: IoU of the hulls of two poses of a view above which the one whose keypoints have the lower mean score is
-            left out, after each pass. Boxes that overlap too little for the NMS of the detector often lead to poses of the same
-            subject. None: no NMS.
+        nms_threshold: IoU of the hulls of two poses of a view above which the one of the lower score is left out, after each
+            pass; the score is that of the box times the mean score of the keypoints. Boxes that overlap too little for the NMS of
+            the detector often lead to poses of the same subject. None: no NMS.
         turned: the passes that read crops turned by the pose model's ``turns`` as well: ``all``, or the ``last`` alone. The
             others show only where the subject is.
 
@@ -286,13 +286,13 @@ class Cascade(Model):
         """The rows of the poses that are kept after a pass, in their order; see ``nms_threshold`` and ``keep``.
 
         Args:
-            poses: N poses, with the boxes that they were read from.
+            poses: N poses, with the boxes that they were read from and the scores of these.
             index: (N,) view of each.
         """
         certain = poses.keypoint_score.mean(1)
         rows = np.arange(len(poses))
         if self.nms_threshold is not None:
-            hulls, score = torch.from_numpy(around(poses, poses.box)), torch.from_numpy(certain)
+            hulls, score = torch.from_numpy(around(poses, poses.box)), torch.from_numpy(poses.score * certain)
             of_views = [np.flatnonzero(index == i) for i in np.unique(index)]
             rows = np.concatenate([v[box_nms(hulls[v], score[v], self.nms_threshold).numpy()] for v in of_views])
         rows = rows[np.lexsort((-certain[rows], index[rows]))]

@@ -57,11 +57,8 @@ class Family:
     boxed: bool = False
 
 
-#: The score of a pose is that of its box times that of its keypoints.
-RESCORED = {"rescore": 0.2}
-#: Share of the keypoints that are labelled from which on an uncertain one is an error, not one that is not in the image, so that all
-#: of them count in the score of a pose.
-ALL = 0.9
+#: The score of a pose is that of its box times the mean of its keypoints, see ``rules.head``.
+RESCORED = {"rescore": 0.0}
 #: Maps of stride 4 alone.
 FINE = {"neck.channels": 64, "neck.levels": [4]}
 #: Gaussians of heatmaps with a standard deviation of 1.5 cells, and the kernel of their decoding; of the head itself 2 and 11.
@@ -83,11 +80,6 @@ CELLS = 600
 SNAP = 0.12
 #: Factor by which training changes the sizes of boxes, about.
 AUGMENTED = 1.2
-
-
-def topdown(traits: Traits, shown: Shown) -> dict[str, Any]:
-    """Which keypoints count in the score of a pose."""
-    return {"rescore": 0.0} if traits.labelled >= ALL else RESCORED
 
 
 def query(traits: Traits, shown: Shown) -> dict[str, Any]:
@@ -118,7 +110,7 @@ def rcnn(traits: Traits, shown: Shown) -> dict[str, Any]:
 #: By the name that ``family=`` has.
 FAMILIES = {
     "heatmap": Family("pose", "heatmap", "fpn", "narrow Gaussians are more exact", {**FINE, **NARROW}, single=True),
-    "topdown": Family("cascade", "heatmap", "fpn", "narrow Gaussians are more exact", {**FINE, **NARROW}, topdown),
+    "topdown": Family("cascade", "heatmap", "fpn", "narrow Gaussians are more exact", {**FINE, **NARROW, **RESCORED}),
     "poseted": Family(
         *("cascade", "query", "fpn", "a small transformer, for few labels; keypoints move to the peaks of heatmaps"),
         {**TRANSFORMER, **RESCORED},

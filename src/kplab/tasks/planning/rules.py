@@ -43,6 +43,9 @@ ALONE = {"detector.head.max_poses": 3, "model.keep": 1, "model.min_score": 0.0}
 PROPOSED, FEWEST_PROPOSED = 4, 12
 #: How much more than subjects do two poses must overlap to be taken for one subject, and the limits of that IoU.
 CLOSER, SAME = 0.2, (0.5, 0.9)
+#: Share of keypoints that are labelled below which uncertain ones are not in the image, rather than wrong, and the score below which
+#: they do not count in that of a pose.
+ALL, UNCERTAIN = 0.9, 0.2
 #: Share of a subject's box that the hull of its keypoints must cover to take its place.
 HULLS = 0.8
 #: Range of rotation in training from which on predictions turn views, too, and their angles if all are trained on, degrees.
@@ -151,9 +154,11 @@ def view(draft: Draft) -> Choice:
 
 
 def head(draft: Draft) -> Choice:
-    """Maps that the head reads, its losses and its size."""
+    """Maps that the head reads, its losses, its size, and what counts in scores."""
     kind, shown = draft.kind, draft.shown
     values = kind.values | (kind.fitted(draft.traits, shown) if kind.fitted else {})
+    if "rescore" in values and draft.traits.labelled < ALL:
+        values["rescore"] = UNCERTAIN
     return Choice("head", f"a subject is shown with {shown.side:.0f} px", kind.reason, values)
 
 
