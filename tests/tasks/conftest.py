@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +17,7 @@ from omegaconf import DictConfig
 
 from kplab.runs.run import Run
 from kplab.tasks import compose
+from kplab.tasks.training import duration
 from kplab.tasks.training.train import train
 
 NAMES = ("red", "left_green", "right_blue")
@@ -100,6 +104,32 @@ def config(overrides: list[str]) -> Callable[..., DictConfig]:
         return compose("train", [o for o in overrides if not (network and o.startswith(network))] + list(more))
 
     return composed
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function that lets the epochs of trainings take given seconds, the last value again and again, and validations others."""
+    end, validated = duration.Duration.on_train_epoch_start, duration.Duration.on_validation_end
+
+    def takes(seconds: list[float], validation: float = 0.0) -> None:
+        now = 0.0
+        epochs = itertools.chain(seconds, itertools.repeat(seconds[-1]))
+
+        def epoch(self: duration.Duration, *given: Any) -> None:
+            nonlocal now
+            now += next(epochs)
+            end(self, *given)
+
+        def validate(self: duration.Duration, *given: Any) -> None:
+            nonlocal now
+            now += validation
+            validated(self, *given)
+
+        monkeypatch.setattr(duration, "time", SimpleNamespace(perf_counter=lambda: now))
+        monkeypatch.setattr(duration.Duration, "on_train_epoch_start", epoch)
+        monkeypatch.setattr(duration.Duration, "on_validation_end", validate)
+
+    return takes
 
 
 @pytest.fixture(scope="session")

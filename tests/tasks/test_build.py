@@ -7,11 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from omegaconf import DictConfig
 
+from kplab.structures.predictions import Predictions
 from kplab.tasks import compose
-from kplab.tasks.wiring.datasets import training_data
+from kplab.tasks.evaluation.scoring import score_labels, settings_of
+from kplab.tasks.training.train import train
+from kplab.tasks.wiring.datasets import read_splits, training_data
+from kplab.tasks.wiring.nodes import load_config
 
 Config = Callable[..., DictConfig]
 
@@ -61,6 +66,38 @@ def test_no_mosaics_in_the_last_epochs_of_the_trainer(config: Config) -> None:
     assert "no mosaics: augment.mosaic_off=3 of 3 epochs are without them" in short.notes
     endless = training_data(config(*mosaic, "trainer.max_epochs=-1"), None)
     assert endless.train.mosaic_until == np.inf
+
+
+def test_validations_of_a_part_of_the_images(config: Config) -> None:
+    """The first, the last and those between at equal distances; what is scored after the training is whole."""
+    whole = training_data(config(), None)
+    assert whole.val is not None
+    ids = whole.val.labels.image_id.tolist()
+    assert len(ids) == 4
+    for most, expected in ((1, ids[:1]), (2, [ids[0], ids[3]]), (4, ids), (9, ids)):
+        data = training_data(config(f"validate_images={most}"), None)
+        assert data.val is not None
+        assert (data.val.labels.image_id.tolist(), len(data.val)) == (expected, len(expected))
+        assert data.splits["val"].image_id.tolist() == ids
+        note = f"val: validated on {most} of 4 images, evenly spaced (validate_images)"
+        assert data.notes == ([note] if most < 4 else [])
+
+
+@pytest.mark.slow
+def test_a_training_is_validated_on_a_part_and_scored_on_all(config: Config) -> None:
+    """The curve has the scores of two images, and the score card those of the split, with the same weights."""
+    run = train(config("validate_images=2", "test_on=[val]", "trainer.max_epochs=1", "flip_test=false", "ema=null"))
+    assert run is not None
+    stored = load_config(run)
+    labels = read_splits(stored.dataset)["val"]
+    written = Predictions.read(run.folder / "predictions" / "dots-val.json", labels.skeleton)
+    assert len(written.poses) == 4
+    part = labels.select([0, 3])
+    few = Predictions(labels.skeleton, {int(i): written.poses[int(i)] for i in part.image_id})
+    settings = settings_of(stored.dataset)
+    curve = pd.read_csv(run.folder / "curves.csv")["val/mean_px"].dropna().tolist()
+    assert curve == pytest.approx([score_labels(few, part, settings, "part").summary["mean_px"]], rel=1e-3)
+    assert curve[0] != pytest.approx(score_labels(written, labels, settings, "all").summary["mean_px"], rel=1e-2)
 
 
 @pytest.mark.parametrize(("workers", "kept"), [(0, 3_000_000), (1, 3_000_000), (2, 1_500_000)])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
+import pandas as pd
 import pytest
 import torch
 from omegaconf import DictConfig
@@ -24,7 +23,8 @@ from kplab.tasks.training.optimize import adamw_trapezoid
 from kplab.tasks.training.train import train
 
 Config = Callable[..., DictConfig]
-OPTIONS = ["optimizer=adamw_trapezoid", "optimizer.warmup=2", "trainer.max_epochs=4", "duration=10", "validate_every=1"]
+Clock = Callable[..., None]
+OPTIONS = ["optimizer=adamw_trapezoid", "optimizer.warmup=2", "trainer.max_epochs=4", "duration=10"]
 
 
 def test_trapezoid_rises_stays_and_falls() -> None:
@@ -37,12 +37,6 @@ def test_trapezoid_rises_stays_and_falls() -> None:
     assert seen[:5] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1], abs=1e-12)
     assert seen[4:61] == pytest.approx([0.1] * 57, abs=1e-12)
     assert [seen[61], seen[80], seen[100]] == pytest.approx([0.1 * 0.97525, 0.1 * 0.505, 0.001], abs=1e-12)
-
-
-def clock(monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> None:
-    """Let the epochs take these seconds, the last value again and again."""
-    times = itertools.accumulate(itertools.chain([0.0], seconds, itertools.repeat(seconds[-1])))
-    monkeypatch.setattr(duration, "time", SimpleNamespace(perf_counter=lambda: next(times)))
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -77,9 +71,9 @@ class Stop(pl.Callback):
     ],
 )
 def test_a_training_takes_its_duration_and_equals_one_of_that_length(
-    seconds: list[float], epochs: int, config: Config, monkeypatch: pytest.MonkeyPatch
+    seconds: list[float], epochs: int, config: Config, clock: Clock
 ) -> None:
-    clock(monkeypatch, seconds)
+    clock(seconds)
     run = train(config(*OPTIONS))
     assert run is not None
     assert (run.record["epochs"], run.record["schedule_epochs"], run.cut) == (epochs, epochs, None)
@@ -91,26 +85,25 @@ def test_a_training_takes_its_duration_and_equals_one_of_that_length(
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 5])
 def test_it_is_resumed_and_reproduced_to_the_bit(
-    stop: int, config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stop: int, config: Config, clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Stopped while the number of epochs is open, and while the learning rate falls; time of the first part counts."""
-    clock(monkeypatch, [1.0, 1.0, 2.0])
+    clock([1.0, 1.0, 2.0])
     whole = train(config(*OPTIONS))
     assert whole is not None
-    # the stop comes after the clock has been read `stop + 1` times
-    clock(monkeypatch, [1.0, 1.0, 2.0])
+    clock([1.0, 1.0, 2.0])
     with monkeypatch.context() as patch:
         patch.setattr(callbacks, "progress", lambda: Stop(stop))
         with pytest.raises(KeyboardInterrupt):
             train(config(*OPTIONS))
     (stopped,) = {path.name for path in whole.folder.parent.glob("*_*")} - {whole.name}
-    clock(monkeypatch, [1.0, 1.0, 2.0][stop:] or [2.0])
+    clock([1.0, 1.0, 2.0][stop:] or [2.0])
     resumed = train(config(*OPTIONS, f"resume={stopped}"))
     assert resumed is not None
     assert resumed.record["epochs"] == whole.record["epochs"] == 6
     assert equal(whole, resumed)
     # at any speed
-    clock(monkeypatch, [0.01])
+    clock([0.01])
     assert main(["reproduce", f"run={resumed.folder}"]) == 0
     (path,) = whole.folder.parent.glob("*/reproduction.json")
     assert json.loads(path.read_text())["verdict"] == "identical"
@@ -118,11 +111,9 @@ def test_it_is_resumed_and_reproduced_to_the_bit(
 
 
 @pytest.mark.slow
-def test_a_training_of_a_duration_can_be_extended_by_epochs_only(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_of_a_duration_can_be_extended_by_epochs_only(config: Config, clock: Clock) -> None:
     """An extension that would have no effect is refused, and an extended run has another schedule than its config states."""
-    clock(monkeypatch, [5.0])
+    clock([5.0])
     run = train(config(*OPTIONS))
     assert run is not None
     for change in ("trainer.max_epochs=6", "duration=60"):
@@ -143,11 +134,46 @@ def test_a_record_without_the_number_of_epochs_can_not_be_repeated(config: Confi
             duration.repeated(config(*OPTIONS), record)
 
 
-def test_the_last_epoch_is_validated(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock(monkeypatch, [1.0])
-    run = train(config(*OPTIONS, "validate_every=3"))
+@pytest.mark.parametrize(
+    ("every", "validation", "epochs"),
+    [
+        (3, 0.0, 10),  # validated: 3, 6, 9, 10
+        (4, 1.0, 8),  # 8 + 2 * 1 = 10 seconds
+        (1, 1.0, 5),
+        (2, 2.0, 5),  # 2, 4, 5: 11 seconds; four epochs take 8
+    ],
+)
+def test_validations_count_and_the_last_epoch_has_one(
+    every: int, validation: float, epochs: int, config: Config, clock: Clock
+) -> None:
+    clock([1.0], validation)
+    run = train(config(*OPTIONS, f"validate_every={every}"))
     assert run is not None
-    assert run.record["epochs"] == 9
+    assert run.record["epochs"] == epochs
+    assert validated(run) == sorted({*range(every, epochs + 1, every), epochs})
+
+
+def test_the_last_of_any_number_of_epochs_is_validated(config: Config) -> None:
+    run = train(config("trainer.max_epochs=5", "validate_every=2"))
+    assert run is not None
+    assert validated(run) == [2, 4, 5]
+
+
+def test_without_a_monitor_the_last_weights_are_used(config: Config) -> None:
+    """There are validations, but no best checkpoint; early stopping needs a metric."""
+    run = train(config("monitor=null"))
+    assert run is not None
+    assert validated(run) == [1, 2]
+    assert [p.name for p in (run.folder / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert (run.folder / "scores" / "dots-test.json").is_file()
+    with pytest.raises(ConfigError, match=r"patience is 3, but monitor is null"):
+        config("monitor=null", "patience=3")
+
+
+def validated(run: Run) -> list[int]:
+    """The epochs with a validation, from 1."""
+    curves = pd.read_csv(run.folder / "curves.csv")
+    return [int(e) for e in curves.epoch[curves["val/mean_px"].notna()]]
 
 
 @pytest.mark.parametrize("options", [["optimizer=adamw_cosine"], ["optimizer.frozen_until={backbone: 0.3}"]])

@@ -19,20 +19,19 @@ from kplab.structures.predictions import Predictions
 from kplab.tasks import compose
 from kplab.tasks.evaluation.scoring import score_labels, settings_of
 from kplab.tasks.planning import folds
-from kplab.tasks.training import duration
 from kplab.tasks.training.train import train
 from kplab.tasks.wiring.datasets import read_splits
 
 Config = Callable[..., DictConfig]
+Clock = Callable[..., None]
 #: A flip test needs mirrored images in training.
 WITH = ("optimizer=adamw_trapezoid", "duration=16", "trainer.max_epochs=16", "augment.flip=0.5", "flip_test=true")
 
 
 @pytest.fixture
-def asked(config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> DictConfig:
+def asked(config: Config, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> DictConfig:
     """A training of 16 s with two folds; an epoch takes a second, and what is measured outside of trainings takes five."""
-    times = itertools.count(0.0, 1.0)
-    monkeypatch.setattr(duration, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    clock([1.0])
     outside = itertools.count(0.0, 5.0)
     monkeypatch.setattr(folds, "time", SimpleNamespace(perf_counter=lambda: next(outside)))
     monkeypatch.setattr(folds, "workspace", lambda: tmp_path)
@@ -99,6 +98,17 @@ def test_the_best_options_are_chosen(asked: DictConfig, monkeypatch: pytest.Monk
     assert not best.flip_test
     assert scores.summary["AP"] == pytest.approx(table.AP.max())
     assert len(table) == 2 * len(folds.RESCORE) * len(folds.NMS)
+
+
+def test_short_trainings_are_validated_on_fewer_images(asked: DictConfig) -> None:
+    """One validation at least, which takes the same share of the time."""
+    asked.validate_every = 8
+    long, short, none = (folds.shortened(asked, s, v) for s, v in ((8.0, 80), (2.0, 80), (2.0, 0)))
+    assert (long.validate_every, long.validate_images) == (8, None)
+    assert (short.validate_every, short.validate_images) == (2, 20)
+    assert (none.validate_every, none.validate_images) == (2, None)
+    asked.validate_images = 48
+    assert folds.shortened(asked, 2.0, 80).validate_images == 12
 
 
 def test_threshold_of_the_best_f1() -> None:

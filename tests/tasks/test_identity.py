@@ -43,8 +43,8 @@ def test_what_never_matters(config: Config, override: str) -> None:
     "override",
     [
         "trainer.max_epochs=7", "+trainer.max_steps=7", "trainer.max_time='00:00:01:00'", "trainer.devices=2",
-        "+trainer.num_nodes=2", "+trainer.sync_batchnorm=true", "patience=3", "validate_every=2", "flip_test=false",
-        "test_on=[val]",
+        "+trainer.num_nodes=2", "+trainer.sync_batchnorm=true", "patience=3", "validate_every=2",
+        "validate_images=2", "flip_test=false", "test_on=[val]",
     ],
 )  # fmt: skip
 def test_what_a_resumed_run_may_change(config: Config, override: str) -> None:

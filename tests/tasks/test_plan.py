@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +20,6 @@ from kplab.tasks.planning import command, plan, rules
 from kplab.tasks.planning.draft import PADDED, Choice, Draft
 from kplab.tasks.planning.families import CELLS, FAMILIES, SNAP
 from kplab.tasks.planning.stopwatch import Timing, measure
-from kplab.tasks.training import duration
 from kplab.tasks.training.train import train
 from kplab.tasks.wiring.datasets import training_data
 from kplab.tasks.wiring.models import build_model, check_flip_test
@@ -234,16 +232,24 @@ def test_epochs_and_validations_fill_the_budget(validated: bool) -> None:
         assert isinstance(used, int)  # Lightning takes a float as a share, of which few batches leave none
         assert (used < batches) == (budget == 30.0)
         part = used / batches
-        took = epochs * (part * 5.0 + 0.1) + (0.4 * epochs / every if validated else 0)
-        assert 0.85 * budget <= took <= budget
+        validations = math.ceil(epochs / every)
+        once = 0.02 * choice.values.get("validate_images", TIMING.validated)
+        took = epochs * (part * 5.0 + 0.1) + (once * validations if validated else 0)
+        assert 0.85 * budget <= took <= 1.01 * budget
         assert epochs >= 0.8 * plan.EPOCHS
-        assert epochs % every == 0
         assert 0.9 <= choice.values["ema"] <= 0.9995
         if validated:
-            assert 0.4 * epochs / every <= 0.1 * budget
-            assert epochs / every <= plan.VALIDATIONS
+            assert once * validations <= 0.1 * budget
+            assert 1 < validations <= plan.VALIDATIONS
     with pytest.raises(ConfigError, match=r"a budget of 4 s is too small: one epoch of 100 views takes 5 s"):
         plan.length(made, 4.0, published=False)
+    many = replace(TIMING, validated=5000)
+    for budget, images in ((600.0, 600), (60.0, 60), (6.0, plan.VALIDATED)):  # a fiftieth, or as few as tell something
+        made.timing = many
+        choice = plan.length(made, budget, published=False)
+        assert choice.values.get("validate_images") == (images if validated else None)
+        # the best of few images is often not the best
+        assert choice.values["monitor"] == ("val/mean_px" if validated and images >= plan.CERTAIN else None)
     made.timing = replace(TIMING, views=2 * made.value("batch_size"))
     assert plan.length(made, 2.0, published=False).values["trainer.limit_train_batches"] == 1
     fixed = plan.length(made, 2.0, published=False, by_clock=False).values
@@ -385,11 +391,12 @@ def test_files_that_no_plan_has_written_stay(workspace: list[str], tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_train_with_a_budget(workspace: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_with_a_budget(
+    workspace: list[str], tmp_path: Path, clock: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It plans, and trains the plan: the run's config is complete, and needs no stopwatch to be trained again."""
     monkeypatch.setattr(plan, "time_training", lambda config, seconds: replace(TIMING, views=8, validated=4))
-    times = itertools.count(0.0, 2.0)  # of an epoch
-    monkeypatch.setattr(duration, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    clock([2.0])  # for an epoch
     more = ["trainer=cpu", "logger=csv", "workers=0", f"runs_dir={tmp_path}/runs", "backbone=resnet10_half"]
     config = compose("train", [*workspace, "dataset=dots", "budget=20s", *more])
     assert (config.budget, config.duration, config.regions) == ("20s", 20.0, "image")

@@ -38,9 +38,10 @@ class Options:
     workers: int | None
     cache: float
     ema: float | None
-    monitor: str
+    monitor: str | None
     patience: int | None
     validate_every: int
+    validate_images: int | None
     flip_test: bool
     rescore: float | None
     oks_nms: float | None
@@ -84,6 +85,7 @@ def check(config: DictConfig) -> list[str]:
         ("batch_size", 1),
         ("padding", 1e-6),
         ("validate_every", 1),
+        ("validate_images", 1),
         ("workers", 0),
         ("patience", 1),
         ("cache", 0),
@@ -109,7 +111,12 @@ def check(config: DictConfig) -> list[str]:
         faults.append(
             f"folds is {config.folds}, but must be 2 or more, with a budget=TIME and without trainer.max_epochs, or null."
         )
-    faults += check_monitor(str(config.monitor))
+    if config.monitor is not None:
+        faults += check_monitor(str(config.monitor))
+    elif config.patience is not None:
+        faults.append(
+            f"patience is {config.patience}, but monitor is null. Name the metric, such as monitor=val/mean_px."
+        )
     if not 0 <= config.window_anywhere <= 1:
         faults.append(f"window_anywhere is {config.window_anywhere}, but must lie between 0 and 1.")
     if config.ema is not None and not 0 < config.ema < 1:

@@ -29,6 +29,7 @@ from kplab.structures.predictions import Predictions
 from kplab.tasks.evaluation.scoring import score_labels, settings_of
 from kplab.tasks.inference.assembly import Assembly, set_name
 from kplab.tasks.inference.loading import LoadedRun
+from kplab.tasks.planning.plan import VALIDATED
 from kplab.tasks.training.train import train
 from kplab.tasks.wiring.datasets import read_splits, regions_for
 from kplab.tasks.wiring.nodes import load_config
@@ -70,8 +71,9 @@ def cross_validated(config: DictConfig) -> DictConfig:
     """
     begun = time.perf_counter()
     seconds = float(config.duration)
-    labels = read_splits(config.dataset)["train"]
-    runs = [trained_fold(config, fold, SHARE * seconds / config.folds) for fold in range(config.folds)]
+    splits = read_splits(config.dataset)
+    labels, validated = splits["train"], len(splits.get("val", ()))
+    runs = [trained_fold(config, fold, SHARE * seconds / config.folds, validated) for fold in range(config.folds)]
     several = int(np.diff(labels.start).max(initial=1)) > 1
     best, table, scores = choose(config, labels, runs, several)
     left = max(LEAST * seconds, seconds - (time.perf_counter() - begun))
@@ -81,7 +83,7 @@ def cross_validated(config: DictConfig) -> DictConfig:
     with replacing_text(folder / "folds.md") as stream:
         stream.write(text)
     print(f"{text}\nfolds: {folder / 'folds.md'}", flush=True)
-    return with_options(shortened(config, left), best)
+    return with_options(shortened(config, left, validated), best)
 
 
 def with_options(config: DictConfig, best: Options) -> DictConfig:
@@ -94,21 +96,29 @@ def with_options(config: DictConfig, best: Options) -> DictConfig:
     return made
 
 
-def shortened(config: DictConfig, seconds: float) -> DictConfig:
-    """The same training in other time: the estimate of its epochs, and the steps of the warm-up, in proportion."""
+def shortened(config: DictConfig, seconds: float, validated: int) -> DictConfig:
+    """The same training in other time: the estimate of its epochs, the steps of the warm-up, and the validations, in proportion.
+
+    Args:
+        validated: number of images of the split val; 0 without it.
+    """
     made = config.copy()
     ratio = seconds / float(config.duration)
     made.duration = round(seconds, 1)
     made.trainer.max_epochs = max(1, round(config.trainer.max_epochs * ratio))
     if made.optimizer.get("warmup"):
         made.optimizer.warmup = max(1, round(config.optimizer.warmup * ratio))
-    made.validate_every = min(int(config.validate_every), int(made.trainer.max_epochs))
+    epochs, every = int(made.trainer.max_epochs), int(config.validate_every)
+    if validated and epochs < every:
+        images = min(validated, config.validate_images or validated)
+        made.validate_images = min(images, max(VALIDATED, round(images * epochs / every)))
+    made.validate_every = min(every, epochs)
     return made
 
 
-def trained_fold(config: DictConfig, fold: int, seconds: float) -> Run:
+def trained_fold(config: DictConfig, fold: int, seconds: float, validated: int) -> Run:
     """A run that is trained without a fold of the training split, and scored on it."""
-    made = shortened(config, seconds)
+    made = shortened(config, seconds, validated)
     made.name = f"{config.name}_fold{fold}"
     made.folds = None
     made.test_on = ["held_out"]

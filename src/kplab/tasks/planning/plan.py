@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,11 @@ PRECISIONS = ("32-true", "bf16-mixed")
 SMALL = "resnet10_half"
 #: What EfficientNet-Lite0 keeps of its weights: all norms, and the layers up to stride 4. A step takes half the time.
 FROZEN = {"backbone.frozen_norm": True, "backbone.frozen": ["conv_stem", "bn1", "blocks.0", "blocks.1"]}
-#: Share of the budget that validations may take, and their largest number.
-VALIDATING, VALIDATIONS = 0.08, 25
+#: Share of the budget that validations may take, their largest number, and that below which they have a part of the images: of the
+#: first ones a training learns what a validation takes.
+VALIDATING, VALIDATIONS, SEVERAL = 0.08, 25, 4
+#: Fewest images of a validation, and those from which on it tells which checkpoint is the best.
+VALIDATED, CERTAIN = 10, 100
 
 Measure = Callable[[str, DictConfig, float], Timing]
 
@@ -272,12 +275,14 @@ def length(draft: Draft, budget: float, published: bool, by_clock: bool = True) 
     part = used / batches
     every = 1
     if draft.validated:
-        once = timing.validation * timing.validated
-        epochs = max(1, int(budget / timing.seconds(part, None)))
-        number = max(1, min(VALIDATIONS, int(VALIDATING * budget / max(once, 1e-6)), epochs))
-        every = math.ceil(epochs / number)
+        fit = int(VALIDATING * budget / max(timing.validation, 1e-6))  # views
+        timing = replace(timing, validated=min(timing.validated, max(VALIDATED, fit // SEVERAL)))
+        number = max(1, min(VALIDATIONS, fit // max(1, timing.validated)))
+        every = math.ceil(budget / timing.seconds(part, None) / number)
     took = timing.seconds(part, every if draft.validated else None)
-    epochs = max(every, int(budget / took) // every * every)
+    epochs = max(1, int(budget / took))
+    every = min(every, epochs)
+    certain = draft.validated and timing.validated >= CERTAIN
     steps = epochs * used
     rates = draft.kind.rates | ({"backbone": PUBLISHED_PART} if published else {})
     ema = round(min(0.9995, max(0.9, 1 - 20 / steps)), 5)
@@ -290,16 +295,18 @@ def length(draft: Draft, budget: float, published: bool, by_clock: bool = True) 
         "optimizer.warmup": max(1, steps // 20),
         "ema": ema,
         "validate_every": every,
-        "monitor": "val/AP" if draft.traits.most > 1 else "val/mean_px",
+        **({"validate_images": timing.validated} if timing.validated < draft.timing.validated else {}),
+        "monitor": None if not certain else "val/AP" if draft.traits.most > 1 else "val/mean_px",
     }
     reason = "the learning rate falls in the last two fifths, up to the end of the budget; weights are averaged over "
     reason += "about the last twentieth of the steps"
     reason += f"; the backbone learns {PUBLISHED_PART} times as fast, to keep what it knows" if published else ""
     reason += (
-        f"; validations take {timing.validation * timing.validated / every / took:.0%} of the time"
+        f"; validations of {timing.validated} images take {timing.validation * timing.validated / every / took:.0%} of the time"
         if draft.validated
-        else "; there is no validation split: all labels are trained on, and the last weights are used"
+        else "; there is no validation split: all labels are trained on"
     )
+    reason += ", and the best one's weights are used" if certain else ", and the last weights are used"
     figure = f"about {epochs} epochs of {took:.1f} s, {steps} steps"
     if part < 1:
         figure += f"; an epoch is {part:.0%} of the images, drawn anew each time"

@@ -114,6 +114,21 @@ class Lines(pl.Callback):
         print("  ".join([*parts, *rest]), flush=True)
 
 
+class Validations(pl.Callback):
+    """Validates after the last epoch as well, whose number may change while the training goes on.
+
+    Args:
+        every: epochs from one validation to the next.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Tell Lightning whether this is the last epoch."""
+        trainer.check_val_every_n_epoch = 1 if trainer.current_epoch + 1 == trainer.max_epochs else self.every
+
+
 class StopAfter(pl.Callback):
     """Stops a training at the end of an epoch, without a change of its schedule.
 

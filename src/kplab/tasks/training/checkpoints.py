@@ -62,7 +62,7 @@ class Checkpoints(Checkpoint):
 
     Args:
         folder: of the checkpoints.
-        monitor: name of the validation's metric; None without a validation.
+        monitor: name of the validation's metric; None: there is no best one.
         higher_is_better: for that metric.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,29 +19,30 @@ Factors = list[Callable[[int], float]]
 class Duration(pl.Callback):
     """Sets the number of epochs so that a training with its validations takes a given time.
 
-    After each epoch, the number is estimated anew from the time that the epochs have taken. A new number is accepted only if its
-    schedule agrees with that of the steps already made: with ``adamw_trapezoid``, until the learning rate begins to fall. So the
-    training equals one whose config states that number, and can be repeated without a clock.
+    After each epoch, the number is estimated anew from the time that epochs and validations have taken. A new number is accepted
+    only if its schedule agrees with that of the steps already made: with ``adamw_trapezoid``, until the learning rate begins to
+    fall. So the training equals one whose config states that number, and can be repeated without a clock.
 
     Args:
         seconds: from the first step to the end of the last epoch; of a resumed training, of all its parts.
         schedule: gives the factors of a training of a number of steps, see ``check_schedule``.
-        every: epochs from one validation to the next; the last epoch is validated. 1 without validations.
+        every: epochs from one validation to the next; the last epoch is validated, too.
     """
 
     def __init__(self, seconds: float, schedule: Callable[[int], Factors], every: int = 1) -> None:
         self.seconds, self.schedule, self.every = seconds, schedule, every
-        self.begun = 0.0
-        self.ends = [0.0]
+        self.begun = self.validating = 0.0
+        self.ends, self.validations = [0.0], [0.0]
         self.epochs: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Times at which epochs have ended, seconds, and the number of epochs."""
-        return {"ends": self.ends, "epochs": self.epochs}
+        """Times at which epochs have ended, and of the validation of each, seconds; and the number of epochs."""
+        return {"ends": self.ends, "validations": self.validations, "epochs": self.epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with both."""
+        """Go on with them; checkpoints of earlier versions count validations as parts of their epochs."""
         self.ends, self.epochs = list(state_dict["ends"]), state_dict["epochs"]
+        self.validations = list(state_dict.get("validations", [0.0] * len(self.ends)))
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Set the number of epochs of a resumed training, before Lightning compares it with those that are done."""
@@ -53,21 +55,43 @@ class Duration(pl.Callback):
         if self.epochs is not None:
             self.set_epochs(trainer, self.epochs)
 
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Note the time."""
+        self.validating = -time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Note what the validation took."""
+        self.validating += time.perf_counter()
+
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Estimate the number of epochs anew, the same one in all processes."""
         self.ends.append(time.perf_counter() - self.begun)
-        every, done = self.every, len(self.ends) - 1
-        # the speed of a machine varies: the last quarter of the epochs tells most about the next ones
-        last = min(done, max(every, -(-done // 4)))
-        epoch = (self.ends[-1] - self.ends[-1 - last]) / last
-        left = max(0, round((self.seconds - self.ends[-1]) / epoch))
-        wanted = trainer.strategy.broadcast(max(1, round((done + left) / every)) * every)
+        self.validations.append(self.validating)
+        self.validating = 0.0
+        wanted = trainer.strategy.broadcast(self.estimated())
         now = int(trainer.max_epochs or 0)
-        for epochs in [wanted] if wanted >= now else range(wanted, now, every):
+        for epochs in [wanted] if wanted >= now else range(wanted, now):
             if agree(self.factors(trainer, epochs), self.factors(trainer, now), trainer.global_step):
                 self.set_epochs(trainer, epochs)
                 return
         self.epochs = now
+
+    def estimated(self) -> int:
+        """The number of epochs that comes closest to the duration; one more than are done at least."""
+        done = len(self.ends) - 1
+        # the speed of a machine varies: the last quarter of the epochs tells most about the next ones
+        last = -(-done // 4)
+        epoch = (self.ends[-1] - self.ends[-1 - last] - sum(self.validations[-last:])) / last
+        validation = next((took for took in reversed(self.validations) if took), 0.0)
+        left = self.seconds - self.ends[-1]
+
+        def wanting(epochs: int) -> float:
+            validations = -(-epochs // self.every) - done // self.every
+            return (epochs - done) * epoch + validations * validation
+
+        numbers = range(done + 1, done + 2 + max(0, int(left / max(epoch, 1e-9))))
+        longer = bisect_left(numbers, left, key=wanting)
+        return min(numbers[max(0, longer - 1) : longer + 1], key=lambda n: abs(wanting(n) - left))
 
     def factors(self, trainer: pl.Trainer, epochs: int) -> Factors:
         """The schedule of a number of epochs."""

@@ -53,7 +53,7 @@ def fit(
         loggers: of the curves, besides ``curves.csv``; the caller closes them.
     """
     settings = scoring.settings_of(config.dataset)
-    val = data.splits.get("val") if data.val is not None else None
+    val = data.val.labels if data.val is not None else None
     factory = optimizer_factory(config, model)
     module = PoseModule(model, factory, val, settings, Assembly.of(config), config.seed)
     checkpoints = folder / "checkpoints"
@@ -64,7 +64,7 @@ def fit(
     writing: list[Any] = []
     watching = watchers(config, checkpoints, validated=val is not None)
     if config.duration is not None:
-        every = int(config.validate_every) if val is not None else 1
+        every = int(config.validate_every)
         watching.append(Duration(float(config.duration), lambda steps: factory(model, steps)[1].lr_lambdas, every))
     if stop_after is not None:
         watching.append(callbacks.StopAfter(stop_after))
@@ -126,10 +126,10 @@ def watchers(config: DictConfig, checkpoints: Path, validated: bool) -> list[pl.
         checkpoints: folder of the checkpoints.
         validated: whether there is a validation, whose best epoch is kept.
     """
-    metric = row_of(config.monitor.removeprefix("val/"))
+    metric = row_of((config.monitor or "").removeprefix("val/"))
     higher_is_better = metric is not None and metric.higher_is_better
     saving = Checkpoints(checkpoints, config.monitor if validated else None, higher_is_better)
-    found: list[pl.Callback] = [callbacks.progress(), saving]
+    found: list[pl.Callback] = [callbacks.progress(), callbacks.Validations(int(config.validate_every)), saving]
     if validated and config.patience is not None:
         found.append(EarlyStopping(config.monitor, mode="max" if higher_is_better else "min", patience=config.patience))
     if config.ema is not None:

@@ -74,7 +74,8 @@ def train(
     # deterministic mode would also fill new tensors, which costs a third of the speed and changes no result
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     resolve_precision(str(config.trainer.get("precision", "auto")), str(config.trainer.get("accelerator", "auto")))
-    check_monitor(config.monitor, scoring.settings_of(config.dataset))
+    if config.monitor is not None:
+        check_monitor(config.monitor, scoring.settings_of(config.dataset))
     model = build_model(config)
     learn: Callable[..., None] = fit_one_pass if model.one_pass else fit
     if not model.one_pass:

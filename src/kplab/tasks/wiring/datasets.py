@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from kplab import config as configs
@@ -234,6 +235,10 @@ def training_data(config: DictConfig, max_poses: int | None) -> TrainingData:
         report.raise_if_errors()
         notes += [f"{name}: {warning}" for warning in report.warnings]
         learning = name == "train"
+        most = config.get("validate_images")
+        if name == "val" and most is not None and most < len(labels):
+            notes.append(f"val: validated on {most} of {len(labels)} images, evenly spaced (validate_images)")
+            labels = labels.select(np.linspace(0, len(labels) - 1, most).round())
         # models for detected boxes are trained on annotated ones, and need detected ones for evaluation only
         given = config.regions == "detected" and (learning or name not in ("val", *config.test_on))
         regions = regions_for(config, labels, name, "annotated" if given else None)

@@ -59,6 +59,7 @@ CHANGED_ON_RESUME = (
     "trainer.num_nodes",
     "trainer.sync_batchnorm",  # without effect in one process
     "validate_every",  # which epochs may be the best
+    "validate_images",
 )
 
 
