@@ -94,6 +94,9 @@ def test_boxes_that_hulls_cover() -> None:
     loose = tight.copy()
     loose[:2] = [-16.0, 8.0, 56.0, 32.0]  # three times as wide
     assert covered(loose, hull) == pytest.approx(1 / 3)
+    flat = np.tile([8.0, 18.0, 32.0, 22.0], (11, 1))  # of an arm that is stretched
+    assert covered(tight, flat) == 1
+    assert covered(tight, np.tile([18.0, 18.0, 30.0, 22.0], (11, 1))) == 0.5
     assert covered(np.full((11, 4), np.nan), hull) == 1
     assert covered(np.tile([10.0, 10.0, 30.0, 30.0], (11, 1)), hull) == 1  # a hull that is larger than the box
 

@@ -42,7 +42,8 @@ class Traits:
         share: median of that side over the longer side of the image.
         aspect: median of width over height of the extents.
         nearest: median over subjects of the smallest distance between two keypoints.
-        covered: share of a subject's box that the padded hull of its labelled keypoints covers, 10th percentile; 1 without boxes.
+        covered: share of the longer side of a subject's box that the padded hull of its labelled keypoints has within the box, 10th
+            percentile; 1 without boxes. A crop is a square on that side, whatever the other one is.
         overlap: IoU of a subject's hull with that of another subject of the image, the largest, 99th percentile over subjects of
             images with several; 0 without such.
         labelled: share of the keypoints that are labelled.
@@ -165,7 +166,7 @@ def nearest(xy: np.ndarray) -> float:
 
 
 def covered(box: np.ndarray, hull: np.ndarray) -> float:
-    """Share of the boxes that hulls cover, 10th percentile; 1 without boxes.
+    """Share of the longer sides of boxes that hulls cover, 10th percentile; 1 without boxes.
 
     Args:
         box: (N, 4) xyxy, NaN where there is none.
@@ -176,7 +177,7 @@ def covered(box: np.ndarray, hull: np.ndarray) -> float:
     if not known.any():
         return 1.0
     common = np.clip(np.minimum(box[:, 2:], hull[:, 2:]) - np.maximum(box[:, :2], hull[:, :2]), 0, None)
-    return float(np.quantile((common[known] / sides[known]).prod(1), 0.1))
+    return float(np.quantile(common[known].max(1) / sides[known].max(1), 0.1))
 
 
 def overlap(hull: np.ndarray, image: np.ndarray) -> float:

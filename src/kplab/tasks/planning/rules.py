@@ -46,8 +46,8 @@ CLOSER, SAME = 0.2, (0.5, 0.9)
 #: Share of keypoints that are labelled below which uncertain ones are not in the image, rather than wrong, and the score below which
 #: they do not count in that of a pose.
 ALL, UNCERTAIN = 0.9, 0.2
-#: Share of a subject's box that the hull of its keypoints must cover to take its place.
-HULLS = 0.8
+#: Share of the longer side of a subject's box that the hull of its keypoints must cover to take its place.
+HULLS = 0.6
 #: Range of rotation in training from which on predictions turn views, too, and their angles if all are trained on, degrees.
 TURNED, EIGHTHS = 30, [45, 90, 135, 180, 225, 270, 315]
 #: How much farther a mirrored pose must be from the nearest one than poses are to be taken as one that does not occur: without and
@@ -181,7 +181,7 @@ def boxes(draft: Draft) -> Choice:
     # the one subject that is kept is cheap to read again
     again = {"model.passes": 3 if draft.traits.most == 1 else 2} if draft.cascade else {}
     covered = draft.traits.covered
-    figure = f"hulls of the keypoints cover {covered:.0%} of the boxes or more, in 90 % of the subjects"
+    figure = f"hulls of the keypoints cover {covered:.0%} of the boxes' longer sides or more, in 90 % of the subjects"
     if covered < HULLS:
         return Choice("boxes", figure, "annotated boxes show more than the keypoints", dict.fromkeys(keys, "annotated"))
     reason = "the hull of a rotated subject is as tight as that of an upright one, its annotated box is not"
