@@ -167,6 +167,7 @@ def test_boxes_are_hulls_where_these_cover_them() -> None:
     cascade, alone = draft(most=2), draft()
     assert (cascade.value("detector.head.boxes"), cascade.value("model.hull")) == ("keypoints", "keypoints")
     assert cascade.value("model.passes") == 2
+    assert draft(most=2, covered=0.65).value("model.hull") == "keypoints"
     loose = draft(most=2, covered=0.5)
     assert loose.value("model.hull") == loose.value("detector.head.boxes") == "annotated"
     assert not any("model.passes" in c.values for c in loose.choices)
@@ -250,6 +251,7 @@ def test_epochs_and_validations_fill_the_budget(validated: bool) -> None:
         assert choice.values.get("validate_images") == (images if validated else None)
         # the best of few images is often not the best
         assert choice.values["monitor"] == ("val/mean_px" if validated and images >= plan.CERTAIN else None)
+        assert ("fewer than 100 images" in choice.reason) == (validated and images < plan.CERTAIN)
     made.timing = replace(TIMING, views=2 * made.value("batch_size"))
     assert plan.length(made, 2.0, published=False).values["trainer.limit_train_batches"] == 1
     fixed = plan.length(made, 2.0, published=False, by_clock=False).values

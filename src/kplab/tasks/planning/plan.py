@@ -307,6 +307,9 @@ def length(draft: Draft, budget: float, published: bool, by_clock: bool = True) 
         else "; there is no validation split: all labels are trained on"
     )
     reason += ", and the best one's weights are used" if certain else ", and the last weights are used"
+    reason += (
+        f", as fewer than {CERTAIN} images hardly tell which are the best" if draft.validated and not certain else ""
+    )
     figure = f"about {epochs} epochs of {took:.1f} s, {steps} steps"
     if part < 1:
         figure += f"; an epoch is {part:.0%} of the images, drawn anew each time"
