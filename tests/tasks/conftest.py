@@ -109,7 +109,7 @@ def config(overrides: list[str]) -> Callable[..., DictConfig]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """A function that lets the epochs of trainings take given seconds, the last value again and again, and validations others."""
-    end, validated = duration.Duration.on_train_epoch_start, duration.Duration.on_validation_end
+    begin, validated = duration.Duration.on_train_epoch_start, duration.Duration.on_validation_end
 
     def takes(seconds: list[float], validation: float = 0.0) -> None:
         now = 0.0
@@ -118,7 +118,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def epoch(self: duration.Duration, *given: Any) -> None:
             nonlocal now
             now += next(epochs)
-            end(self, *given)
+            begin(self, *given)
 
         def validate(self: duration.Duration, *given: Any) -> None:
             nonlocal now
